@@ -1,0 +1,59 @@
+/// Creating ops with their result types inferred.
+#ifndef PM_IR_BUILDER_H
+#define PM_IR_BUILDER_H
+
+#include "ir/graph.h"
+
+/// Where new ops go and which location they get.
+typedef struct pm_builder {
+    pm_graph *graph;
+    pm_op *before; ///< NULL: at the end
+    const pm_loc *loc;
+} pm_builder;
+
+/// Creates an op and infers its result types. `n_results` 0: the op's fixed number (ops.def).
+/// Errors: those of pm_op_create and of the op's infer and verify hooks, with the location.
+PM_NODISCARD pm_status pm_build(pm_builder *b, pm_opcode code, pm_value *const *operands,
+                                size_t n_operands, const pm_attr *attrs, size_t n_attrs,
+                                size_t n_results, pm_op **out_op);
+
+/// The common case: one result. Example:
+///   PM_TRY(pm_build1(b, &y, PM_OP_softmax, PM_OPERANDS(x), PM_ATTRS(pm_attr_i64("axis", -1))));
+PM_NODISCARD pm_status pm_build1(pm_builder *b, pm_value **out_value, pm_opcode code,
+                                 pm_value *const *operands, size_t n_operands, const pm_attr *attrs,
+                                 size_t n_attrs);
+#define PM_OPERANDS(...)                                                                           \
+    (pm_value *const[]){__VA_ARGS__}, sizeof((pm_value *const[]){__VA_ARGS__}) / sizeof(pm_value *)
+#define PM_ATTRS(...)                                                                              \
+    (const pm_attr[]){__VA_ARGS__}, sizeof((const pm_attr[]){__VA_ARGS__}) / sizeof(pm_attr)
+#define PM_NO_ATTRS NULL, 0
+
+/// A constant. `data` may point to a file range; its size must be that of the type.
+PM_NODISCARD pm_status pm_build_const(pm_builder *b, const pm_type *type, const pm_data *data,
+                                      const char *name, pm_value **out_value);
+PM_NODISCARD pm_status pm_build_const_ints(pm_builder *b, pm_elem elem, int32_t rank,
+                                           const int64_t *dims, const int64_t *values,
+                                           pm_value **out_value);
+PM_NODISCARD pm_status pm_build_const_f32(pm_builder *b, int32_t rank, const int64_t *dims,
+                                          const float *values, pm_value **out_value);
+
+/// What an infer hook sees: the op with its operands; it sets a type for each result.
+typedef struct pm_infer {
+    pm_module *module;
+    pm_op *op;
+    const pm_type **types; ///< [n_results], to be filled
+    pm_diag *diag;
+} pm_infer;
+
+/// A data-dependent extent for dim `dim` of result `result`: the symbol that the op already has
+/// there when inferred before, else a fresh one.
+pm_dim pm_infer_fresh(pm_infer *inf, uint32_t result, int32_t dim, pm_dim bound);
+/// The error of an infer hook, prefixed by the op's name.
+pm_status pm_infer_error(pm_infer *inf, const char *fmt, ...) PM_PRINTF(2, 3);
+/// Known integer content of result `result` (copied into the arena).
+void pm_infer_content(pm_infer *inf, uint32_t result, const pm_dim *content, size_t n);
+
+/// Infers the result types of an existing op again (after its operands changed).
+PM_NODISCARD pm_status pm_op_infer(pm_op *op);
+
+#endif
