@@ -1,0 +1,133 @@
+/// C kernel templates: the hot path, written once for every ISA.
+///
+/// They are compiled to bitcode by clang when pimoec is built (-DPM_VW=8 and -DPM_VW=16: floats per
+/// vector), linked into a model's LLVM module and specialised there: everything is always_inline and
+/// called with constants for shapes, so that strides fold into addressing and loops unroll.
+/// They depend on this header alone, allocate nothing and call no libm.
+///
+/// SPMD: every worker calls the same kernel with its number and takes its tiles by index. Who
+/// computes a tile never changes its bits, nor does the number of rows beside it: each element of a
+/// product is one chain of fused multiply-adds over k = 0, 1, 2, … (bf16 products: over pairs of k),
+/// whatever the kernel for the row count. No barriers inside.
+#ifndef PM_KERNELS_H
+#define PM_KERNELS_H
+
+#include <stdint.h>
+
+#ifndef PM_VW
+#define PM_VW 16
+#endif
+
+/// How a product's result leaves the kernel: called once for each finished tile of up to 12 rows
+/// and one panel of columns, while the tile is in L1. Written by MLIR for each dispatch (bias,
+/// activation, gate times up, residual, scaling, conversion, store), inlined here.
+///   tile: [rows][ld] f32; element (r, c) is row row0 + r, packed column panel_index * panel + c.
+///   rows: 1..12; panel_index: which panel; ctx: the dispatch's own argument block.
+typedef void pm_k_epilogue(const float *tile, int64_t ld, int64_t row0, int64_t rows,
+                           int64_t panel_index, void *ctx);
+
+/// Products with packed weights: C = A * W^T. Weights: ceil(n / panel) panels of [ceil(k / pair)][panel][pair]
+/// (pm_layout in ir/type.h). Names: pm_k_linear_<weights>_p<panel>, for panels of 16, 32, 64 columns
+/// (PM_VW 16) or 8, 16, 32 (PM_VW 8):
+///   f32:  f32 weights (pair 1), f32 activations
+///   b16:  bf16 weights (pair 2) widened exactly, f32 activations and products: same bits as f32 on those weights
+///   dot:  bf16 weights (pair 2), bf16 activations, products of pairs accumulated in f32 (vdpbf16ps
+///         where the target has it, else two f32 fused multiply-adds per pair)
+///   a: [m][k] (f32, or bf16 for dot); m rows at run time, n and k constant.
+#define PM_K_LINEAR_ARGS(a_type, w_type)                                                           \
+    const a_type *a, const w_type *w, int64_t m, int64_t n, int64_t k, pm_k_epilogue *epilogue,    \
+        void *ctx, int64_t worker, int64_t n_workers
+
+/// As linear, for rows sorted by expert: rows offsets[e]..offsets[e+1] of `a` with the weights at
+/// w + e * expert_stride (in weight elements). ctx sees absolute row numbers; the expert of a tile is passed
+/// through pm_k_expert_epilogue. Work is spread over (expert, panel) pairs of the experts that have rows.
+typedef void pm_k_expert_epilogue(const float *tile, int64_t ld, int64_t row0, int64_t rows,
+                                  int64_t panel_index, int64_t expert, void *ctx);
+#define PM_K_GROUPED_ARGS(a_type, w_type)                                                          \
+    const a_type *a, const w_type *w, int64_t expert_stride, const int32_t *offsets,               \
+        int64_t experts, int64_t n, int64_t k, pm_k_expert_epilogue *epilogue, void *ctx,          \
+        int64_t worker, int64_t n_workers
+
+#define PM_K_DECLARE(panel)                                                                        \
+    void pm_k_linear_f32_p##panel(PM_K_LINEAR_ARGS(float, float));                                 \
+    void pm_k_linear_b16_p##panel(PM_K_LINEAR_ARGS(float, uint16_t));                              \
+    void pm_k_linear_dot_p##panel(PM_K_LINEAR_ARGS(uint16_t, uint16_t));                           \
+    void pm_k_grouped_f32_p##panel(PM_K_GROUPED_ARGS(float, float));                               \
+    void pm_k_grouped_b16_p##panel(PM_K_GROUPED_ARGS(float, uint16_t));                            \
+    void pm_k_grouped_dot_p##panel(PM_K_GROUPED_ARGS(uint16_t, uint16_t));
+#if PM_VW == 16
+PM_K_DECLARE(16)
+PM_K_DECLARE(32)
+PM_K_DECLARE(64)
+#else
+PM_K_DECLARE(8)
+PM_K_DECLARE(16)
+PM_K_DECLARE(32)
+#endif
+
+/// Batched product of two activations, row-major: c[b] = op(a[b]) * op(b[b]), f32. Strides between
+/// matrices in elements (0: the same for all); a [m][k] (or [k][m] with trans_a), b [k][n] (or [n][k]).
+/// scratch: this worker's, at least pm_k_matmul_scratch(k) bytes.
+void pm_k_matmul_f32(const float *a, const float *b, float *c, int64_t batch, int64_t m, int64_t n,
+                     int64_t k, int64_t stride_a, int64_t stride_b, int64_t trans_a,
+                     int64_t trans_b, uint8_t *scratch, int64_t worker, int64_t n_workers);
+/// PM_K_MATMUL_SCRATCH(k): bytes of scratch per worker, as codegen computes them.
+#define PM_K_MATMUL_SCRATCH(k) ((int64_t)(k) * 64 * 4 + 4096)
+
+/// Key-value caches (see cache_key, cache_value, attention in ir/ops.def). `capacity`: positions (a
+/// multiple of 16). past: positions already in the cache, per sequence. All f32.
+/// Returns 0, or 1 when past[b] < 0 or past[b] + t > capacity for some b (nothing is written then).
+int32_t pm_k_cache_key(float *cache, const float *k, const int64_t *past, int64_t batch, int64_t t,
+                       int64_t kv_heads, int64_t head_dim, int64_t capacity, int64_t worker,
+                       int64_t n_workers);
+int32_t pm_k_cache_value(float *cache, const float *v, const int64_t *past, int64_t batch,
+                         int64_t t, int64_t kv_heads, int64_t head_dim, int64_t capacity,
+                         int64_t worker, int64_t n_workers);
+/// Causal attention over the caches, online softmax over blocks of keys that begin at multiples of a
+/// fixed block, so that bits don't depend on batch, t, or threads: prefill and decode agree.
+/// out: [batch][t][heads * head_dim] f32. scratch: this worker's, PM_K_ATTENTION_SCRATCH bytes.
+void pm_k_attention(const float *q, const float *key_cache, const float *value_cache,
+                    const int64_t *past, float *out, int64_t batch, int64_t t, int64_t heads,
+                    int64_t kv_heads, int64_t head_dim, int64_t capacity, float scale,
+                    int64_t window, float softcap, uint8_t *scratch, int64_t worker,
+                    int64_t n_workers);
+#define PM_K_ATTENTION_SCRATCH(head_dim) ((int64_t)(head_dim) * 1024 + 131072)
+
+/// See rope_table in ir/ops.def; split over rows.
+void pm_k_rope_table(const int64_t *past, const float *inv_freq, float *table, int64_t batch,
+                     int64_t t, int64_t half, float scale, int64_t worker, int64_t n_workers);
+
+/// See route in ir/ops.def. act: 0 softmax, 1 sigmoid, 2 sqrtsoftplus, 3 none; weigh: 0 as_is,
+/// 1 softmax, 2 renorm; group_score: 0 max, 1 sum of top 2; bias may be NULL. Rows are split over workers.
+/// scratch: this worker's, PM_K_ROUTE_SCRATCH(experts) bytes.
+void pm_k_route(const float *scores, const float *bias, int32_t *expert, float *weight, int64_t m,
+                int64_t experts, int64_t top_k, int64_t act, int64_t weigh, float eps, float scale,
+                int64_t groups, int64_t keep_groups, int64_t group_score, uint8_t *scratch,
+                int64_t worker, int64_t n_workers);
+#define PM_K_ROUTE_SCRATCH(experts) ((int64_t)(experts) * 16 + 4096)
+
+/// See expert_order in ir/ops.def. One worker does all (the others return at once).
+/// Returns 1 when an expert is out of range.
+int32_t pm_k_expert_order(const int32_t *expert, int32_t *token, int32_t *offsets, int32_t *slot,
+                          int64_t m, int64_t top_k, int64_t experts, int64_t worker,
+                          int64_t n_workers);
+
+/// The math of generated loops: branch-free, so that loops around them vectorise. Errors: at most
+/// 2 ulp in f32 (4 for pow, erf, tanh) over the whole range, exact at special values.
+float pm_m_exp(float x);
+float pm_m_log(float x);
+float pm_m_sin(float x); ///< |x| up to 1e5 within 2 ulp of 1 (argument reduction in three parts)
+float pm_m_cos(float x);
+float pm_m_tanh(float x);
+float pm_m_erf(float x);
+float pm_m_sigmoid(float x);
+float pm_m_silu(float x);
+float pm_m_gelu(float x);
+float pm_m_gelu_tanh(float x);
+float pm_m_softplus(float x);
+float pm_m_pow(float x, float y);
+/// Rounds to bf16 (to nearest even, NaN stays NaN), and back.
+uint16_t pm_m_f32_to_bf16(float x);
+float pm_m_bf16_to_f32(uint16_t x);
+
+#endif
