@@ -38,7 +38,8 @@ PM_NODISCARD pm_status pm_file_read(pm_diag *diag, const pm_file *file, uint64_t
 typedef struct pm_out_file {
     FILE *stream; ///< for buffered writing
     int fd;
-    char *path, *temp;
+    char *path, *temp; ///< temp is NULL for a device or pipe, which is written directly
+    int error;         ///< errno of the first failed write, 0 when none
 } pm_out_file;
 
 /// Creates the temporary file; the arena's destruction removes it unless committed.
