@@ -20,6 +20,14 @@
 enum { MIN_ALIGN = 8, RED_ZONE = 16 };
 #define POISON(p, n) ASAN_POISON_MEMORY_REGION((p), (n))
 #define UNPOISON(p, n) ASAN_UNPOISON_MEMORY_REGION((p), (n))
+
+/// Out of memory is a case that we handle, so ASan shall not end the process at it.
+const char *__asan_default_options(void);
+
+const char *__asan_default_options(void)
+{
+    return "allocator_may_return_null=1";
+}
 #else
 enum { MIN_ALIGN = 1, RED_ZONE = 0 };
 #define POISON(p, n) ((void)(p), (void)(n))
@@ -27,6 +35,9 @@ enum { MIN_ALIGN = 1, RED_ZONE = 0 };
 #endif
 
 enum { FIRST_BLOCK = 16 * 1024, LARGEST_BLOCK = 1024 * 1024 };
+
+/// No object is larger (512 GB on 64 bits); sums of a few such sizes can't overflow.
+static const size_t largest_object = SIZE_MAX >> 25;
 
 typedef struct block {
     struct block *next;
@@ -101,7 +112,7 @@ static size_t padding(const char *p, size_t align)
 /// from the system without being touched.
 static block *add_block(pm_arena *arena, size_t size, bool is_current)
 {
-    block *fresh = size <= SIZE_MAX - sizeof(block) ? calloc(1, sizeof(block) + size) : NULL;
+    block *fresh = calloc(1, sizeof(block) + size);
     if (fresh == NULL)
         out_of_memory(arena);
     fresh->size = size;
@@ -121,7 +132,7 @@ void *pm_arena_alloc(pm_arena *arena, size_t size, size_t align)
 {
     if (align < MIN_ALIGN)
         align = MIN_ALIGN;
-    if (size > SIZE_MAX / 4 || align > SIZE_MAX / 4)
+    if (size > largest_object || align > largest_object)
         out_of_memory(arena);
     size_t need = size + RED_ZONE;
     block *from = arena->blocks;

@@ -35,7 +35,7 @@ void *pm_vec_grow(pm_arena *arena, void *data, size_t n, size_t *cap, size_t ite
 typedef struct pm_map_entry {
     const char *key;
     size_t key_size;
-    uint64_t hash;
+    uint64_t hash; ///< differs from run to run: for the map alone
     void *value;
 } pm_map_entry;
 

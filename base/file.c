@@ -86,7 +86,7 @@ static int open_by_components(int folder, const char *relative)
     for (;;) {
         const char *slash = strchr(rest, '/');
         size_t n = slash == NULL ? strlen(rest) : (size_t)(slash - rest);
-        char component[NAME_MAX + 1];
+        char component[NAME_MAX + 1] = "";
         int fd = -1;
         if (n > NAME_MAX) {
             errno = ENAMETOOLONG;
@@ -101,6 +101,10 @@ static int open_by_components(int folder, const char *relative)
                                              : O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         }
         int reason = errno;
+        struct stat info;
+        if (fd < 0 && reason == ENOTDIR && n <= NAME_MAX &&
+            fstatat(at, component, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(info.st_mode))
+            reason = ELOOP; // as openat2 says it
         if (at != folder)
             close(at);
         errno = reason;

@@ -497,7 +497,7 @@ static pm_status fail_absent(pm_diag *diag, const char *file, const pm_json *obj
                         key, kind_name(object));
     pm_status status = pm_error(diag, &loc, PM_ERR_INVALID, "the key '%s' is missing", key);
     const char *near = object == NULL ? NULL : pm_nearest(key, object->keys, object->n);
-    if (near != NULL && strcmp(near, key) != 0) {
+    if (near != NULL) {
         loc = pm_json_loc(file, pm_json_get(object, near));
         pm_note(diag, &loc, "the nearest key is '%s'", near);
     }
@@ -512,7 +512,13 @@ static pm_status find_member(pm_diag *diag, const char *file, const pm_json *obj
     if (member != NULL && member->kind == PM_JSON_NULL && !required)
         member = NULL;
     *out_member = member;
-    return member == NULL && required ? fail_absent(diag, file, object, key) : PM_OK;
+    if (member == NULL && required)
+        return fail_absent(diag, file, object, key);
+    if (member != NULL && member->kind == PM_JSON_NULL) {
+        pm_loc loc = pm_json_loc(file, member);
+        return pm_error(diag, &loc, PM_ERR_INVALID, "'%s' must not be null", key);
+    }
+    return PM_OK;
 }
 
 static pm_status fail_kind(pm_diag *diag, const char *file, const pm_json *value, const char *key,
