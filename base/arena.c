@@ -58,6 +58,8 @@ struct pm_arena {
     size_t used;
     deferred *deferred;
     jmp_buf *on_oom;
+    pm_arena *owner;    ///< of a child
+    deferred *in_owner; ///< the call that destroys this child with its owner
 };
 
 pm_arena *pm_arena_create(void)
@@ -68,15 +70,38 @@ pm_arena *pm_arena_create(void)
     return arena;
 }
 
+static void destroy_child(void *arg)
+{
+    pm_arena_destroy(arg);
+}
+
+static _Noreturn void out_of_memory(pm_arena *arena);
+
+pm_arena *pm_arena_child(pm_arena *owner)
+{
+    deferred *call = PM_NEW(owner, deferred);
+    pm_arena *child = pm_arena_create();
+    if (child == NULL)
+        out_of_memory(owner);
+    *call = (deferred){.next = owner->deferred, .fn = destroy_child, .arg = child};
+    owner->deferred = call;
+    child->owner = owner;
+    child->in_owner = call;
+    return child;
+}
+
 void pm_arena_destroy(pm_arena *arena)
 {
     if (arena == NULL)
         return;
+    if (arena->in_owner != NULL)
+        arena->in_owner->fn = NULL;
     // a deferred call may defer another one, so the list is read anew each time
     while (arena->deferred != NULL) {
         deferred *call = arena->deferred;
         arena->deferred = call->next;
-        call->fn(call->arg);
+        if (call->fn != NULL) // else a child that is gone already
+            call->fn(call->arg);
     }
     while (arena->blocks != NULL) {
         block *dead = arena->blocks;
@@ -96,6 +121,8 @@ jmp_buf *pm_arena_on_oom(pm_arena *arena, jmp_buf *where)
 
 static _Noreturn void out_of_memory(pm_arena *arena)
 {
+    while (arena->on_oom == NULL && arena->owner != NULL)
+        arena = arena->owner;
     if (arena->on_oom != NULL)
         longjmp(*arena->on_oom, 1);
     fputs("out of memory\n", stderr);

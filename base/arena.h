@@ -13,6 +13,10 @@ typedef struct pm_arena pm_arena;
 /// Creates an empty arena; NULL when out of memory. Threads: one thread at a time per arena.
 pm_arena *pm_arena_create(void);
 
+/// An arena for scratch memory, owned by `owner` (destroyed with it at the latest) and with its
+/// out-of-memory target. Destroy it as soon as it isn't needed. Never NULL.
+pm_arena *pm_arena_child(pm_arena *owner);
+
 /// Runs the deferred calls, last first, then frees everything. NULL is allowed.
 void pm_arena_destroy(pm_arena *arena);
 

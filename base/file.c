@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <linux/openat2.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -237,6 +238,50 @@ static int seek_in(void *cookie, off64_t *offset, int whence)
     return 0;
 }
 
+/// Temporary files that exist now, for the signal handler: it may do nothing but read these slots
+/// and unlink. What doesn't fit is merely not removed by a signal.
+static _Atomic(const char *) pending_temps[64];
+
+static void note_pending(pm_out_file *file)
+{
+    for (int i = 0; i < 64; i++) {
+        const char *none = NULL;
+        if (atomic_compare_exchange_strong(&pending_temps[i], &none, file->temp)) {
+            file->pending = i + 1;
+            return;
+        }
+    }
+}
+
+static void forget_pending(pm_out_file *file)
+{
+    if (file->pending != 0)
+        atomic_store(&pending_temps[file->pending - 1], NULL);
+    file->pending = 0;
+}
+
+static void clean_and_die(int signal_number)
+{
+    for (int i = 0; i < 64; i++) {
+        const char *temp = atomic_load(&pending_temps[i]);
+        if (temp != NULL)
+            unlink(temp);
+    }
+    raise(signal_number); // SA_RESETHAND has restored the default, which ends the process
+}
+
+void pm_out_clean_on_signals(void)
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction action = {.sa_handler = clean_and_die, .sa_flags = (int)SA_RESETHAND};
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
+        struct sigaction former;
+        // who ignores a signal (nohup) goes on ignoring it
+        if (sigaction(signals[i], NULL, &former) == 0 && former.sa_handler == SIG_DFL)
+            sigaction(signals[i], &action, NULL);
+    }
+}
+
 static void discard_out(void *arg)
 {
     pm_out_file *file = arg;
@@ -246,6 +291,7 @@ static void discard_out(void *arg)
         close(file->fd);
     if (file->temp != NULL)
         unlink(file->temp);
+    forget_pending(file);
     *file = (pm_out_file){.fd = -1};
 }
 
@@ -265,6 +311,7 @@ static int create_temp(pm_arena *arena, pm_out_file *file, unsigned mode)
         int fd = open(temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
         if (fd >= 0) {
             file->temp = temp;
+            note_pending(file);
             return fd;
         }
         if (errno != EEXIST && errno != EINTR)
@@ -364,6 +411,7 @@ pm_status pm_out_commit(pm_diag *diag, pm_out_file *file)
         discard_out(file);
         return status;
     }
+    forget_pending(file);
     if (file->temp != NULL)
         sync_folder(file->path);
     file->temp = NULL;

@@ -40,6 +40,7 @@ typedef struct pm_out_file {
     int fd;
     char *path, *temp; ///< temp is NULL for a device or pipe, which is written directly
     int error;         ///< errno of the first failed write, 0 when none
+    int pending;       ///< slot + 1 in the list that pm_out_clean_on_signals works through
 } pm_out_file;
 
 /// Creates the temporary file; the arena's destruction removes it unless committed.
@@ -47,6 +48,10 @@ PM_NODISCARD pm_status pm_out_open(pm_arena *arena, pm_diag *diag, const char *p
                                    unsigned mode, pm_out_file **out_file);
 /// Flushes, fsyncs, renames over the target. On failure the target is as it was.
 PM_NODISCARD pm_status pm_out_commit(pm_diag *diag, pm_out_file *file);
+
+/// Makes SIGINT, SIGTERM and SIGHUP remove uncommitted output files before they end the process
+/// (with the signal, as ever). For `main` of a tool; a library must not take its caller's signals.
+void pm_out_clean_on_signals(void);
 
 /// Folder part of a path ("." when there is none), in the arena.
 char *pm_path_dir(pm_arena *arena, const char *path);

@@ -30,6 +30,7 @@ typedef struct key_text {
 
 typedef struct parser {
     pm_arena *arena;
+    pm_arena *scratch; ///< for the stacks, which are larger than the result while they grow
     pm_diag *diag;
     const char *file;
     const char *start, *at, *end;
@@ -167,13 +168,19 @@ static pm_status parse_number(parser *p, pm_json *value)
     if (size > MAX_NUMBER)
         return fail_at(p, value->line, value->col, "the number has %zu characters, at most %d fit",
                        size, MAX_NUMBER);
+    value->is_int = is_integer && digits_to_i64(first, p->at, &value->integer);
+    if (value->is_int) {
+        value->number = (double)value->integer;
+        if (value->integer == 0 && *first == '-')
+            value->number = -0.0;
+        return PM_OK;
+    }
     char text[MAX_NUMBER + 1];
     memcpy(text, first, size);
     text[size] = '\0';
     value->number = text_to_double(text);
     if (isinf(value->number))
         return fail_at(p, value->line, value->col, "the number is too large for a double");
-    value->is_int = is_integer && digits_to_i64(first, p->at, &value->integer);
     return PM_OK;
 }
 
@@ -337,15 +344,18 @@ static pm_status check_duplicates(parser *p, const key_text *keys, size_t n)
                     return fail_duplicate(p, &keys[j], &keys[i]);
         return PM_OK;
     }
+    pm_arena *own = pm_arena_child(p->scratch);
     pm_map seen;
-    pm_map_init(&seen, p->arena);
-    for (size_t i = 0; i < n; i++) {
+    pm_map_init(&seen, own);
+    pm_status status = PM_OK;
+    for (size_t i = 0; i < n && status == PM_OK; i++) {
         void **slot = pm_map_at(&seen, keys[i].text, keys[i].size);
         if (*slot != NULL)
-            return fail_duplicate(p, *slot, &keys[i]);
+            status = fail_duplicate(p, *slot, &keys[i]);
         *slot = (void *)(uintptr_t)&keys[i];
     }
-    return PM_OK;
+    pm_arena_destroy(own);
+    return status;
 }
 
 /// Ends the innermost container: its values move from the stacks into arrays of their own.
@@ -378,7 +388,7 @@ static pm_status parse_key(parser *p)
         return fail_expected(p, "a key in quotes");
     key_text key = {.line = p->line, .col = column_of(p, p->at)};
     PM_TRY(parse_string(p, &key.text, &key.size));
-    PM_PUSH(p->arena, &p->keys, key);
+    PM_PUSH(p->scratch, &p->keys, key);
     skip_space(p);
     if (!take(p, ':'))
         return fail_expected(p, "':' after the key");
@@ -415,7 +425,7 @@ static pm_status end_value(parser *p, pm_json *value, bool *out_complete)
 {
     while (p->depth > 0) {
         bool is_object = p->open[p->depth - 1].value.kind == PM_JSON_OBJECT;
-        PM_PUSH(p->arena, &p->values, *value);
+        PM_PUSH(p->scratch, &p->values, *value);
         skip_space(p);
         if (take(p, ',')) {
             skip_space(p);
@@ -430,34 +440,40 @@ static pm_status end_value(parser *p, pm_json *value, bool *out_complete)
     return PM_OK;
 }
 
+static pm_status parse_document(parser *p, pm_json *root)
+{
+    if (p->end - p->at >= 3 && memcmp(p->at, "\xef\xbb\xbf", 3) == 0)
+        return fail_at(p, 1, 1, "the document begins with a byte-order mark");
+    skip_space(p);
+    for (bool is_complete = false; !is_complete;) {
+        bool is_done;
+        PM_TRY(begin_value(p, root, &is_done));
+        if (is_done)
+            PM_TRY(end_value(p, root, &is_complete));
+    }
+    skip_space(p);
+    return p->at == p->end ? PM_OK : fail_expected(p, "the end of the document");
+}
+
 pm_status pm_json_parse(pm_arena *arena, pm_diag *diag, const char *file, const char *text,
                         size_t size, const pm_json **out_json)
 {
     *out_json = NULL;
-    parser *p = PM_NEW(arena, parser);
+    pm_arena *scratch = pm_arena_child(arena);
+    parser *p = PM_NEW(scratch, parser);
     p->arena = arena;
+    p->scratch = scratch;
     p->diag = diag;
     p->file = file;
     p->start = p->at = p->line_start = text;
     p->end = text + size;
     p->line = 1;
-    if (size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
-        return fail_at(p, 1, 1, "the document begins with a byte-order mark");
-    skip_space(p);
-    pm_json value;
-    for (bool is_complete = false; !is_complete;) {
-        bool is_done;
-        PM_TRY(begin_value(p, &value, &is_done));
-        if (is_done)
-            PM_TRY(end_value(p, &value, &is_complete));
-    }
-    skip_space(p);
-    if (p->at != p->end)
-        return fail_expected(p, "the end of the document");
     pm_json *root = PM_NEW(arena, pm_json);
-    *root = value;
-    *out_json = root;
-    return PM_OK;
+    pm_status status = parse_document(p, root);
+    pm_arena_destroy(scratch);
+    if (status == PM_OK)
+        *out_json = root;
+    return status;
 }
 
 // ---- access ----

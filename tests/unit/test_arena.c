@@ -77,6 +77,23 @@ START_TEST(test_deferred_calls_run_last_first)
 }
 END_TEST
 
+START_TEST(test_children)
+{
+    called[0] = '\0';
+    pm_arena *arena = pm_arena_create();
+    pm_arena *kept = pm_arena_child(arena), *dropped = pm_arena_child(arena);
+    pm_arena_defer(kept, note_call, "k");
+    pm_arena_defer(pm_arena_child(kept), note_call, "g");
+    pm_arena_defer(dropped, note_call, "d");
+    pm_arena_alloc(dropped, 1 << 20, 1);
+    pm_arena_destroy(dropped);
+    ck_assert_str_eq(called, "d");
+    ck_assert_uint_lt(pm_arena_used(arena), 1000);
+    pm_arena_destroy(arena);
+    ck_assert_str_eq(called, "dgk");
+}
+END_TEST
+
 static pm_arena *volatile arena_of_jump;
 
 START_TEST(test_oom_jumps)
@@ -93,7 +110,7 @@ START_TEST(test_oom_jumps)
     case 0: pm_arena_alloc(arena_of_jump, SIZE_MAX, 1); break;
     case 1: pm_arena_alloc(arena_of_jump, SIZE_MAX / 2, 64); break;
     case 2: pm_arena_array(arena_of_jump, SIZE_MAX / 8, 16, 8); break;
-    case 3: pm_arena_alloc(arena_of_jump, SIZE_MAX / 5, 8); break;
+    case 3: pm_arena_alloc(pm_arena_child(arena_of_jump), SIZE_MAX / 5, 8); break;
     default: break;
     }
     ck_assert_int_eq(n_jumps, 4);
@@ -208,6 +225,7 @@ int main(void)
     tcase_add_test(tests, test_objects_are_disjoint);
     tcase_add_test(tests, test_large_object_keeps_the_current_block);
     tcase_add_test(tests, test_deferred_calls_run_last_first);
+    tcase_add_test(tests, test_children);
     tcase_add_test(tests, test_oom_jumps);
     tcase_add_test(tests, test_oom_without_target_exits_3);
     tcase_add_test(tests, test_text);

@@ -346,6 +346,29 @@ START_TEST(test_full_disk)
 }
 END_TEST
 
+START_TEST(test_signals_clean_up)
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < PM_COUNT(signals); i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            signal(signals[i], SIG_DFL);
+            pm_out_clean_on_signals();
+            open_out(arena, "one");
+            pm_out_file *done = open_out(arena, "two");
+            if (pm_out_commit(diag, done) != PM_OK || n_files() != 2)
+                _exit(1);
+            raise(signals[i]);
+            _exit(0);
+        }
+        int status = 0;
+        ck_assert_int_eq(waitpid(child, &status, 0), child);
+        ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == signals[i]);
+        ck_assert_int_eq(n_files(), 1); // only what was committed
+    }
+}
+END_TEST
+
 START_TEST(test_target_appears_while_written)
 {
     pm_out_file *out = open_out(arena, "out");
@@ -387,6 +410,7 @@ int main(void)
     tcase_add_test(tests, test_out_refuses);
     tcase_add_test(tests, test_devices_are_written_directly);
     tcase_add_test(tests, test_full_disk);
+    tcase_add_test(tests, test_signals_clean_up);
     tcase_add_test(tests, test_target_appears_while_written);
     tcase_add_test(tests, test_paths);
     suite_add_tcase(suite, tests);
