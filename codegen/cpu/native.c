@@ -1,0 +1,290 @@
+/// From MLIR's LLVM module to machine code: templates and references linked in, specialised, emitted.
+#include <stdlib.h>
+#include <string.h>
+
+#include "llvm-c/Analysis.h"
+#include "llvm-c/BitReader.h"
+#include "llvm-c/Core.h"
+#include "llvm-c/Error.h"
+#include "llvm-c/Linker.h"
+#include "llvm-c/Target.h"
+#include "llvm-c/TargetMachine.h"
+#include "llvm-c/Transforms/PassBuilder.h"
+
+#include "base/hash.h"
+#include "codegen/codegen.h"
+#include "codegen/embedded.h"
+#include "codegen/mlir/mlir_lower.h"
+#include "runtime/artifact_format.h"
+#include "runtime/runtime_abi.h"
+
+struct pm_native {
+    pm_module *module;
+    pm_diag *diag;
+    const pm_target *target;
+    LLVMContextRef context;
+    LLVMModuleRef code;
+    LLVMTargetMachineRef machine;
+    const char *mlir_text;
+    const pm_dispatch *dispatches;
+    size_t n_dispatches;
+    uint64_t code_hash;
+};
+
+static void dispose(void *arg)
+{
+    pm_native *n = arg;
+    if (n->code)
+        LLVMDisposeModule(n->code);
+    if (n->machine)
+        LLVMDisposeTargetMachine(n->machine);
+    if (n->context)
+        LLVMContextDispose(n->context);
+}
+
+static const char triple[] = "x86_64-unknown-linux-gnu";
+
+static pm_status make_machine(pm_native *n, int opt_level)
+{
+    LLVMInitializeX86TargetInfo();
+    LLVMInitializeX86Target();
+    LLVMInitializeX86TargetMC();
+    LLVMInitializeX86AsmPrinter();
+    LLVMInitializeX86AsmParser();
+    LLVMTargetRef target;
+    char *message = NULL;
+    if (LLVMGetTargetFromTriple(triple, &target, &message)) {
+        pm_status status = pm_error(n->diag, NULL, PM_ERR_INTERNAL, "LLVM: %s", message);
+        LLVMDisposeMessage(message);
+        return status;
+    }
+    n->machine = LLVMCreateTargetMachine(
+        target, triple, n->target->cpu, "",
+        opt_level > 0 ? LLVMCodeGenLevelAggressive : LLVMCodeGenLevelNone, LLVMRelocPIC,
+        LLVMCodeModelDefault);
+    return PM_OK;
+}
+
+/// ---- bitcode ------------------------------------------------------------------------------------------
+
+static pm_status link_bitcode(pm_native *n, pm_embedded blob)
+{
+    LLVMMemoryBufferRef buffer = LLVMCreateMemoryBufferWithMemoryRange(
+        (const char *)blob.bytes, blob.size, "templates", false);
+    LLVMModuleRef module;
+    if (LLVMParseBitcodeInContext2(n->context, buffer, &module)) {
+        LLVMDisposeMemoryBuffer(buffer);
+        return pm_error(n->diag, NULL, PM_ERR_INTERNAL, "the kernel templates' bitcode is damaged");
+    }
+    LLVMDisposeMemoryBuffer(buffer);
+    LLVMSetTarget(module, triple);
+    if (LLVMLinkModules2(n->code, module))
+        return pm_error(n->diag, NULL, PM_ERR_INTERNAL, "kernel templates could not be linked");
+    return PM_OK;
+}
+
+static void remove_attr(LLVMValueRef f, const char *name)
+{
+    unsigned kind = LLVMGetEnumAttributeKindForName(name, strlen(name));
+    LLVMRemoveEnumAttributeAtIndex(f, LLVMAttributeFunctionIndex, kind);
+}
+
+static void add_attr(pm_native *n, LLVMValueRef f, const char *name)
+{
+    unsigned kind = LLVMGetEnumAttributeKindForName(name, strlen(name));
+    LLVMAddAttributeAtIndex(f, LLVMAttributeFunctionIndex,
+                            LLVMCreateEnumAttribute(n->context, kind, 0));
+}
+
+static bool starts_with(const char *text, const char *prefix)
+{
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+/// Functions from bitcode become internal and are specialised into the dispatches that call them.
+static void prepare_functions(pm_native *n)
+{
+    for (LLVMValueRef f = LLVMGetFirstFunction(n->code); f; f = LLVMGetNextFunction(f)) {
+        if (LLVMIsDeclaration(f))
+            continue;
+        size_t length;
+        const char *name = LLVMGetValueName2(f, &length);
+        bool ours = starts_with(name, "pm_run_") || starts_with(name, "pm_plan_") ||
+                    starts_with(name, "pm_d") || starts_with(name, "pm_x") ||
+                    strcmp(name, "pm_state_bytes") == 0 || starts_with(name, "pm_epilogue_");
+        LLVMRemoveStringAttributeAtIndex(f, LLVMAttributeFunctionIndex, "target-cpu", 10);
+        LLVMRemoveStringAttributeAtIndex(f, LLVMAttributeFunctionIndex, "target-features", 15);
+        LLVMRemoveStringAttributeAtIndex(f, LLVMAttributeFunctionIndex, "tune-cpu", 8);
+        LLVMAddTargetDependentFunctionAttr(f, "target-cpu", n->target->cpu);
+        LLVMAddTargetDependentFunctionAttr(f, "prefer-vector-width",
+                                           n->target->vector_floats == 16 ? "512" : "256");
+        add_attr(n, f, "nounwind");
+        LLVMSetLinkage(f, LLVMInternalLinkage);
+        if (!ours) {
+            remove_attr(f, "noinline");
+            remove_attr(f, "optnone");
+            // References are large and mostly have one caller: left to the inliner's judgement.
+            if (!starts_with(name, "pm_eval_") && !starts_with(name, "pm_extent_"))
+                add_attr(n, f, "alwaysinline");
+        }
+    }
+}
+
+/// ---- the model's descriptor -----------------------------------------------------------------------------
+
+static LLVMValueRef function_named(pm_native *n, const char *fmt, uint32_t i)
+{
+    char name[32];
+    snprintf(name, sizeof name, fmt, i);
+    return LLVMGetNamedFunction(n->code, name);
+}
+
+static void add_descriptor(pm_native *n, const pm_codegen_options *options)
+{
+    LLVMContextRef c = n->context;
+    LLVMTypeRef ptr = LLVMPointerTypeInContext(c, 0), i32 = LLVMInt32TypeInContext(c),
+                i64 = LLVMInt64TypeInContext(c);
+    uint32_t n_entries = (uint32_t)n->module->entries.n;
+    LLVMTypeRef pair[] = {ptr, ptr};
+    LLVMTypeRef entry_type = LLVMStructTypeInContext(c, pair, 2, false);
+    LLVMValueRef *entries = PM_NEW_ARRAY(n->module->arena, LLVMValueRef, n_entries + 1);
+    for (uint32_t i = 0; i < n_entries; i++) {
+        LLVMValueRef fields[] = {function_named(n, "pm_run_%u", i),
+                                 function_named(n, "pm_plan_%u", i)};
+        entries[i] = LLVMConstStructInContext(c, fields, 2, false);
+    }
+    LLVMValueRef table = LLVMAddGlobal(n->code, LLVMArrayType2(entry_type, n_entries), "pm_entries");
+    LLVMSetInitializer(table, LLVMConstArray2(entry_type, entries, n_entries));
+    LLVMSetLinkage(table, LLVMInternalLinkage);
+    LLVMSetGlobalConstant(table, true);
+    LLVMValueRef payload = LLVMConstNull(ptr), payload_size = LLVMConstNull(ptr);
+    if (options->embedded_payload) {
+        payload = LLVMAddGlobal(n->code, LLVMInt8TypeInContext(c),
+                                pm_arena_printf(n->module->arena, "pm_payload_%s", options->symbol));
+        payload_size = LLVMAddGlobal(
+            n->code, i64, pm_arena_printf(n->module->arena, "pm_payload_size_%s", options->symbol));
+    }
+    _Static_assert(sizeof(pm_rt_model) == 48, "the descriptor is laid out below");
+    LLVMValueRef fields[] = {
+        LLVMConstInt(i32, PM_RUNTIME_ABI_VERSION, false), LLVMConstInt(i32, n_entries, false),
+        LLVMConstInt(i64, n->code_hash, false), table,
+        LLVMGetNamedFunction(n->code, "pm_state_bytes"), payload, payload_size};
+    LLVMValueRef value = LLVMConstStructInContext(c, fields, PM_COUNT(fields), false);
+    LLVMValueRef model = LLVMAddGlobal(n->code, LLVMTypeOf(value),
+                                       pm_arena_printf(n->module->arena, "pm_model_%s", options->symbol));
+    LLVMSetInitializer(model, value);
+    LLVMSetGlobalConstant(model, true);
+    LLVMSetAlignment(model, 8);
+}
+
+/// Hash of the code before templates are linked in: it changes whenever the dispatches do.
+static uint64_t hash_code(pm_native *n)
+{
+    char *text = LLVMPrintModuleToString(n->code);
+    pm_hash128 hash = pm_hash_bytes(text, strlen(text));
+    LLVMDisposeMessage(text);
+    return hash.lo ^ (uint64_t)n->target->vector_floats;
+}
+
+static pm_status optimise(pm_native *n, int opt_level)
+{
+    char pipeline[64];
+    snprintf(pipeline, sizeof pipeline, "globaldce,default<O%d>", opt_level);
+    LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
+    LLVMErrorRef error = LLVMRunPasses(n->code, pipeline, n->machine, options);
+    LLVMDisposePassBuilderOptions(options);
+    if (!error)
+        return PM_OK;
+    char *message = LLVMGetErrorMessage(error);
+    pm_status status = pm_error(n->diag, NULL, PM_ERR_INTERNAL, "LLVM: %s", message);
+    LLVMDisposeErrorMessage(message);
+    return status;
+}
+
+pm_status pm_codegen(pm_module *m, const pm_target *target, const pm_weights *weights,
+                     const pm_codegen_options *options, pm_native **out_native)
+{
+    pm_native *n = PM_NEW(m->arena, pm_native);
+    *n = (pm_native){.module = m, .diag = m->diag, .target = target};
+    pm_arena_defer(m->arena, dispose, n);
+    n->context = LLVMContextCreate();
+    pm_mlir_result mlir = {0};
+    PM_TRY(pm_mlir_generate(m, target, weights, options, n->context, &mlir));
+    n->code = mlir.module;
+    n->mlir_text = mlir.text;
+    n->dispatches = mlir.dispatches;
+    n->n_dispatches = mlir.n_dispatches;
+    n->code_hash = hash_code(n);
+    PM_TRY(make_machine(n, options->opt_level));
+    LLVMSetTarget(n->code, triple);
+    LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(n->machine);
+    LLVMSetModuleDataLayout(n->code, layout);
+    LLVMDisposeTargetData(layout);
+    bool bf16 = target->features & PM_CPU_AVX512_BF16;
+    PM_TRY(link_bitcode(n, target->vector_floats == 8 ? pm_embedded_kernels_vw8()
+                           : bf16                     ? pm_embedded_kernels_vw16bf16()
+                                                      : pm_embedded_kernels_vw16()));
+    PM_TRY(link_bitcode(n, pm_embedded_references()));
+    prepare_functions(n);
+    add_descriptor(n, options);
+    char *message = NULL;
+    if (LLVMVerifyModule(n->code, LLVMReturnStatusAction, &message)) {
+        pm_status status = pm_error(n->diag, NULL, PM_ERR_INTERNAL, "LLVM: %s", message);
+        LLVMDisposeMessage(message);
+        return status;
+    }
+    LLVMDisposeMessage(message);
+    PM_TRY(optimise(n, options->opt_level));
+    *out_native = n;
+    return PM_OK;
+}
+
+static pm_status emit_machine_code(pm_native *n, LLVMCodeGenFileType type,
+                                   const uint8_t **out_bytes, size_t *out_size)
+{
+    LLVMMemoryBufferRef buffer;
+    char *message = NULL;
+    if (LLVMTargetMachineEmitToMemoryBuffer(n->machine, n->code, type, &message, &buffer)) {
+        pm_status status = pm_error(n->diag, NULL, PM_ERR_INTERNAL, "LLVM: %s", message);
+        LLVMDisposeMessage(message);
+        return status;
+    }
+    *out_size = LLVMGetBufferSize(buffer);
+    *out_bytes =
+        (const uint8_t *)pm_arena_strndup(n->module->arena, LLVMGetBufferStart(buffer), *out_size);
+    LLVMDisposeMemoryBuffer(buffer);
+    return PM_OK;
+}
+
+pm_status pm_native_emit(pm_native *native, pm_code_form form, const uint8_t **out_bytes,
+                         size_t *out_size)
+{
+    switch (form) {
+    case PM_CODE_MLIR:
+        PM_ASSERT(native->mlir_text);
+        *out_bytes = (const uint8_t *)native->mlir_text;
+        *out_size = strlen(native->mlir_text);
+        return PM_OK;
+    case PM_CODE_LLVM: {
+        char *text = LLVMPrintModuleToString(native->code);
+        *out_bytes = (const uint8_t *)pm_arena_strdup(native->module->arena, text);
+        *out_size = strlen(text);
+        LLVMDisposeMessage(text);
+        return PM_OK;
+    }
+    case PM_CODE_ASM: return emit_machine_code(native, LLVMAssemblyFile, out_bytes, out_size);
+    case PM_CODE_OBJECT: break;
+    }
+    return emit_machine_code(native, LLVMObjectFile, out_bytes, out_size);
+}
+
+const pm_dispatch *pm_native_dispatches(const pm_native *native, size_t *out_n)
+{
+    *out_n = native->n_dispatches;
+    return native->dispatches;
+}
+
+uint64_t pm_native_code_hash(const pm_native *native)
+{
+    return native->code_hash;
+}

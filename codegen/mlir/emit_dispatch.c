@@ -1,0 +1,392 @@
+/// Dispatch functions: one for each distinct structure, shared by all layers and entries that have it.
+#include "codegen/mlir/emit_dispatch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "codegen/mlir/lowerings.h"
+
+static const pm_lowering lowerings[] = {
+#define ROW(token, fn, how) {.name = #token, .lower = fn, .kind = how}
+    ROW(loops, pm_lower_loops, 1),
+    ROW(fused, pm_lower_fused, 1),
+    ROW(ref, pm_lower_ref, 0),
+    ROW(linear, pm_lower_linear, 2),
+    ROW(matmul, pm_lower_matmul, 2),
+    ROW(rope_table, pm_lower_rope_table, 2),
+    ROW(rope, pm_lower_rope, 2),
+    ROW(cache, pm_lower_cache, 2),
+    ROW(attention, pm_lower_attention, 2),
+    ROW(route, pm_lower_route, 2),
+    ROW(expert_order, pm_lower_expert_order, 2),
+    ROW(dims, pm_lower_dims, 1),
+#undef ROW
+    {.name = "view", .view = true},
+    {.name = "weight", .weight = true},
+    {.name = "gone", .gone = true},
+};
+
+const pm_lowering *pm_lowering_of(const pm_op *op)
+{
+    static const char *const tokens[PM_OP_COUNT] = {
+#define LOWER(token) #token
+#define PM_OP(id, io, traits, ir, attrs, lower, help) [PM_OP_##id] = lower,
+#include "ir/ops.def"
+#undef LOWER
+    };
+    for (size_t i = 0; i < PM_COUNT(lowerings); i++)
+        if (strcmp(lowerings[i].name, tokens[op->code]) == 0)
+            return &lowerings[i];
+    return NULL;
+}
+
+MlirType pm_emit_elem_type(mb *b, pm_elem elem)
+{
+    switch (elem) {
+    case PM_F32: return b->f32;
+    case PM_F64: return b->f64;
+    case PM_F16: return b->f16;
+    case PM_I64:
+    case PM_U64: return b->i64;
+    case PM_I32:
+    case PM_U32: return b->i32;
+    case PM_BF16: // bits: arithmetic is ours
+    case PM_I16:
+    case PM_U16: return b->i16;
+    default: return b->i8;
+    }
+}
+
+/// ---- dims -------------------------------------------------------------------------------------------
+
+static MlirValue combine_dims(mb *b, pm_dim_kind kind, MlirValue x, MlirValue y)
+{
+    switch (kind) {
+    case PM_DIM_ADD: return mb_add(b, x, y);
+    case PM_DIM_MUL: return mb_mul(b, x, y);
+    case PM_DIM_FLOORDIV: return mb_bin(b, "floordivsi", x, y);
+    case PM_DIM_CEILDIV: return mb_bin(b, "ceildivsi", x, y);
+    case PM_DIM_MOD: // of the sign of the divisor, as Python's
+        return mb_sub(b, x, mb_mul(b, mb_bin(b, "floordivsi", x, y), y));
+    case PM_DIM_MIN: return mb_bin(b, "minsi", x, y);
+    case PM_DIM_MAX: return mb_bin(b, "maxsi", x, y);
+    default: PM_ASSERT(!"dim kind"); return x;
+    }
+}
+
+/// Values of an expression and what it is made of. Operands have smaller ids: no recursion needed,
+/// only those that are marked as needed are computed.
+static MlirValue emit_dim(emitter *e, MlirValue symbols, pm_dim dim, MlirValue *cache)
+{
+    mb *b = &e->b;
+    bool *needed = calloc((size_t)dim + 1, sizeof *needed);
+    PM_ASSERT(needed);
+    needed[dim] = true;
+    for (pm_dim i = dim; i >= 0; i--) {
+        if (!needed[i] || cache[i].ptr)
+            continue;
+        pm_dim_info info = pm_dim_get(e->module, i);
+        if (info.kind != PM_DIM_CONST && info.kind != PM_DIM_SYMBOL)
+            needed[info.a] = needed[info.b] = true;
+    }
+    for (pm_dim i = 0; i <= dim; i++) {
+        if (!needed[i] || cache[i].ptr)
+            continue;
+        pm_dim_info info = pm_dim_get(e->module, i);
+        if (info.kind == PM_DIM_CONST)
+            cache[i] = mb_i64(b, info.value);
+        else if (info.kind == PM_DIM_SYMBOL)
+            cache[i] = mb_load(b, b->i64, mb_at_const(b, b->i64, symbols, info.value));
+        else
+            cache[i] = combine_dims(b, info.kind, cache[info.a], cache[info.b]);
+    }
+    free(needed);
+    return cache[dim];
+}
+
+MlirValue pm_emit_dim_at(emitter *e, MlirValue symbols, pm_dim dim)
+{
+    MlirValue *cache = calloc((size_t)dim + 1, sizeof *cache);
+    PM_ASSERT(cache);
+    MlirValue value = emit_dim(e, symbols, dim, cache);
+    free(cache);
+    return value;
+}
+
+MlirValue pm_emit_dim(dispatch *d, pm_dim dim)
+{
+    int64_t value;
+    if (pm_dim_is_const(d->e->module, dim, &value))
+        return mb_i64(d->b, value);
+    PM_ASSERT((size_t)dim < d->n_dims);
+    return emit_dim(d->e, d->symbols, dim, d->dims);
+}
+
+MlirValue pm_emit_count(dispatch *d, const pm_type *type, int32_t from, int32_t to)
+{
+    MlirValue n = {0};
+    for (int32_t i = from; i < to; i++) {
+        MlirValue dim = pm_emit_dim(d, type->dims[i]);
+        n = n.ptr ? mb_mul(d->b, n, dim) : dim;
+    }
+    return n.ptr ? n : mb_i64(d->b, 1);
+}
+
+/// Dims are computed at the function's head, where they dominate everything.
+static void prepare_dims(dispatch *d, const pm_type *type)
+{
+    for (int32_t i = 0; i < type->rank; i++)
+        pm_emit_dim(d, type->dims[i]);
+}
+
+static pm_dim largest_dim(const dispatch *d, const pm_type *type)
+{
+    (void)d;
+    pm_dim largest = 0;
+    for (int32_t i = 0; i < type->rank; i++)
+        if (type->dims[i] > largest)
+            largest = type->dims[i];
+    return largest;
+}
+
+MlirValue pm_emit_pointer(dispatch *d, const pm_value *value)
+{
+    for (size_t i = d->n_values; i-- > 0;)
+        if (d->values[i] == value)
+            return d->pointers[i];
+    PM_ASSERT(!"a value of the dispatch");
+    return mb_null(d->b);
+}
+
+void pm_emit_split(dispatch *d, MlirValue total, int64_t grain, MlirValue *lo, MlirValue *hi)
+{
+    mb *b = d->b;
+    MlirValue g = mb_i64(b, grain);
+    MlirValue units = mb_bin(b, "divui", mb_add(b, total, mb_i64(b, grain - 1)), g);
+    MlirValue from = mb_bin(b, "divui", mb_mul(b, units, d->worker), d->n_workers);
+    MlirValue next = mb_add(b, d->worker, mb_i64(b, 1));
+    MlirValue to = mb_bin(b, "divui", mb_mul(b, units, next), d->n_workers);
+    *lo = mb_mul(b, from, g);
+    *hi = mb_bin(b, "minsi", mb_mul(b, to, g), total);
+}
+
+/// ---- the structure of a dispatch, as text ---------------------------------------------------------------
+
+typedef struct key_writer {
+    emitter *e;
+    FILE *out;
+    pm_map numbers; ///< value id -> number + 1
+} key_writer;
+
+static void key_value(key_writer *k, const pm_value *v)
+{
+    if (!v) {
+        fputs(" _", k->out);
+        return;
+    }
+    void **slot = pm_map_at(&k->numbers, &v->id, sizeof v->id);
+    if (!*slot) {
+        *slot = (void *)(uintptr_t)k->numbers.n;
+        fprintf(k->out, " %s", pm_type_text(k->e->module, v->type));
+        if (v->type->layout && v->type->rank == 3)
+            fprintf(k->out, " stride %llu",
+                    (unsigned long long)pm_weights_expert_stride(k->e->weights, v));
+        if (v->def && v->def->code == PM_OP_dims)
+            for (int32_t i = 0; v->content && v->type->rank == 1 && i < 8; i++) {
+                int64_t n = 0;
+                pm_dim_is_const(k->e->module, v->type->dims[0], &n);
+                if (i < n)
+                    fprintf(k->out, " d%d", v->content[i]);
+            }
+    }
+    fprintf(k->out, " %zu", (size_t)(uintptr_t)*slot);
+}
+
+static void key_attr(key_writer *k, const pm_attr *a)
+{
+    fprintf(k->out, " %s=%lld,%.17g,%s", a->key, (long long)a->i, a->f, a->s ? a->s : "");
+    for (size_t i = 0; i < a->n && a->ints; i++)
+        fprintf(k->out, ",%lld", (long long)a->ints[i]);
+    for (size_t i = 0; i < a->n && a->floats; i++)
+        fprintf(k->out, ",%.17g", a->floats[i]);
+}
+
+static void key_op(key_writer *k, const pm_op *op)
+{
+    fputs(pm_op_info_of(op)->name, k->out);
+    for (uint32_t i = 0; i < op->n_attrs; i++)
+        key_attr(k, &op->attrs[i]);
+    for (uint32_t i = 0; i < op->n_operands; i++)
+        key_value(k, op->operands[i]);
+    fputs(" ->", k->out);
+    for (uint32_t i = 0; i < op->n_results; i++)
+        key_value(k, op->results[i]);
+    for (uint32_t r = 0; r < op->n_regions; r++) { // regions of dispatches hold no regions
+        fputs(" {", k->out);
+        for (size_t i = 0; i < op->regions[r]->args.n; i++)
+            key_value(k, op->regions[r]->args.data[i]);
+        for (const pm_op *inner = op->regions[r]->first; inner; inner = inner->next) {
+            fputs("; ", k->out);
+            fputs(pm_op_info_of(inner)->name, k->out);
+            for (uint32_t i = 0; i < inner->n_attrs; i++)
+                key_attr(k, &inner->attrs[i]);
+            for (uint32_t i = 0; i < inner->n_operands; i++)
+                key_value(k, inner->operands[i]);
+            for (uint32_t i = 0; i < inner->n_results; i++)
+                key_value(k, inner->results[i]);
+        }
+        fputs("}", k->out);
+        for (size_t i = 0; i < op->regions[r]->results.n; i++)
+            key_value(k, op->regions[r]->results.data[i]);
+    }
+}
+
+static char *structure(emitter *e, const pm_op *op, const char *prefix)
+{
+    char *text = NULL;
+    size_t size = 0;
+    key_writer k = {.e = e, .out = open_memstream(&text, &size)};
+    PM_ASSERT(k.out);
+    pm_map_init(&k.numbers, e->arena);
+    fputs(prefix, k.out);
+    key_op(&k, op);
+    fclose(k.out);
+    char *kept = pm_arena_strndup(e->arena, text, size);
+    free(text);
+    return kept;
+}
+
+/// ---- functions ------------------------------------------------------------------------------------------
+
+static bool contains(pm_value *const *values, size_t n, const pm_value *value)
+{
+    for (size_t i = 0; i < n; i++)
+        if (values[i] == value)
+            return true;
+    return false;
+}
+
+static void collect_values(dispatch *d)
+{
+    pm_op *op = d->op;
+    d->values = PM_NEW_ARRAY(d->e->arena, pm_value *, op->n_operands + op->n_results + 1);
+    for (uint32_t i = 0; i < op->n_operands; i++)
+        if (op->operands[i] && !contains(d->values, d->n_values, op->operands[i]))
+            d->values[d->n_values++] = op->operands[i];
+    d->n_inputs = d->n_values;
+    for (uint32_t i = 0; i < op->n_results; i++)
+        d->values[d->n_values++] = op->results[i];
+}
+
+size_t pm_dispatch_values(emitter *e, pm_op *op, pm_value ***out_values)
+{
+    dispatch d = {.e = e, .op = op};
+    collect_values(&d);
+    *out_values = d.values;
+    return d.n_values;
+}
+
+static void prepare(dispatch *d)
+{
+    pm_dim largest = 0;
+    for (size_t i = 0; i < d->n_values; i++) {
+        pm_dim n = largest_dim(d, d->values[i]->type);
+        largest = n > largest ? n : largest;
+    }
+    pm_graph *region = d->op->n_regions ? d->op->regions[0] : NULL;
+    for (pm_op *op = region ? region->first : NULL; op; op = op->next) {
+        pm_dim n = largest_dim(d, op->results[0]->type);
+        largest = n > largest ? n : largest;
+    }
+    d->n_dims = (size_t)largest + 1;
+    d->dims = PM_NEW_ARRAY(d->e->arena, MlirValue, d->n_dims);
+    for (size_t i = 0; i < d->n_values; i++)
+        prepare_dims(d, d->values[i]->type);
+    for (pm_op *op = region ? region->first : NULL; op; op = op->next)
+        prepare_dims(d, op->results[0]->type);
+}
+
+/// Alias sets of a dispatch's arguments: in-place results share memory with operand 0.
+static void mark_noalias(const dispatch *d, bool *noalias)
+{
+    bool in_place = pm_op_info_of(d->op)->traits & PM_T_INPLACE;
+    for (size_t i = 0; i < d->n_values; i++)
+        noalias[i] = !in_place || (i != 0 && i < d->n_inputs);
+}
+
+typedef pm_status body_fn(dispatch *d);
+
+static pm_status write_function(emitter *e, pm_op *op, const char *name, bool extent, body_fn *body)
+{
+    mb *b = &e->b;
+    dispatch d = {.e = e, .b = b, .op = op};
+    collect_values(&d);
+    if (extent)
+        d.n_values = d.n_inputs;
+    size_t n_args = d.n_values + 4;
+    MlirType *types = PM_NEW_ARRAY(e->arena, MlirType, n_args);
+    bool *noalias = PM_NEW_ARRAY(e->arena, bool, n_args);
+    mark_noalias(&d, noalias);
+    for (size_t i = 0; i < n_args; i++)
+        types[i] = i < d.n_values + 2 ? b->ptr : b->i64;
+    noalias[d.n_values] = noalias[d.n_values + 1] = true;
+    mb_function f;
+    mb_function_begin(b, &f, name, b->i32, types, n_args, noalias, true, "noinline");
+    d.pointers = PM_NEW_ARRAY(e->arena, MlirValue, d.n_values + 1);
+    for (size_t i = 0; i < d.n_values; i++)
+        d.pointers[i] = mb_function_arg(&f, i);
+    d.symbols = mb_function_arg(&f, d.n_values);
+    d.scratch = mb_function_arg(&f, d.n_values + 1);
+    d.worker = mb_function_arg(&f, d.n_values + 2);
+    d.n_workers = mb_function_arg(&f, d.n_values + 3);
+    prepare(&d);
+    pm_status status = body(&d);
+    mb_return(b, d.status.ptr ? d.status : mb_int(b, b->i32, 0));
+    mb_function_end(b, &f);
+    return status;
+}
+
+static pm_status lower_body(dispatch *d)
+{
+    return pm_lowering_of(d->op)->lower(d);
+}
+
+/// Extents go to the scratch argument: int64_t[n_results * PM_MAX_RANK].
+static pm_status extent_body(dispatch *d)
+{
+    d->status = pm_emit_reference_call(d, pm_op_info_of(d->op)->extent_name, &d->scratch);
+    return PM_OK;
+}
+
+static pm_status function_for(emitter *e, pm_op *op, const char *prefix, bool extent, body_fn *body,
+                              const char **out_name)
+{
+    char *key = structure(e, op, prefix);
+    char *known = pm_map_get_str(&e->dispatch_names, key);
+    if (known) {
+        *out_name = known;
+        return PM_OK;
+    }
+    char *name = pm_arena_printf(e->arena, "pm_%s%zu_%s", prefix, e->dispatch_names.n,
+                                 pm_op_info_of(op)->name);
+    pm_map_put_str(&e->dispatch_names, key, name);
+    *out_name = name;
+    pm_status status = write_function(e, op, name, extent, body);
+    if (status == PM_ERR_UNSUPPORTED && pm_diag_count(e->diag, PM_ERROR) == 0)
+        return pm_error(e->diag, op->loc, PM_ERR_UNSUPPORTED, "no code can be generated for %s of %s",
+                        pm_op_info_of(op)->name,
+                        op->n_operands && op->operands[0]
+                            ? pm_type_text(e->module, op->operands[0]->type)
+                            : "no operands");
+    return status;
+}
+
+pm_status pm_dispatch_function(emitter *e, pm_op *op, const char **out_name)
+{
+    return function_for(e, op, "d", false, lower_body, out_name);
+}
+
+pm_status pm_extent_function(emitter *e, pm_op *op, const char **out_name)
+{
+    return function_for(e, op, "x", true, extent_body, out_name);
+}

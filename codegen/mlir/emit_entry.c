@@ -1,0 +1,400 @@
+/// Entries: the straight line of dispatches that every worker runs, and the plans of their sizes.
+#include <string.h>
+
+#include "codegen/mlir/emit_dispatch.h"
+#include "runtime/runtime_abi.h"
+
+_Static_assert(sizeof(void *) == 8, "generated code addresses pm_rt_call by 64-bit offsets");
+
+/// Where bytes lie, for telling which dispatches depend on each other.
+typedef struct location {
+    pm_place_kind kind;
+    uint32_t index;
+    pm_dim offset;
+} location;
+
+typedef struct access {
+    location at;
+    bool written;
+} access;
+
+typedef struct entry {
+    emitter *e;
+    mb *b;
+    pm_graph *graph;
+    uint32_t number;
+    MlirValue call, worker, n_workers;
+    MlirValue arena, inputs, outputs, states, weights, symbols, scratch;
+    PM_VEC(access) epoch; ///< what was touched since the last barrier
+    bool may_fail;        ///< some dispatch since the last barrier may have noted a fault
+    bool *bound;          ///< by symbol
+} entry;
+
+static MlirValue call_field(entry *n, size_t offset, MlirType type)
+{
+    return mb_load(n->b, type, mb_at_const(n->b, n->b->i8, n->call, (int64_t)offset));
+}
+
+static const pm_value *root_of(const pm_value *v)
+{
+    while (v->place.kind == PM_PLACE_ALIAS)
+        v = v->def->operands[v->place.index];
+    return v;
+}
+
+static location location_of(const pm_value *v)
+{
+    const pm_place *p = &root_of(v)->place;
+    return (location){p->kind, p->kind == PM_PLACE_ARENA ? 0 : p->index,
+                      p->kind == PM_PLACE_ARENA ? p->offset : 0};
+}
+
+static bool needs_no_order(location at)
+{
+    return at.kind == PM_PLACE_WEIGHT || at.kind == PM_PLACE_INPUT || at.kind == PM_PLACE_NONE;
+}
+
+static bool same_location(location a, location b)
+{
+    return a.kind == b.kind && a.index == b.index && a.offset == b.offset;
+}
+
+static MlirValue pointer_of(entry *n, const pm_value *value)
+{
+    mb *b = n->b;
+    const pm_value *v = root_of(value);
+    MlirValue table = {0};
+    switch (v->place.kind) {
+    case PM_PLACE_ARENA:
+        return mb_at(b, b->i8, n->arena, pm_emit_dim_at(n->e, n->symbols, v->place.offset));
+    case PM_PLACE_WEIGHT:
+        return mb_at_const(b, b->i8, n->weights, (int64_t)pm_weights_offset(n->e->weights, v));
+    case PM_PLACE_INPUT: table = n->inputs; break;
+    case PM_PLACE_OUTPUT: table = n->outputs; break;
+    case PM_PLACE_STATE: table = n->states; break;
+    case PM_PLACE_DYNAMIC: table = call_field(n, offsetof(pm_rt_call, dynamic), b->ptr); break;
+    default: return mb_null(b);
+    }
+    return mb_load(b, b->ptr, mb_at_const(b, b->ptr, table, v->place.index));
+}
+
+static void barrier(entry *n)
+{
+    mb *b = n->b;
+    MlirValue args[] = {n->call, n->worker};
+    mb_call(b, "pm_rt_barrier", (MlirType){0}, args, 2);
+    if (n->may_fail) {
+        MlirValue error = call_field(n, offsetof(pm_rt_call, error), b->i32);
+        mb_return_if(b, mb_cmpi(b, "ne", error, mb_int(b, b->i32, 0)));
+    }
+    n->may_fail = false;
+    n->epoch.n = 0;
+}
+
+/// Whether an access must wait for what was touched since the last barrier.
+static bool conflicts(const entry *n, location at, bool written)
+{
+    for (size_t i = 0; i < n->epoch.n; i++)
+        if ((written || n->epoch.data[i].written) && same_location(at, n->epoch.data[i].at))
+            return true;
+    return false;
+}
+
+static void touch(entry *n, location at, bool written)
+{
+    access a = {at, written};
+    if (!needs_no_order(at))
+        PM_PUSH(n->e->arena, &n->epoch, a);
+}
+
+static void order(entry *n, const pm_op *op)
+{
+    bool wait = false;
+    for (uint32_t i = 0; i < op->n_operands && !wait; i++)
+        wait = op->operands[i] && conflicts(n, location_of(op->operands[i]), false);
+    for (uint32_t i = 0; i < op->n_results && !wait; i++)
+        wait = conflicts(n, location_of(op->results[i]), true);
+    if (wait)
+        barrier(n);
+    for (uint32_t i = 0; i < op->n_operands; i++)
+        if (op->operands[i])
+            touch(n, location_of(op->operands[i]), false);
+    for (uint32_t i = 0; i < op->n_results; i++)
+        touch(n, location_of(op->results[i]), true);
+}
+
+static void note_fault(entry *n, MlirValue status, int64_t dispatch)
+{
+    mb *b = n->b;
+    mb_if bad;
+    mb_if_begin(b, &bad, mb_cmpi(b, "ne", status, mb_int(b, b->i32, 0)));
+    MlirValue args[] = {n->call, mb_i64(b, dispatch)};
+    mb_call(b, "pm_rt_fail", (MlirType){0}, args, 2);
+    mb_if_end(b, &bad);
+    n->may_fail = true;
+}
+
+static MlirValue call_function(entry *n, pm_op *op, const char *name, bool extent, MlirValue scratch)
+{
+    pm_value **values;
+    size_t count = pm_dispatch_values(n->e, op, &values);
+    if (extent)
+        count -= op->n_results;
+    MlirValue *args = PM_NEW_ARRAY(n->e->arena, MlirValue, count + 4);
+    for (size_t i = 0; i < count; i++)
+        args[i] = pointer_of(n, values[i]);
+    args[count] = n->symbols;
+    args[count + 1] = scratch;
+    args[count + 2] = n->worker;
+    args[count + 3] = n->n_workers;
+    return mb_call(n->b, name, n->b->i32, args, count + 4);
+}
+
+/// Symbols that first appear in the results of `op`: it binds them while the entry runs.
+static bool binds_symbols(entry *n, const pm_op *op)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < op->n_results; i++)
+        for (int32_t k = 0; k < op->results[i]->type->rank; k++) {
+            uint32_t s;
+            if (pm_dim_is_symbol(n->e->module, op->results[i]->type->dims[k], &s) &&
+                n->e->module->symbols.data[s].data_dependent && !n->bound[s])
+                any = true;
+        }
+    return any;
+}
+
+/// Worker 0 finds the extents, the others wait.
+static pm_status bind_symbols(entry *n, pm_op *op, int64_t dispatch)
+{
+    mb *b = n->b;
+    pm_module *m = n->e->module;
+    if (!pm_op_info_of(op)->extent)
+        return pm_error(n->e->diag, op->loc, PM_ERR_INTERNAL, "%s has extents that nothing finds",
+                        pm_op_info_of(op)->name);
+    const char *name;
+    PM_TRY(pm_extent_function(n->e, op, &name));
+    barrier(n);
+    MlirValue extents = mb_alloca(b, b->i64, (int64_t)op->n_results * PM_MAX_RANK);
+    mb_if first, good;
+    mb_if_begin(b, &first, mb_cmpi(b, "eq", n->worker, mb_i64(b, 0)));
+    MlirValue status = call_function(n, op, name, true, extents);
+    note_fault(n, status, dispatch);
+    mb_if_begin(b, &good, mb_cmpi(b, "eq", status, mb_int(b, b->i32, 0)));
+    for (uint32_t i = 0; i < op->n_results; i++)
+        for (int32_t k = 0; k < op->results[i]->type->rank; k++) {
+            uint32_t s;
+            pm_dim dim = op->results[i]->type->dims[k];
+            MlirValue found = mb_load(b, b->i64, mb_at_const(b, b->i64, extents, (int64_t)i * PM_MAX_RANK + k));
+            if (pm_dim_is_symbol(m, dim, &s) && m->symbols.data[s].data_dependent && !n->bound[s]) {
+                mb_store(b, found, mb_at_const(b, b->i64, n->symbols, s));
+                n->bound[s] = true;
+            }
+        }
+    // Once all are bound: extents that are expressions must agree.
+    for (uint32_t i = 0; i < op->n_results; i++)
+        for (int32_t k = 0; k < op->results[i]->type->rank; k++) {
+            MlirValue found = mb_load(b, b->i64, mb_at_const(b, b->i64, extents, (int64_t)i * PM_MAX_RANK + k));
+            MlirValue want = pm_emit_dim_at(n->e, n->symbols, op->results[i]->type->dims[k]);
+            note_fault(n, mb_convert(b, "extui", mb_cmpi(b, "ne", found, want), b->i32), dispatch);
+        }
+    mb_if_end(b, &good);
+    mb_if_end(b, &first);
+    barrier(n);
+    return PM_OK;
+}
+
+/// Dynamic results get their memory before the dispatch.
+static void place_results(entry *n, const pm_op *op, int64_t dispatch)
+{
+    mb *b = n->b;
+    bool any = false;
+    for (uint32_t i = 0; i < op->n_results; i++)
+        any = any || op->results[i]->place.kind == PM_PLACE_DYNAMIC;
+    if (!any)
+        return;
+    barrier(n);
+    mb_if first;
+    mb_if_begin(b, &first, mb_cmpi(b, "eq", n->worker, mb_i64(b, 0)));
+    for (uint32_t i = 0; i < op->n_results; i++) {
+        const pm_value *v = op->results[i];
+        if (v->place.kind != PM_PLACE_DYNAMIC)
+            continue;
+        MlirValue args[] = {n->call, mb_i64(b, v->place.index),
+                            pm_emit_dim_at(n->e, n->symbols, pm_type_bytes(n->e->module, v->type)),
+                            mb_i64(b, dispatch)};
+        mb_call(b, "pm_rt_place", (MlirType){0}, args, 4);
+    }
+    mb_if_end(b, &first);
+    n->may_fail = true;
+    barrier(n);
+}
+
+static bool has_place(const pm_op *op)
+{
+    for (uint32_t i = 0; i < op->n_results; i++)
+        if (op->results[i]->place.kind != PM_PLACE_NONE)
+            return true;
+    return false;
+}
+
+static bool may_fail(const pm_op *op, const pm_lowering *how)
+{
+    if (how->kind == 0)
+        return true;
+    switch (op->code) {
+    case PM_OP_cache_key:
+    case PM_OP_cache_value:
+    case PM_OP_expert_order:
+    case PM_OP_fused:
+    case PM_OP_gather_rows:
+    case PM_OP_combine: return true;
+    default: return how->kind == 1; // loops may run as reference
+    }
+}
+
+static pm_status emit_op(entry *n, pm_op *op)
+{
+    emitter *e = n->e;
+    const pm_lowering *how = pm_lowering_of(op);
+    if (!how || how->gone)
+        return pm_error(e->diag, op->loc, PM_ERR_UNSUPPORTED, "%s can't be compiled yet",
+                        pm_op_info_of(op)->name);
+    if (how->weight)
+        return PM_OK;
+    int64_t number = (int64_t)e->dispatches.n;
+    bool binds = binds_symbols(n, op);
+    if (!binds && (how->view || !has_place(op)))
+        return PM_OK;
+    pm_dispatch info = {
+        .name = pm_arena_printf(e->arena, "%s %u", pm_op_info_of(op)->name, op->serial),
+        .loc = op->loc, .entry = n->number, .kind = how->kind};
+    PM_PUSH(e->arena, &e->dispatches, info);
+    if (binds)
+        PM_TRY(bind_symbols(n, op, number));
+    if (how->view || !has_place(op))
+        return PM_OK;
+    const char *name;
+    PM_TRY(pm_dispatch_function(e, op, &name));
+    place_results(n, op, number);
+    order(n, op);
+    MlirValue status = call_function(n, op, name, false, n->scratch);
+    if (may_fail(op, how))
+        note_fault(n, status, number);
+    return PM_OK;
+}
+
+static pm_status emit_run(emitter *e, pm_graph *graph, uint32_t number)
+{
+    mb *b = &e->b;
+    entry n = {.e = e, .b = b, .graph = graph, .number = number};
+    MlirType types[] = {b->ptr, b->i64, b->i64};
+    mb_function f;
+    mb_function_begin(b, &f, pm_arena_printf(e->arena, "pm_run_%u", number), (MlirType){0}, types, 3,
+                      NULL, false, NULL);
+    n.call = mb_function_arg(&f, 0);
+    n.worker = mb_function_arg(&f, 1);
+    n.n_workers = mb_function_arg(&f, 2);
+    n.arena = call_field(&n, offsetof(pm_rt_call, arena), b->ptr);
+    n.inputs = call_field(&n, offsetof(pm_rt_call, inputs), b->ptr);
+    n.outputs = call_field(&n, offsetof(pm_rt_call, outputs), b->ptr);
+    n.states = call_field(&n, offsetof(pm_rt_call, states), b->ptr);
+    n.weights = call_field(&n, offsetof(pm_rt_call, weights), b->ptr);
+    n.symbols = call_field(&n, offsetof(pm_rt_call, symbols), b->ptr);
+    MlirValue room = call_field(&n, offsetof(pm_rt_call, scratch_bytes), b->i64);
+    n.scratch = mb_at(b, b->i8, call_field(&n, offsetof(pm_rt_call, scratch), b->ptr),
+                      mb_mul(b, room, n.worker));
+    n.bound = PM_NEW_ARRAY(e->arena, bool, e->module->symbols.n + 1);
+    pm_status status = PM_OK;
+    for (pm_op *op = graph->first; op && status == PM_OK; op = op->next)
+        status = emit_op(&n, op);
+    mb_return(b, (MlirValue){0});
+    mb_function_end(b, &f);
+    return status;
+}
+
+/// ---- plans ------------------------------------------------------------------------------------------
+
+static void store_number(mb *b, MlirValue out, int64_t index, MlirValue value)
+{
+    mb_store(b, value, mb_at_const(b, b->i64, out, index));
+}
+
+/// Value of an extent, -1 while a data-dependent symbol in it is not bound.
+static MlirValue planned_dim(emitter *e, MlirValue symbols, pm_dim dim)
+{
+    mb *b = &e->b;
+    MlirValue value = pm_emit_dim_at(e, symbols, dim);
+    if (!pm_dim_is_dynamic(e->module, dim))
+        return value;
+    for (uint32_t s = 0; s < e->module->symbols.n; s++) {
+        if (!e->module->symbols.data[s].data_dependent)
+            continue;
+        MlirValue unbound = mb_cmpi(
+            b, "slt", mb_load(b, b->i64, mb_at_const(b, b->i64, symbols, s)), mb_i64(b, 0));
+        bool mentions = pm_dim_mentions(e->module, dim, s);
+        if (mentions)
+            value = mb_select(b, unbound, mb_i64(b, -1), value);
+    }
+    return value;
+}
+
+static void emit_plan(emitter *e, pm_graph *graph, uint32_t number)
+{
+    mb *b = &e->b;
+    MlirType types[] = {b->ptr, b->ptr};
+    mb_function f;
+    mb_function_begin(b, &f, pm_arena_printf(e->arena, "pm_plan_%u", number), (MlirType){0}, types, 2,
+                      NULL, false, NULL);
+    MlirValue symbols = mb_function_arg(&f, 0), out = mb_function_arg(&f, 1);
+    int64_t scratch = 0, at = 2;
+    for (pm_op *op = graph->first; op; op = op->next) {
+        int64_t bytes = pm_emit_scratch_bytes(op);
+        scratch = bytes > scratch ? bytes : scratch;
+    }
+    MlirValue scratch_value = mb_i64(b, scratch);
+    for (pm_op *op = graph->first; op; op = op->next)
+        if (op->code == PM_OP_matmul) { // k may be a symbol
+            pm_value *y = op->operands[1];
+            if (y->type->rank < 2)
+                continue;
+            pm_dim k = y->type->dims[y->type->rank - (pm_op_i64(op, "trans_b") ? 1 : 2)];
+            MlirValue bytes = mb_add(b, mb_mul(b, planned_dim(e, symbols, k), mb_i64(b, 256)),
+                                     mb_i64(b, 4096));
+            scratch_value = mb_bin(b, "maxsi", scratch_value, bytes);
+        }
+    store_number(b, out, 0, pm_emit_dim_at(e, symbols, graph->arena_bytes));
+    store_number(b, out, 1, scratch_value);
+    for (size_t i = 0; i < graph->args.n + graph->results.n; i++) {
+        const pm_type *type = i < graph->args.n ? graph->args.data[i]->type
+                                                : graph->results.data[i - graph->args.n]->type;
+        for (int32_t k = 0; k < type->rank; k++)
+            store_number(b, out, at++, planned_dim(e, symbols, type->dims[k]));
+    }
+    mb_return(b, (MlirValue){0});
+    mb_function_end(b, &f);
+}
+
+static void emit_state_bytes(emitter *e)
+{
+    mb *b = &e->b;
+    MlirType types[] = {b->ptr, b->ptr};
+    mb_function f;
+    mb_function_begin(b, &f, "pm_state_bytes", (MlirType){0}, types, 2, NULL, false, NULL);
+    for (size_t i = 0; i < e->module->states.n; i++)
+        store_number(b, mb_function_arg(&f, 1), (int64_t)i,
+                     pm_emit_dim_at(e, mb_function_arg(&f, 0),
+                                    pm_type_bytes(e->module, e->module->states.data[i].type)));
+    mb_return(b, (MlirValue){0});
+    mb_function_end(b, &f);
+}
+
+pm_status pm_emit_entries(emitter *e)
+{
+    for (uint32_t i = 0; i < e->module->entries.n; i++) {
+        PM_TRY(emit_run(e, e->module->entries.data[i], i));
+        emit_plan(e, e->module->entries.data[i], i);
+    }
+    emit_state_bytes(e);
+    return PM_OK;
+}

@@ -1,0 +1,64 @@
+/// Expressions over an index space: how loops and epilogues compute fused groups.
+#ifndef PM_CODEGEN_MLIR_EMIT_GROUP_H
+#define PM_CODEGEN_MLIR_EMIT_GROUP_H
+
+#include "codegen/mlir/emit_scalar.h"
+
+/// How a value of the group is addressed.
+typedef enum index_mode {
+    INDEX_FULL, ///< by the indices of its own dims
+    INDEX_FLAT, ///< all values have the space's dims or one element: one running number
+    INDEX_ROWS, ///< (row, column): the leading dims as one running number
+} index_mode;
+
+typedef struct memo {
+    const pm_value *value;
+    MlirValue idx[PM_MAX_RANK];
+    MlirValue result;
+} memo;
+
+/// What rows keep beside values: statistics of a norm, addresses of gathered rows.
+typedef struct row_note {
+    const pm_value *value;
+    MlirValue a, b;
+    MlirValue many[2 * 16];
+} row_note;
+
+typedef struct group {
+    dispatch *d;
+    mb *b;
+    index_mode mode;
+    pm_graph *region; ///< NULL: a single op
+    pm_op *single;
+    const pm_type *space;
+    /// Region arguments stand for operands of the dispatch's op.
+    PM_VEC(memo) memos;
+    PM_VEC(row_note) notes;
+    /// Strides of leaves, by value id of the dispatch's operands: computed at the head.
+    pm_map strides; ///< MlirValue[PM_MAX_RANK]
+    pm_map pointers; ///< MlirValue *: of outer values; set for epilogues, whose pointers come from the context
+    MlirValue status; ///< pointer to i32 on the stack, or NULL: indices are checked nowhere in this group
+    /// A value that the kernel delivers in a tile (epilogues): result of linear or grouped_linear.
+    const pm_value *tiles[2];
+    MlirValue tile_pointer, tile_ld, tile_row, tile_col[2];
+    MlirValue expert; ///< grouped_linear: which expert the rows belong to
+    MlirValue rows_n; ///< INDEX_ROWS: columns of the space
+    MlirValue zero;   ///< the one zero for indices of broadcast dims: memos compare values by identity
+} group;
+
+void pm_group_init(group *g, dispatch *d, index_mode mode);
+/// The outer value that a region argument stands for; itself otherwise.
+pm_value *pm_group_outer(const group *g, pm_value *value);
+/// Computes strides of all operands at the insertion point (the function's head).
+void pm_group_prepare_leaves(group *g);
+/// An element of a value: `idx` has one index per dim (INDEX_FULL), or {row, column} or {number}.
+PM_NODISCARD pm_status pm_group_eval(group *g, pm_value *value, const MlirValue *idx,
+                                     MlirValue *out);
+/// Stores an element of an output.
+void pm_group_store(group *g, pm_value *output, MlirValue element, const MlirValue *idx);
+/// True when the group can be addressed by one running number.
+bool pm_group_is_flat(const dispatch *d);
+/// Notes what is constant along the last dim, at row level: `idx` of the space, last index 0.
+PM_NODISCARD pm_status pm_group_prepare_row(group *g, const MlirValue *idx);
+
+#endif

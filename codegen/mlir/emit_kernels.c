@@ -1,0 +1,253 @@
+/// Ops whose dispatch is a call of a C kernel template with constant shapes.
+#include <string.h>
+
+#include "codegen/kernels/kernels.h"
+#include "codegen/mlir/emit_group.h"
+#include "codegen/mlir/lowerings.h"
+
+static MlirValue operand(dispatch *d, const pm_op *op, uint32_t i)
+{
+    return i < op->n_operands && op->operands[i] ? pm_emit_pointer(d, op->operands[i])
+                                                 : mb_null(d->b);
+}
+
+static MlirValue dim(dispatch *d, const pm_value *v, int32_t i)
+{
+    return pm_emit_dim(d, v->type->dims[i < 0 ? v->type->rank + i : i]);
+}
+
+/// ---- products ---------------------------------------------------------------------------------------
+
+/// The product inside a dispatch, and its operands outside.
+typedef struct product {
+    pm_op *op; ///< linear or grouped_linear
+    pm_value *x, *w, *offsets;
+} product;
+
+static product product_of(const dispatch *d)
+{
+    product p = {.op = d->op};
+    if (d->op->code == PM_OP_fused)
+        for (p.op = d->op->regions[0]->first; p.op; p.op = p.op->next)
+            if (p.op->code == PM_OP_linear || p.op->code == PM_OP_grouped_linear)
+                break;
+    PM_ASSERT(p.op);
+    group g = {.single = d->op,
+               .region = d->op->code == PM_OP_fused ? d->op->regions[0] : NULL};
+    p.x = pm_group_outer(&g, p.op->operands[0]);
+    p.w = pm_group_outer(&g, p.op->operands[1]);
+    if (p.op->code == PM_OP_grouped_linear)
+        p.offsets = pm_group_outer(&g, p.op->operands[2]);
+    return p;
+}
+
+pm_status pm_lower_linear(dispatch *d)
+{
+    mb *b = d->b;
+    product p = product_of(d);
+    const pm_layout *layout = p.w->type->layout;
+    bool grouped = p.offsets != NULL;
+    if (!layout)
+        return pm_error(d->e->diag, d->op->loc, PM_ERR_INTERNAL,
+                        "weights of %s are not packed", pm_op_info_of(p.op)->name);
+    char epilogue[64], kernel[64];
+    snprintf(epilogue, sizeof epilogue, "pm_epilogue_%zu", d->e->dispatch_names.n);
+    const char *kind = p.w->type->elem == PM_F32  ? "f32"
+                       : p.x->type->elem == PM_BF16 ? "dot"
+                                                    : "b16";
+    snprintf(kernel, sizeof kernel, "pm_k_%s_%s_p%d", grouped ? "grouped" : "linear", kind,
+             layout->panel);
+    MlirValue context;
+    PM_TRY(pm_emit_epilogue(d, epilogue, p.op, layout->panel, grouped, &context));
+    int64_t n, k, stride = 0;
+    int32_t rank = p.w->type->rank;
+    bool known = pm_dim_is_const(d->e->module, p.w->type->dims[rank - 2], &n) &&
+                 pm_dim_is_const(d->e->module, p.w->type->dims[rank - 1], &k);
+    PM_ASSERT(known);
+    // With two sources a panel holds half as many columns of each; the kernel sees whole panels.
+    int64_t width = layout->panel / layout->ways, per_source = n / layout->ways;
+    int64_t columns = layout->ways == 1 ? n : (per_source + width - 1) / width * layout->panel;
+    MlirValue args[12];
+    size_t at = 0;
+    args[at++] = pm_emit_pointer(d, p.x);
+    args[at++] = pm_emit_pointer(d, p.w);
+    if (grouped) {
+        stride = (int64_t)(pm_weights_expert_stride(d->e->weights, p.w) /
+                           pm_elem_size(p.w->type->elem));
+        args[at++] = mb_i64(b, stride);
+        args[at++] = pm_emit_pointer(d, p.offsets);
+        args[at++] = pm_emit_dim(d, p.w->type->dims[0]);
+    } else {
+        args[at++] = pm_emit_count(d, p.x->type, 0, p.x->type->rank - 1);
+    }
+    args[at++] = mb_i64(b, columns);
+    args[at++] = mb_i64(b, k);
+    args[at++] = mb_address(b, epilogue);
+    args[at++] = context;
+    args[at++] = d->worker;
+    args[at++] = d->n_workers;
+    mb_call(b, kernel, (MlirType){0}, args, at);
+    return PM_OK;
+}
+
+/// Product of the dims [0, rank - 2), when all are those of `result` (or there are none).
+static bool plain_batch(const pm_type *type, const pm_type *result)
+{
+    if (type->rank == 2)
+        return true;
+    return type->rank == result->rank &&
+           memcmp(type->dims, result->dims, (size_t)(type->rank - 2) * sizeof *type->dims) == 0;
+}
+
+pm_status pm_lower_matmul(dispatch *d)
+{
+    mb *b = d->b;
+    pm_op *op = d->op;
+    pm_value *x = op->operands[0], *y = op->operands[1], *out = op->results[0];
+    if (x->type->elem != PM_F32 || x->type->rank < 2 || y->type->rank < 2 ||
+        !plain_batch(x->type, out->type) || !plain_batch(y->type, out->type))
+        return pm_lower_ref(d);
+    bool ta = pm_op_i64(op, "trans_a"), tb = pm_op_i64(op, "trans_b");
+    MlirValue m = dim(d, x, ta ? -1 : -2), k = dim(d, x, ta ? -2 : -1), n = dim(d, y, tb ? -2 : -1);
+    MlirValue batch = pm_emit_count(d, out->type, 0, out->type->rank - 2), zero = mb_i64(b, 0);
+    MlirValue args[] = {operand(d, op, 0), operand(d, op, 1), pm_emit_pointer(d, out), batch, m, n, k,
+                        x->type->rank == 2 ? zero : mb_mul(b, m, k),
+                        y->type->rank == 2 ? zero : mb_mul(b, k, n),
+                        mb_i64(b, ta), mb_i64(b, tb), d->scratch, d->worker, d->n_workers};
+    mb_call(b, "pm_k_matmul_f32", (MlirType){0}, args, PM_COUNT(args));
+    return PM_OK;
+}
+
+/// ---- language models ----------------------------------------------------------------------------------
+
+pm_status pm_lower_rope_table(dispatch *d)
+{
+    mb *b = d->b;
+    pm_op *op = d->op;
+    pm_value *out = op->results[0];
+    MlirValue args[] = {operand(d, op, 0), operand(d, op, 1), pm_emit_pointer(d, out), dim(d, out, 0),
+                        dim(d, out, 1), dim(d, op->operands[1], 0),
+                        mb_float(b, b->f32, pm_op_f64(op, "scale")), d->worker, d->n_workers};
+    mb_call(b, "pm_k_rope_table", (MlirType){0}, args, PM_COUNT(args));
+    return PM_OK;
+}
+
+pm_status pm_lower_rope(dispatch *d)
+{
+    mb *b = d->b;
+    pm_op *op = d->op;
+    pm_value *x = op->operands[0], *table = op->operands[1];
+    if (x->type->elem != PM_F32)
+        return pm_lower_ref(d);
+    int64_t head_dim = pm_op_i64(op, "head_dim");
+    MlirValue rows = pm_emit_count(d, x->type, 0, 2);
+    MlirValue heads = mb_bin(b, "divui", dim(d, x, 2), mb_i64(b, head_dim));
+    MlirValue half = mb_bin(b, "divui", dim(d, table, 2), mb_i64(b, 2));
+    MlirValue args[] = {operand(d, op, 0), operand(d, op, 1), pm_emit_pointer(d, op->results[0]),
+                        rows, heads, mb_i64(b, head_dim), half,
+                        mb_i64(b, pm_op_i64(op, "interleaved")), d->worker, d->n_workers};
+    mb_call(b, "pm_k_rope", (MlirType){0}, args, PM_COUNT(args));
+    return PM_OK;
+}
+
+pm_status pm_lower_cache(dispatch *d)
+{
+    mb *b = d->b;
+    pm_op *op = d->op;
+    bool key = op->code == PM_OP_cache_key;
+    pm_value *cache = op->operands[0], *rows = op->operands[1];
+    if (rows->type->elem != PM_F32 || cache->type->elem != PM_F32)
+        return PM_ERR_UNSUPPORTED;
+    MlirValue head_dim = dim(d, cache, 3), capacity = dim(d, cache, 2);
+    if (key)
+        capacity = mb_mul(b, capacity, dim(d, cache, 4));
+    MlirValue args[] = {operand(d, op, 0), operand(d, op, 1), operand(d, op, 2), dim(d, rows, 0),
+                        dim(d, rows, 1), dim(d, cache, 1), head_dim, capacity, d->worker, d->n_workers};
+    d->status = mb_call(b, key ? "pm_k_cache_key" : "pm_k_cache_value", b->i32, args, PM_COUNT(args));
+    return PM_OK;
+}
+
+pm_status pm_lower_attention(dispatch *d)
+{
+    mb *b = d->b;
+    pm_op *op = d->op;
+    pm_value *q = op->operands[0], *values = op->operands[2];
+    if (q->type->elem != PM_F32)
+        return PM_ERR_UNSUPPORTED;
+    MlirValue args[] = {operand(d, op, 0), operand(d, op, 1), operand(d, op, 2), operand(d, op, 3),
+                        pm_emit_pointer(d, op->results[0]), dim(d, q, 0), dim(d, q, 1),
+                        mb_i64(b, pm_op_i64(op, "heads")), mb_i64(b, pm_op_i64(op, "kv_heads")),
+                        dim(d, values, 3), dim(d, values, 2),
+                        mb_float(b, b->f32, pm_op_f64(op, "scale")),
+                        mb_i64(b, pm_op_i64(op, "window")),
+                        mb_float(b, b->f32, pm_op_f64(op, "softcap")), d->scratch, d->worker,
+                        d->n_workers};
+    mb_call(b, "pm_k_attention", (MlirType){0}, args, PM_COUNT(args));
+    return PM_OK;
+}
+
+/// ---- mixture of experts -------------------------------------------------------------------------------
+
+static int64_t index_of(const char *word, const char *const *words, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(word, words[i]) == 0)
+            return (int64_t)i;
+    return 0; // the verifier knows the words
+}
+
+pm_status pm_lower_route(dispatch *d)
+{
+    static const char *const acts[] = {"softmax", "sigmoid", "sqrtsoftplus", "none"};
+    static const char *const weighs[] = {"as_is", "softmax", "renorm"};
+    static const char *const scores[] = {"max", "top2"};
+    mb *b = d->b;
+    pm_op *op = d->op;
+    if (op->operands[0]->type->elem != PM_F32)
+        return pm_lower_ref(d);
+    MlirValue args[] = {
+        operand(d, op, 0), operand(d, op, 1), pm_emit_pointer(d, op->results[0]),
+        pm_emit_pointer(d, op->results[1]), dim(d, op->operands[0], 0), dim(d, op->operands[0], 1),
+        mb_i64(b, pm_op_i64(op, "top_k")),
+        mb_i64(b, index_of(pm_op_str(op, "act"), acts, PM_COUNT(acts))),
+        mb_i64(b, index_of(pm_op_str(op, "weigh"), weighs, PM_COUNT(weighs))),
+        mb_float(b, b->f32, pm_op_f64(op, "eps")), mb_float(b, b->f32, pm_op_f64(op, "scale")),
+        mb_i64(b, pm_op_i64(op, "groups")), mb_i64(b, pm_op_i64(op, "keep_groups")),
+        mb_i64(b, index_of(pm_op_str(op, "group_score"), scores, PM_COUNT(scores))),
+        d->scratch, d->worker, d->n_workers};
+    mb_call(b, "pm_k_route", (MlirType){0}, args, PM_COUNT(args));
+    return PM_OK;
+}
+
+pm_status pm_lower_expert_order(dispatch *d)
+{
+    mb *b = d->b;
+    pm_op *op = d->op;
+    MlirValue args[] = {operand(d, op, 0), pm_emit_pointer(d, op->results[0]),
+                        pm_emit_pointer(d, op->results[1]), pm_emit_pointer(d, op->results[2]),
+                        dim(d, op->operands[0], 0), dim(d, op->operands[0], 1),
+                        mb_i64(b, pm_op_i64(op, "experts")), d->worker, d->n_workers};
+    d->status = mb_call(b, "pm_k_expert_order", b->i32, args, PM_COUNT(args));
+    return PM_OK;
+}
+
+pm_status pm_lower_fused(dispatch *d)
+{
+    const char *kind = pm_op_str(d->op, "kind");
+    return strcmp(kind, "loops") == 0 ? pm_lower_loops(d) : pm_lower_linear(d);
+}
+
+int64_t pm_emit_scratch_bytes(const pm_op *op)
+{
+    pm_module *m = op->graph->module;
+    int64_t n = 0;
+    switch (op->code) {
+    case PM_OP_attention:
+        pm_dim_is_const(m, op->operands[2]->type->dims[3], &n);
+        return PM_K_ATTENTION_SCRATCH(n);
+    case PM_OP_route:
+        pm_dim_is_const(m, op->operands[0]->type->dims[1], &n);
+        return PM_K_ROUTE_SCRATCH(n);
+    default: return 0;
+    }
+}

@@ -1,0 +1,222 @@
+/// Fused groups of elementwise ops, reductions and data movement as loops.
+#include "codegen/mlir/emit_group.h"
+#include "codegen/mlir/lowerings.h"
+
+/// Row of the space as indices of its leading dims.
+static void split_row(group *g, MlirValue row, MlirValue *idx)
+{
+    const pm_type *type = g->space;
+    for (int32_t i = type->rank - 2; i > 0; i--) {
+        MlirValue n = pm_emit_dim(g->d, type->dims[i]);
+        idx[i] = mb_bin(g->b, "remui", row, n);
+        row = mb_bin(g->b, "divui", row, n);
+    }
+    idx[0] = row;
+}
+
+static bool is_row_output(const group *g, const pm_value *output)
+{
+    int64_t n, space_n;
+    int32_t last = g->space->rank - 1;
+    pm_module *m = g->d->e->module;
+    return pm_dim_is_const(m, output->type->dims[last], &n) && n == 1 &&
+           !(pm_dim_is_const(m, g->space->dims[last], &space_n) && space_n == 1);
+}
+
+/// The group's value that is stored to an output.
+static pm_value *source_of(const group *g, uint32_t output)
+{
+    return g->region ? g->region->results.data[output] : g->single->results[output];
+}
+
+static pm_status store_outputs(group *g, const MlirValue *idx, bool rows)
+{
+    for (uint32_t i = 0; i < g->single->n_results; i++) {
+        pm_value *output = g->single->results[i];
+        if (g->mode == INDEX_FULL && g->space->rank > 0 && is_row_output(g, output) != rows)
+            continue;
+        MlirValue element, at[PM_MAX_RANK];
+        for (int32_t k = 0; k < PM_MAX_RANK; k++)
+            at[k] = idx[k];
+        if (rows)
+            at[g->space->rank - 1] = g->zero;
+        PM_TRY(pm_group_eval(g, source_of(g, i), at, &element));
+        pm_group_store(g, output, element, at);
+    }
+    return PM_OK;
+}
+
+static pm_status lower_flat(dispatch *d)
+{
+    group g;
+    pm_group_init(&g, d, INDEX_FLAT);
+    g.space = d->op->results[0]->type;
+    MlirValue lo, hi;
+    pm_emit_split(d, pm_emit_count(d, g.space, 0, g.space->rank), 64, &lo, &hi);
+    mb_loop loop;
+    mb_for_begin(d->b, &loop, lo, hi, mb_i64(d->b, 1), NULL, 0);
+    MlirValue idx[PM_MAX_RANK] = {loop.index};
+    PM_TRY(store_outputs(&g, idx, false));
+    mb_for_end(d->b, &loop, NULL, NULL);
+    return PM_OK;
+}
+
+/// The space: the dims of the output with the most dims that are not 1.
+static const pm_type *space_of(const dispatch *d)
+{
+    const pm_type *space = d->op->results[0]->type;
+    for (uint32_t i = 1; i < d->op->n_results; i++) {
+        const pm_type *type = d->op->results[i]->type;
+        int64_t n;
+        if (type->rank > space->rank ||
+            (type->rank == space->rank && type->rank > 0 &&
+             pm_dim_is_const(d->e->module, space->dims[space->rank - 1], &n) && n == 1))
+            space = type;
+    }
+    return space;
+}
+
+/// Rows are split over the workers; or columns, when there is one row and no reduction.
+static pm_status lower_rows(dispatch *d)
+{
+    group g;
+    pm_group_init(&g, d, INDEX_FULL);
+    g.space = space_of(d);
+    mb *b = d->b;
+    g.status = mb_alloca(b, b->i32, 1);
+    mb_store(b, mb_int(b, b->i32, 0), g.status);
+    pm_group_prepare_leaves(&g);
+    int32_t rank = g.space->rank;
+    MlirValue idx[PM_MAX_RANK];
+    for (int32_t i = 0; i < PM_MAX_RANK; i++)
+        idx[i] = g.zero;
+    if (rank == 0) {
+        mb_if first;
+        mb_if_begin(b, &first, mb_cmpi(b, "eq", d->worker, g.zero));
+        PM_TRY(store_outputs(&g, idx, false));
+        mb_if_end(b, &first);
+        d->status = mb_load(b, b->i32, g.status);
+        return PM_OK;
+    }
+    MlirValue rows = pm_emit_count(d, g.space, 0, rank - 1), columns = pm_emit_dim(d, g.space->dims[rank - 1]);
+    MlirValue lo, hi, one = mb_i64(b, 1);
+    pm_emit_split(d, rows, 1, &lo, &hi);
+    mb_loop row_loop, column_loop;
+    mb_for_begin(b, &row_loop, lo, hi, one, NULL, 0);
+    if (rank > 1)
+        split_row(&g, row_loop.index, idx);
+    idx[rank - 1] = g.zero;
+    PM_TRY(pm_group_prepare_row(&g, idx));
+    PM_TRY(store_outputs(&g, idx, true));
+    size_t memos = g.memos.n, notes = g.notes.n;
+    mb_for_begin(b, &column_loop, g.zero, columns, one, NULL, 0);
+    idx[rank - 1] = column_loop.index;
+    PM_TRY(store_outputs(&g, idx, false));
+    mb_for_end(b, &column_loop, NULL, NULL);
+    g.memos.n = memos;
+    g.notes.n = notes;
+    mb_for_end(b, &row_loop, NULL, NULL);
+    d->status = mb_load(b, b->i32, g.status);
+    return PM_OK;
+}
+
+/// Whether everything in the dispatch can be written as loops.
+static bool can_loop(const dispatch *d)
+{
+    pm_op *op = d->op->code == PM_OP_fused ? d->op->regions[0]->first : d->op;
+    for (; op; op = d->op->code == PM_OP_fused ? op->next : NULL) {
+        uint32_t traits = pm_op_info_of(op)->traits;
+        pm_elem elem = op->results[0]->type->elem;
+        if ((traits & PM_T_ELEMENTWISE) && !pm_scalar_knows(op))
+            return false;
+        if (op->code == PM_OP_reduce_mean && !pm_elem_is_float(elem))
+            return false;
+        int64_t axis = op->code == PM_OP_softmax ? pm_op_i64(op, "axis") : -1;
+        if (axis != -1 && axis != op->results[0]->type->rank - 1)
+            return false;
+        if ((op->code == PM_OP_softmax || op->code == PM_OP_rms_norm || op->code == PM_OP_layer_norm) &&
+            elem == PM_F64)
+            return false;
+        int64_t k;
+        if (op->code == PM_OP_combine &&
+            !(pm_dim_is_const(d->e->module, op->operands[1]->type->dims[1], &k) && k <= 16))
+            return false;
+        if (op->code == PM_OP_gather &&
+            !(op->operands[0]->type->rank == 2 && pm_op_i64(op, "axis") == 0 &&
+              op->results[0]->type->rank > 1))
+            return false;
+    }
+    return true;
+}
+
+pm_status pm_lower_loops(dispatch *d)
+{
+    if (d->op->n_results == 0)
+        return PM_ERR_UNSUPPORTED;
+    if (!can_loop(d))
+        return d->op->code == PM_OP_fused ? PM_ERR_UNSUPPORTED : pm_lower_ref(d);
+    return pm_group_is_flat(d) ? lower_flat(d) : lower_rows(d);
+}
+
+/// ---- epilogues --------------------------------------------------------------------------------------
+
+pm_status pm_emit_epilogue(dispatch *d, const char *name, const pm_op *product, int32_t panel,
+                           bool grouped, MlirValue *out_context)
+{
+    mb *b = d->b;
+    // The context: pointers to all operands and results, then to the symbols.
+    MlirValue context = mb_alloca(b, b->ptr, (int64_t)d->n_values + 1);
+    for (size_t i = 0; i <= d->n_values; i++)
+        mb_store(b, i < d->n_values ? d->pointers[i] : d->symbols,
+                 mb_at_const(b, b->ptr, context, (int64_t)i));
+    *out_context = context;
+
+    MlirType args[7] = {b->ptr, b->i64, b->i64, b->i64, b->i64, grouped ? b->i64 : b->ptr, b->ptr};
+    mb_function f;
+    mb_function_begin(b, &f, name, (MlirType){0}, args, grouped ? 7 : 6, NULL, true, "alwaysinline");
+    dispatch inner = *d; // dims are computed anew from the context's symbols
+    inner.dims = PM_NEW_ARRAY(d->e->arena, MlirValue, d->n_dims);
+    MlirValue ctx = mb_function_arg(&f, grouped ? 6 : 5);
+    inner.symbols = mb_load(b, b->ptr, mb_at_const(b, b->ptr, ctx, (int64_t)d->n_values));
+    group g;
+    pm_group_init(&g, &inner, INDEX_ROWS);
+    for (size_t i = 0; i < d->n_values; i++) {
+        MlirValue *pointer = PM_NEW(d->e->arena, MlirValue);
+        *pointer = mb_load(b, b->ptr, mb_at_const(b, b->ptr, ctx, (int64_t)i));
+        pm_map_put(&g.pointers, &d->values[i]->id, sizeof d->values[i]->id, pointer);
+    }
+    g.space = d->op->results[0]->type;
+    int32_t rank = g.space->rank;
+    g.rows_n = pm_emit_dim(&inner, g.space->dims[rank - 1]);
+    g.tile_pointer = mb_function_arg(&f, 0);
+    g.tile_ld = mb_function_arg(&f, 1);
+    if (grouped)
+        g.expert = mb_function_arg(&f, 5);
+    int n_tiles = 0;
+    if (g.region)
+        for (pm_op *op = g.region->first; op; op = op->next) {
+            if (op->code == product->code)
+                g.tiles[n_tiles++] = op->results[0];
+        }
+    else
+        g.tiles[n_tiles++] = product->results[0];
+    int32_t width = panel / n_tiles;
+    MlirValue zero = g.zero, one = mb_i64(b, 1);
+    MlirValue column0 = mb_mul(b, mb_function_arg(&f, 4), mb_i64(b, width));
+    MlirValue left = mb_sub(b, g.rows_n, column0), full = mb_i64(b, width);
+    MlirValue columns = mb_bin(b, "minsi", left, full);
+    mb_loop rows, cols;
+    mb_for_begin(b, &rows, zero, mb_function_arg(&f, 3), one, NULL, 0);
+    g.tile_row = rows.index;
+    MlirValue row = mb_add(b, mb_function_arg(&f, 2), rows.index);
+    mb_for_begin(b, &cols, zero, columns, one, NULL, 0);
+    g.tile_col[0] = cols.index;
+    g.tile_col[1] = mb_add(b, cols.index, mb_i64(b, width));
+    MlirValue idx[PM_MAX_RANK] = {row, mb_add(b, column0, cols.index)};
+    PM_TRY(store_outputs(&g, idx, false));
+    mb_for_end(b, &cols, NULL, NULL);
+    mb_for_end(b, &rows, NULL, NULL);
+    mb_return(b, (MlirValue){0});
+    mb_function_end(b, &f);
+    return PM_OK;
+}

@@ -1,0 +1,20 @@
+/// The lowerings that the LOWER column of ops.def names.
+#ifndef PM_CODEGEN_MLIR_LOWERINGS_H
+#define PM_CODEGEN_MLIR_LOWERINGS_H
+
+#include "codegen/mlir/emit.h"
+
+pm_lower_fn pm_lower_loops, pm_lower_ref, pm_lower_linear, pm_lower_matmul, pm_lower_rope_table,
+    pm_lower_rope, pm_lower_cache, pm_lower_attention, pm_lower_route, pm_lower_expert_order,
+    pm_lower_fused, pm_lower_dims;
+
+/// Writes the epilogue of a product's dispatch: a function `name` that computes the group's outputs
+/// from a finished tile. Stores its context at d's insertion point.
+pm_status pm_emit_epilogue(dispatch *d, const char *name, const pm_op *product, int32_t panel,
+                           bool grouped, MlirValue *out_context);
+
+/// Calls the reference `eval` (or extent) function of an op by its bitcode name. `out`: for extents,
+/// where the dims go (int64_t[n_results * PM_MAX_RANK]); else a NULL pointer.
+MlirValue pm_emit_reference_call(dispatch *d, const char *function, const MlirValue *extents);
+
+#endif
