@@ -12,11 +12,11 @@
 enum {
     MAX_ERRORS = 100,
     MAX_ENTRIES = 1000,
-    MAX_TEXT = 4096,           ///< bytes kept of a message or a name
-    MAX_CHAIN = 16,            ///< derivation steps kept of a location
-    MAX_SOURCE = 8 << 20,      ///< larger sources get no excerpt: they aren't written by hand
-    EXCERPT_LEFT = 60,         ///< bytes of the line shown before the caret …
-    EXCERPT_RIGHT = 40,        ///< … and after it
+    MAX_TEXT = 4096,      ///< bytes kept of a message or a name
+    MAX_CHAIN = 16,       ///< derivation steps kept of a location
+    MAX_SOURCE = 8 << 20, ///< larger sources get no excerpt: they aren't written by hand
+    EXCERPT_LEFT = 60,    ///< bytes of the line shown before the caret …
+    EXCERPT_RIGHT = 40,   ///< … and after it
 };
 
 typedef struct source {

@@ -272,7 +272,7 @@ static void clean_and_die(int signal_number)
 
 void pm_out_clean_on_signals(void)
 {
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGABRT};
     struct sigaction action = {.sa_handler = clean_and_die, .sa_flags = (int)SA_RESETHAND};
     for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
         struct sigaction former;
@@ -344,8 +344,8 @@ pm_status pm_out_open(pm_arena *arena, pm_diag *diag, const char *path, unsigned
     if (file->fd < 0)
         return pm_error(diag, &loc, PM_ERR_IO, "can't create '%s': %s", path, strerror(errno));
     // stdio alone gives up on EINTR
-    file->stream = fopencookie(
-        file, "w", (cookie_io_functions_t){.write = write_all, .seek = seek_in});
+    file->stream =
+        fopencookie(file, "w", (cookie_io_functions_t){.write = write_all, .seek = seek_in});
     if (file->stream == NULL)
         return pm_error(diag, &loc, PM_ERR_NO_MEMORY, "can't create '%s': out of memory", path);
     *out_file = file;

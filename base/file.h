@@ -49,8 +49,9 @@ PM_NODISCARD pm_status pm_out_open(pm_arena *arena, pm_diag *diag, const char *p
 /// Flushes, fsyncs, renames over the target. On failure the target is as it was.
 PM_NODISCARD pm_status pm_out_commit(pm_diag *diag, pm_out_file *file);
 
-/// Makes SIGINT, SIGTERM and SIGHUP remove uncommitted output files before they end the process
-/// (with the signal, as ever). For `main` of a tool; a library must not take its caller's signals.
+/// Makes SIGINT, SIGTERM, SIGHUP and SIGABRT (a failed assertion, LLVM without memory) remove
+/// uncommitted output files before they end the process (with the signal, as ever). For `main` of
+/// a tool; a library must not take its caller's signals.
 void pm_out_clean_on_signals(void);
 
 /// Folder part of a path ("." when there is none), in the arena.

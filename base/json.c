@@ -11,9 +11,9 @@
 
 enum {
     MAX_DEPTH = 64,
-    MAX_NUMBER = 500,     ///< characters of one number
-    FEW_KEYS = 16,        ///< up to here duplicates are found by comparing all pairs
-    MAX_KEY_SHOWN = 200,  ///< bytes of a key in a message
+    MAX_NUMBER = 500,    ///< characters of one number
+    FEW_KEYS = 16,       ///< up to here duplicates are found by comparing all pairs
+    MAX_KEY_SHOWN = 200, ///< bytes of a key in a message
 };
 
 /// An open array or object: its values lie on the value stack from `first` on.
@@ -327,9 +327,9 @@ static pm_status parse_scalar(parser *p, pm_json *value)
 
 static pm_status fail_duplicate(parser *p, const key_text *first, const key_text *again)
 {
-    pm_status status = fail_at(p, again->line, again->col, "the key '%.*s' occurs twice",
-                               (int)(again->size < MAX_KEY_SHOWN ? again->size : MAX_KEY_SHOWN),
-                               again->text);
+    pm_status status =
+        fail_at(p, again->line, again->col, "the key '%.*s' occurs twice",
+                (int)(again->size < MAX_KEY_SHOWN ? again->size : MAX_KEY_SHOWN), again->text);
     pm_loc loc = {.file = p->file, .line = first->line, .col = first->col};
     pm_note(p->diag, &loc, "it is here first");
     return status;
@@ -409,8 +409,8 @@ static pm_status begin_value(parser *p, pm_json *value, bool *out_done)
     if (p->depth == MAX_DEPTH)
         return fail_at(p, value->line, value->col, "nested deeper than %d levels", MAX_DEPTH);
     value->kind = bracket == '{' ? PM_JSON_OBJECT : PM_JSON_ARRAY;
-    p->open[p->depth++] = (open_container){
-        .value = *value, .first_value = p->values.n, .first_key = p->keys.n};
+    p->open[p->depth++] =
+        (open_container){.value = *value, .first_value = p->values.n, .first_key = p->keys.n};
     p->at++;
     skip_space(p);
     if (take(p, bracket == '{' ? '}' : ']'))
@@ -509,8 +509,8 @@ static pm_status fail_absent(pm_diag *diag, const char *file, const pm_json *obj
 {
     pm_loc loc = pm_json_loc(file, object);
     if (object != NULL && object->kind != PM_JSON_OBJECT)
-        return pm_error(diag, &loc, PM_ERR_INVALID, "expected an object with the key '%s', found %s",
-                        key, kind_name(object));
+        return pm_error(diag, &loc, PM_ERR_INVALID,
+                        "expected an object with the key '%s', found %s", key, kind_name(object));
     pm_status status = pm_error(diag, &loc, PM_ERR_INVALID, "the key '%s' is missing", key);
     const char *near = object == NULL ? NULL : pm_nearest(key, object->keys, object->n);
     if (near != NULL) {
@@ -576,8 +576,8 @@ pm_status pm_json_get_f64(pm_diag *diag, const char *file, const pm_json *object
     return PM_OK;
 }
 
-pm_status pm_json_get_bool(pm_diag *diag, const char *file, const pm_json *object,
-                           const char *key, bool required, bool *out)
+pm_status pm_json_get_bool(pm_diag *diag, const char *file, const pm_json *object, const char *key,
+                           bool required, bool *out)
 {
     const pm_json *member;
     PM_TRY(find_member(diag, file, object, key, required, &member));

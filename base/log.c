@@ -31,7 +31,8 @@ bool pm_log_wants(const char *channel, pm_log_level level)
     while (*rule != '\0') {
         size_t n = strcspn(rule, ","), n_channel = strcspn(rule, "=,");
         bool has_level = n_channel < n;
-        int most = has_level ? level_by_name(rule + n_channel + 1, n - n_channel - 1) : PM_LOG_DEBUG;
+        int most =
+            has_level ? level_by_name(rule + n_channel + 1, n - n_channel - 1) : PM_LOG_DEBUG;
         if ((int)level <= most && covers(rule, n_channel, channel))
             return true;
         rule += n;

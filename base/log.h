@@ -1,6 +1,6 @@
 /// Messages for developers of PiMoE, on stderr, chosen by the environment:
-/// PIMOE_LOG=passes.moe=debug,codegen=info  (a channel includes those below it; `all` is every one).
-/// Errors of the user go to pm_diag instead, never here.
+/// PIMOE_LOG=passes.moe=debug,codegen=info  (a channel includes those below it; `all` is every
+/// one). Errors of the user go to pm_diag instead, never here.
 #ifndef PM_BASE_LOG_H
 #define PM_BASE_LOG_H
 

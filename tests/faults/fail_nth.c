@@ -96,9 +96,10 @@ __attribute__((constructor)) static void start(void)
     for (int k = 0; k < N_KINDS; k++)
         kinds[k].nth = number_from(kinds[k].variable);
     const char *word = getenv("PM_FAIL_MODE");
-    mode = word == NULL ? ONCE : strcmp(word, "every") == 0 ? EVERY
-                             : strcmp(word, "from") == 0    ? FROM
-                                                            : ONCE;
+    mode = word == NULL                 ? ONCE
+           : strcmp(word, "every") == 0 ? EVERY
+           : strcmp(word, "from") == 0  ? FROM
+                                        : ONCE;
     word = getenv("PM_FAIL_CALLER");
     program_only = word != NULL && strcmp(word, "program") == 0;
     mark = getenv("PM_FAIL_MARK");
@@ -122,7 +123,8 @@ static bool fails(kind k, const void *caller)
     if (!is_hit)
         return false;
     if (mark != NULL) {
-        int fd = (int)real_syscall(SYS_openat, AT_FDCWD, mark, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+        int fd =
+            (int)real_syscall(SYS_openat, AT_FDCWD, mark, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
         if (fd >= 0)
             real_syscall(SYS_close, fd);
     }
@@ -264,9 +266,9 @@ ssize_t pwrite64(int, const void *, size_t, off_t) __attribute__((alias("pwrite"
 
 ssize_t copy_file_range(int in, off_t *in_at, int out, off_t *out_at, size_t size, unsigned flags)
 {
-    return FAILS(WRITE) ? -1
-                        : real_syscall(SYS_copy_file_range, in, in_at, out, out_at, shortened(size),
-                                       flags);
+    return FAILS(WRITE)
+               ? -1
+               : real_syscall(SYS_copy_file_range, in, in_at, out, out_at, shortened(size), flags);
 }
 
 int fsync(int fd)

@@ -1,5 +1,5 @@
-// A program that uses all of base, for the fault-injection runs: reads a JSON file and a file beneath
-// a folder, and writes an output file.   fault_target FOLDER OUT
+// A program that uses all of base, for the fault-injection runs: reads a JSON file and a file
+// beneath a folder, and writes an output file.   fault_target FOLDER OUT
 
 #include <inttypes.h>
 #include <stdlib.h>

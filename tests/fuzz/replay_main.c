@@ -45,8 +45,8 @@ static int replay(const char *path)
     for (int i = 0; i < n; i++) {
         char inner[4096];
         snprintf(inner, sizeof inner, "%s/%s", path, names[i]->d_name);
-        bool is_input = names[i]->d_name[0] != '.' && stat(inner, &info) == 0 &&
-                        S_ISREG(info.st_mode);
+        bool is_input =
+            names[i]->d_name[0] != '.' && stat(inner, &info) == 0 && S_ISREG(info.st_mode);
         if (is_input && n_run >= 0)
             n_run = replay_file(inner, (size_t)info.st_size) == 0 ? n_run + 1 : -1;
         free(names[i]);

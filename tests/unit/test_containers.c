@@ -135,12 +135,18 @@ START_TEST(test_utf8_invalid)
         size_t size, valid;
     } cases[] = {
         {"plain ascii text, long enough", 29, 29},
-        {"12345678\xff", 9, 8},      {"\x80", 1, 0},
-        {"a\xc0\xaf", 3, 1},         {"a\xc1\xbf", 3, 1},
-        {"\xe0\x80\xaf", 3, 0},      {"\xed\xa0\x80", 3, 0},
-        {"\xf0\x8f\xbf\xbf", 4, 0},  {"\xf4\x90\x80\x80", 4, 0},
-        {"\xf5\x80\x80\x80", 4, 0},  {"ab\xe2\x82", 4, 2},
-        {"\xe2\x82\xac\xe2", 4, 3},  {"\xf0\x9f\x98\x80", 4, 4},
+        {"12345678\xff", 9, 8},
+        {"\x80", 1, 0},
+        {"a\xc0\xaf", 3, 1},
+        {"a\xc1\xbf", 3, 1},
+        {"\xe0\x80\xaf", 3, 0},
+        {"\xed\xa0\x80", 3, 0},
+        {"\xf0\x8f\xbf\xbf", 4, 0},
+        {"\xf4\x90\x80\x80", 4, 0},
+        {"\xf5\x80\x80\x80", 4, 0},
+        {"ab\xe2\x82", 4, 2},
+        {"\xe2\x82\xac\xe2", 4, 3},
+        {"\xf0\x9f\x98\x80", 4, 4},
         {"\xc3(", 2, 0},
     };
     for (size_t i = 0; i < PM_COUNT(cases); i++)

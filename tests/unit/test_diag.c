@@ -188,7 +188,8 @@ START_TEST(test_at_most_100_errors)
     pm_warning(diag, NULL, "still room for a warning");
     pm_note(diag, NULL, "and its note");
     ck_assert_uint_eq(pm_diag_size(diag), 202);
-    ck_assert_ptr_nonnull(strstr(rendered(false), "100 more messages not shown (150 errors in all)"));
+    ck_assert_ptr_nonnull(
+        strstr(rendered(false), "100 more messages not shown (150 errors in all)"));
 }
 END_TEST
 

@@ -348,7 +348,7 @@ END_TEST
 
 START_TEST(test_signals_clean_up)
 {
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGABRT};
     for (size_t i = 0; i < PM_COUNT(signals); i++) {
         pid_t child = fork();
         if (child == 0) {
@@ -382,9 +382,9 @@ START_TEST(test_paths)
 {
     static const struct {
         const char *path, *dir;
-    } cases[] = {{"a", "."},     {"a/b", "a"},   {"/a", "/"},       {"/", "/"},
-                 {"a/b/", "a/b"}, {"a//b", "a"}, {"", "."},         {"//x", "/"},
-                 {"./a", "."},   {"../a", ".."}, {"/a/b/c", "/a/b"}};
+    } cases[] = {{"a", "."},      {"a/b", "a"},   {"/a", "/"},       {"/", "/"},
+                 {"a/b/", "a/b"}, {"a//b", "a"},  {"", "."},         {"//x", "/"},
+                 {"./a", "."},    {"../a", ".."}, {"/a/b/c", "/a/b"}};
     for (size_t i = 0; i < PM_COUNT(cases); i++)
         ck_assert_str_eq(pm_path_dir(arena, cases[i].path), cases[i].dir);
     ck_assert_str_eq(pm_path_join(arena, "a", "b"), "a/b");

@@ -272,8 +272,8 @@ START_TEST(test_many_keys)
             ck_assert_uint_eq(root->n, N);
             ck_assert_int_eq(pm_json_get(root, "k99999")->integer, 99999);
         } else {
-            check_refused(&(refused){text, 0, 1, (uint32_t)(at - text) - 8,
-                                     "the key 'k500' occurs twice"});
+            check_refused(
+                &(refused){text, 0, 1, (uint32_t)(at - text) - 8, "the key 'k500' occurs twice"});
         }
     }
     free(text);
