@@ -12,7 +12,8 @@ typedef struct pm_builder {
 } pm_builder;
 
 /// Creates an op and infers its result types. `n_results` 0: the op's fixed number (ops.def).
-/// Errors: those of pm_op_create and of the op's infer and verify hooks, with the location.
+/// Errors: those of pm_op_create and of the op's infer and verify hooks, with the location; then no
+/// op is left behind. Ops with regions: pm_op_create, fill the regions, then pm_op_infer.
 PM_NODISCARD pm_status pm_build(pm_builder *b, pm_opcode code, pm_value *const *operands,
                                 size_t n_operands, const pm_attr *attrs, size_t n_attrs,
                                 size_t n_results, pm_op **out_op);
@@ -37,6 +38,15 @@ PM_NODISCARD pm_status pm_build_const_ints(pm_builder *b, pm_elem elem, int32_t 
 PM_NODISCARD pm_status pm_build_const_f32(pm_builder *b, int32_t rank, const int64_t *dims,
                                           const float *values, pm_value **out_value);
 
+/// Extents as an i64[n] tensor (op `dims`), for the shape operand of reshape, expand, fill, empty.
+/// A constant when all are constant.
+PM_NODISCARD pm_status pm_build_dims(pm_builder *b, int32_t n, const pm_dim *dims,
+                                     pm_value **out_value);
+/// Reshapes x to the extents, in the plainest form: a constant shape, with -1 for one extent that
+/// isn't constant, else `dims`. x itself when it has that type.
+PM_NODISCARD pm_status pm_build_reshape_dims(pm_builder *b, pm_value *x, int32_t rank,
+                                             const pm_dim *dims, pm_value **out_value);
+
 /// What an infer hook sees: the op with its operands; it sets a type for each result.
 typedef struct pm_infer {
     pm_module *module;
@@ -53,7 +63,8 @@ pm_status pm_infer_error(pm_infer *inf, const char *fmt, ...) PM_PRINTF(2, 3);
 /// Known integer content of result `result` (copied into the arena).
 void pm_infer_content(pm_infer *inf, uint32_t result, const pm_dim *content, size_t n);
 
-/// Infers the result types of an existing op again (after its operands changed).
+/// Checks an op by its verify hook, then infers its result types (again, after its operands changed).
+/// Results keep the types they had when it fails.
 PM_NODISCARD pm_status pm_op_infer(pm_op *op);
 
 #endif

@@ -39,6 +39,7 @@ typedef enum pm_attr_kind {
 typedef struct pm_attr {
     const char *key; ///< interned: equal keys are equal pointers
     pm_attr_kind kind;
+    bool present; ///< false only in ops, for an optional attribute that was not given
     int64_t i; ///< i64, bool, elem
     double f;
     const char *s;
@@ -47,6 +48,8 @@ typedef struct pm_attr {
     size_t n;
     const pm_data *data;
 } pm_attr;
+
+enum { PM_MAX_REGION_DEPTH = 64 }; ///< regions nested deeper are refused
 
 /// One use of a value as an operand; links in the value's use list.
 typedef struct pm_use {
@@ -100,6 +103,7 @@ struct pm_op {
     pm_graph **regions;
     pm_attr *attrs; ///< in the order of the op's attribute list; defaults filled in
     uint32_t mark; ///< scratch of the pass that runs
+    bool is_clone; ///< not inferred since pm_op_clone: inference gives it extents of its own
 };
 
 /// One block in SSA form. A module's entry, or a region of an op.
@@ -180,8 +184,15 @@ static inline bool pm_value_is(const pm_value *v, pm_opcode code)
 
 /// Copies an op with its regions into `g` before `before`. `map[value id]` gives the new operand of
 /// an old value (values not in the map are used as they are) and receives the new results.
+/// Keys and values are those of pm_value_map_put. Types, content and names are copied: where operand
+/// types differ, or the original stays, follow with pm_op_infer (which then makes new symbols for
+/// data-dependent extents instead of sharing the original's).
 PM_NODISCARD pm_status pm_op_clone(pm_op *op, pm_graph *g, pm_op *before, pm_map *value_map,
                                    pm_op **out_op);
+
+/// Maps from values to values, for pm_op_clone.
+pm_value *pm_value_map_get(const pm_map *value_map, const pm_value *key);
+void pm_value_map_put(pm_map *value_map, const pm_value *key, pm_value *value);
 
 /// Attributes by name; the op must declare the name (an assertion otherwise).
 const pm_attr *pm_op_attr(const pm_op *op, const char *key);
@@ -197,6 +208,7 @@ pm_attr pm_attr_f64(const char *key, double value);
 pm_attr pm_attr_bool(const char *key, bool value);
 pm_attr pm_attr_str(const char *key, const char *value);
 pm_attr pm_attr_elem(const char *key, pm_elem value);
+pm_attr pm_attr_data(const char *key, const pm_data *value); ///< pm_op_create copies the pm_data, not its bytes
 pm_attr pm_attr_ints(const char *key, const int64_t *values, size_t n);
 pm_attr pm_attr_floats(const char *key, const double *values, size_t n);
 

@@ -43,6 +43,7 @@ typedef struct pm_op_info {
     const char *eval_name; ///< symbol of eval in the reference bitcode ("pm_eval_softmax")
     const char *extent_name;
     const char *attr_text; ///< as written in ops.def
+    const char *lower; ///< codegen's token, as written in ops.def
     const char *help;
 } pm_op_info;
 
@@ -57,5 +58,14 @@ bool pm_opcode_parse(const char *name, pm_opcode *out_code);
 /// The op's attribute list, parsed from ops.def (static storage is the table's text; the array is
 /// written to `out`, at most PM_MAX_ATTRS). Returns the number.
 size_t pm_op_attr_decls(pm_opcode code, pm_attr_decl *out);
+/// The attributes of a new op from those given: in declared order, defaults filled in, strings and
+/// arrays copied into the module. Integers are taken for floats, empty lists for either kind.
+/// Errors: unknown, twice given, missing, of the wrong kind.
+PM_NODISCARD pm_status pm_attrs_fill(pm_module *m, const pm_loc *loc, pm_opcode code,
+                                     const pm_attr *attrs, size_t n_attrs, pm_attr **out_attrs,
+                                     size_t *out_n);
+/// The op's attributes as eval takes them; `out` has room for op->n_attrs (at most PM_MAX_ATTRS).
+void pm_op_attr_values(const pm_op *op, pm_attr_value *out);
+const char *pm_attr_kind_name(pm_attr_kind kind); ///< "i64", "ints", … as in ops.def
 
 #endif

@@ -52,6 +52,17 @@ pm_dim pm_dim_upper(pm_module *m, pm_dim d);
 bool pm_dim_is_dynamic(const pm_module *m, pm_dim d);
 /// Value for `bindings[symbol index]`; false on overflow, division by zero or a symbol at -1.
 bool pm_dim_eval(const pm_module *m, pm_dim d, const int64_t *bindings, int64_t *out_value);
+/// True when a and b differ for every binding; false when unknown.
+bool pm_dim_differs(const pm_module *m, pm_dim a, pm_dim b);
+/// True when a <= b for every binding; false when unknown.
+bool pm_dim_at_most(const pm_module *m, pm_dim a, pm_dim b);
+/// True for the result of arithmetic that overflowed or grew too large (it is the expression
+/// floordiv(1, 0), which absorbs everything and never evaluates). Inference refuses such extents.
+bool pm_dim_is_error(const pm_module *m, pm_dim d);
+/// True when `d` mentions the symbol.
+bool pm_dim_mentions(const pm_module *m, pm_dim d, uint32_t symbol);
+/// `d` with the symbol replaced by `value`, simplified.
+pm_dim pm_dim_replace(pm_module *m, pm_dim d, uint32_t symbol, pm_dim value);
 /// True when `a == b` for every binding; false when unknown.
 static inline bool pm_dim_same(pm_dim a, pm_dim b)
 {
@@ -78,6 +89,12 @@ typedef struct pm_dim_info {
 } pm_dim_info;
 
 pm_dim_info pm_dim_get(const pm_module *m, pm_dim d);
+/// The text form, which the arithmetic above reads back to the same id:
+///   sum    = ["-"] product { (" + " | " - ") product }
+///   product = [number "*"] atom { "*" atom } | number
+///   atom   = symbol | ("floordiv" | "ceildiv" | "mod" | "min" | "max") "(" sum ", " sum ")"
+/// A symbol that isn't an identifier ([A-Za-z_][A-Za-z0-9_.]*, not a function's name) is written in
+/// double quotes, with \" and \\ and \xHH (control characters). PM_DIM_NONE is "?".
 char *pm_dim_text(pm_module *m, pm_dim d);
 
 /// How a matrix [.., N, K] of weights is packed: panels of `panel` rows of N, each [K/pair][panel][pair],
@@ -107,6 +124,7 @@ pm_dim pm_type_count(pm_module *m, const pm_type *type);
 bool pm_type_const_count(const pm_module *m, const pm_type *type, int64_t *out_count);
 /// Bytes of storage, layout padding included.
 pm_dim pm_type_bytes(pm_module *m, const pm_type *type);
+/// The text form: `f32[B, 2*T, 64]`, packed `f32[64, 32]{panel=16, pair=1, ways=1}`.
 char *pm_type_text(pm_module *m, const pm_type *type);
 
 const char *pm_elem_name(pm_elem elem);

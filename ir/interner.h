@@ -1,0 +1,31 @@
+/// What a module interns: dims, types, layouts, strings, locations. For dim.c, type.c and graph.c.
+#ifndef PM_IR_INTERNER_H
+#define PM_IR_INTERNER_H
+
+#include "ir/graph.h"
+
+/// One interned expression. `size` counts the nodes of its tree.
+typedef struct pm_dim_node {
+    pm_dim_kind kind;
+    uint32_t size;
+    int64_t value;
+    pm_dim a, b;
+} pm_dim_node;
+
+struct pm_interner {
+    PM_VEC(pm_dim_node) dims;
+    pm_map dim_ids;        ///< node -> id + 1
+    pm_map symbol_ids;     ///< name -> symbol index + 1
+    pm_map symbol_counter; ///< name -> last suffix given
+    pm_dim zero, one, too_large;
+    pm_map types, layouts;
+    uint32_t next_type;
+    pm_map strings;
+    pm_map locations;
+    pm_map file_bytes; ///< pm_data pointer -> bytes read
+};
+
+/// Sets up the interner of a new module.
+void pm_dims_init(pm_module *m);
+
+#endif
