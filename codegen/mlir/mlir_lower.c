@@ -1,5 +1,6 @@
 #include "codegen/mlir/mlir_lower.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "mlir-c/Conversion.h"

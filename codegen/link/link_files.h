@@ -1,0 +1,11 @@
+/// Helpers of linking: inputs that exist in memory only.
+#ifndef PM_CODEGEN_LINK_LINK_FILES_H
+#define PM_CODEGEN_LINK_LINK_FILES_H
+
+#include "codegen/codegen.h"
+
+/// A file in memory with these bytes; `*out_path` names it while the module's arena lives.
+PM_NODISCARD pm_status pm_memory_file(pm_module *m, const char *name, const uint8_t *bytes,
+                                      size_t size, const char **out_path);
+
+#endif

@@ -1,0 +1,79 @@
+#include <string.h>
+
+#include "ir/op_table.h"
+#include "passes/passes.h"
+
+/// Operand that says the result's dims, or -1.
+static int shape_operand(const pm_op *op)
+{
+    switch (op->code) {
+    case PM_OP_reshape:
+    case PM_OP_expand: return 1;
+    case PM_OP_fill:
+    case PM_OP_empty: return 0;
+    default: return -1;
+    }
+}
+
+/// Dims that this op finds only while it runs.
+static bool finds_extents(const pm_module *m, const pm_op *op, const pm_value *shape)
+{
+    const pm_type *type = op->results[0]->type;
+    if (!shape->content)
+        for (int32_t i = 0; i < type->rank; i++)
+            if (pm_dim_is_dynamic(m, type->dims[i]))
+                return true;
+    return false;
+}
+
+/// The shape of a value as `dims` ops before `op`: known as expressions, read by nobody.
+static pm_status use_dims(pm_pass_ctx *ctx, pm_op *op, uint32_t operand)
+{
+    pm_builder b = {op->graph, op, pm_loc_derive(ctx->module, op->loc, "shapes")};
+    const pm_type *type = op->results[0]->type;
+    pm_value *dims;
+    PM_TRY(pm_build_dims(&b, type->rank, type->dims, &dims));
+    pm_op_set_operand(op, operand, dims);
+    pm_pass_changed(ctx);
+    pm_pass_count(ctx, "shapes known");
+    return PM_OK;
+}
+
+static pm_status visit(pm_pass_ctx *ctx, pm_op *op)
+{
+    int at = shape_operand(op);
+    if (at >= 0) {
+        pm_value *shape = op->operands[at];
+        if (!pm_value_is(shape, PM_OP_dims) && !finds_extents(ctx->module, op, shape))
+            return use_dims(ctx, op, (uint32_t)at);
+        return PM_OK;
+    }
+    if (op->n_results != 1 || !op->results[0]->content || op->code == PM_OP_const ||
+        op->code == PM_OP_dims || op->results[0]->type->rank != 1 ||
+        op->results[0]->type->elem != PM_I64)
+        return PM_OK;
+    pm_value *old = op->results[0];
+    int64_t n;
+    if (!pm_dim_is_const(ctx->module, old->type->dims[0], &n) || pm_value_use_count(old) == 0)
+        return PM_OK;
+    for (int64_t i = 0; i < n; i++) // not what is only known during the run
+        if (pm_dim_is_dynamic(ctx->module, old->content[i]))
+            return PM_OK;
+    pm_builder b = {op->graph, op, pm_loc_derive(ctx->module, op->loc, "shapes")};
+    pm_value *dims;
+    PM_TRY(pm_build_dims(&b, (int32_t)n, old->content, &dims));
+    pm_value_replace(old, dims);
+    pm_pass_changed(ctx);
+    pm_pass_count(ctx, "shape arithmetic known");
+    return PM_OK;
+}
+
+pm_status pm_pass_shapes(pm_pass_ctx *ctx)
+{
+    for (size_t i = 0; i < ctx->module->entries.n; i++)
+        for (pm_op *op = ctx->module->entries.data[i]->first, *next; op; op = next) {
+            next = op->next;
+            PM_TRY(visit(ctx, op));
+        }
+    return PM_OK;
+}
