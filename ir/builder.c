@@ -84,6 +84,24 @@ static pm_status check_inferred(const pm_op *op, const pm_type *const *types)
     return PM_OK;
 }
 
+/// Packed tensors go only where their layout is understood.
+static pm_status check_layouts(const pm_op *op)
+{
+    pm_module *m = op->graph->module;
+    const pm_op_info *info = pm_op_info_of(op);
+    bool product = op->code == PM_OP_linear || op->code == PM_OP_grouped_linear;
+    if (info->n_regions != 0)
+        return PM_OK;
+    for (uint32_t i = 0; i < op->n_operands; i++) {
+        const pm_value *v = op->operands[i];
+        if (v && v->type->layout && !(product && i == 1))
+            return pm_error(m->diag, op->loc, PM_ERR_INVALID,
+                            "%s: operand %u must be row-major, found %s", info->name, i,
+                            pm_type_text(m, v->type));
+    }
+    return PM_OK;
+}
+
 pm_status pm_op_infer_types(pm_op *op, const pm_type **types)
 {
     pm_module *m = op->graph->module;
@@ -92,6 +110,7 @@ pm_status pm_op_infer_types(pm_op *op, const pm_type **types)
         if (op->operands[i] && op->operands[i]->type == NULL)
             return pm_error(m->diag, op->loc, PM_ERR_INTERNAL, "%s: operand %u has no type",
                             info->name, i);
+    PM_TRY(check_layouts(op));
     if (info->verify)
         PM_TRY(info->verify(op, m->diag));
     pm_infer inf = {m, op, types, m->diag};

@@ -450,7 +450,7 @@ const pm_data *pm_value_const(const pm_value *value)
     return pm_value_is(value, PM_OP_const) ? value->def->attrs[0].data : NULL;
 }
 
-static int64_t int_at(const uint8_t *bytes, pm_elem elem, size_t i)
+int64_t pm_data_int(const uint8_t *bytes, pm_elem elem, size_t i)
 {
     int64_t wide = 0;
     size_t size = pm_elem_size(elem);
@@ -485,7 +485,7 @@ bool pm_value_const_ints(pm_value *value, int64_t *out, size_t max, size_t *out_
         pm_data_bytes(m, data, &bytes) != PM_OK)
         return false;
     for (int64_t i = 0; i < count; i++) {
-        out[i] = int_at(bytes, type->elem, (size_t)i);
+        out[i] = pm_data_int(bytes, type->elem, (size_t)i);
         if (type->elem == PM_U64 && out[i] < 0)
             return false; // beyond what the caller's type holds
     }

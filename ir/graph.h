@@ -214,6 +214,8 @@ pm_attr pm_attr_floats(const char *key, const double *values, size_t n);
 
 /// Bytes of a constant: pointer to inline bytes, or read from the file into the arena.
 PM_NODISCARD pm_status pm_data_bytes(pm_module *m, const pm_data *data, const uint8_t **out_bytes);
+/// Element i of a constant of integers or bools (an unsigned 64-bit one keeps its bits).
+int64_t pm_data_int(const uint8_t *bytes, pm_elem elem, size_t i);
 /// The data of a value defined by `const`, or NULL.
 const pm_data *pm_value_const(const pm_value *value);
 /// The elements of a constant integer tensor of at most `max` elements; false otherwise.

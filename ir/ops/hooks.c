@@ -133,9 +133,9 @@ static double half_to_double(uint16_t bits)
     return bits >> 15 ? -size : size;
 }
 
-static bool number_at(const uint8_t *bytes, pm_elem elem, int64_t i, double *out)
+static bool number_at(const uint8_t *bytes, pm_elem elem, double *out)
 {
-    bytes += (size_t)i * pm_elem_size(elem);
+    const int64_t exact = INT64_C(1) << 53;
     switch (elem) {
     case PM_F32: {
         float f;
@@ -159,7 +159,11 @@ static bool number_at(const uint8_t *bytes, pm_elem elem, int64_t i, double *out
         *out = (double)f;
         return true;
     }
-    default: return false;
+    default: {
+        int64_t integer = pm_data_int(bytes, elem, 0);
+        *out = (double)integer;
+        return integer >= (elem == PM_U64 ? 0 : -exact) && integer <= exact;
+    }
     }
 }
 
@@ -180,12 +184,19 @@ bool pm_hook_number(pm_value *v, double *out_number)
     const pm_data *data = pm_value_const(v);
     const uint8_t *bytes;
     return data && pm_data_bytes(m, data, &bytes) == PM_OK &&
-           number_at(bytes, v->type->elem, 0, out_number);
+           number_at(bytes, v->type->elem, out_number);
+}
+
+/// True when all elements of a constant have the same bytes.
+static bool is_uniform(const pm_data *data, const uint8_t *bytes, size_t size)
+{
+    return data->size >= size && memcmp(bytes, bytes + size, data->size - size) == 0;
 }
 
 bool pm_hook_splat(pm_value *v, double *out_number)
 {
-    for (int step = 0; step < 4; step++) { // look through broadcasts
+    enum { MAX_STEPS = 4, MAX_BYTES = 1 << 16 };
+    for (int step = 0; step < MAX_STEPS; step++) { // look through broadcasts
         if (pm_value_is(v, PM_OP_fill))
             v = v->def->operands[1];
         else if (pm_value_is(v, PM_OP_expand) || pm_value_is(v, PM_OP_reshape))
@@ -193,7 +204,16 @@ bool pm_hook_splat(pm_value *v, double *out_number)
         else
             break;
     }
-    return pm_hook_number(v, out_number);
+    if (pm_hook_number(v, out_number))
+        return true;
+    const pm_data *data = pm_value_const(v);
+    const uint8_t *bytes;
+    pm_elem elem = v->type->elem;
+    if (data == NULL || data->size > MAX_BYTES ||
+        pm_data_bytes(v->graph->module, data, &bytes) != PM_OK ||
+        !is_uniform(data, bytes, pm_elem_size(elem)))
+        return false;
+    return number_at(bytes, elem, out_number);
 }
 
 /* ---- results ------------------------------------------------------------------------------------ */
