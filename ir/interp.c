@@ -13,11 +13,12 @@
 enum {
     UNBOUND = -1,
     ALIGNMENT = 64,
-    MAX_SCANNED = 1 << 20, ///< iterations whose scanned values are kept
 };
 
-/// Bytes that several values may share.
+/// A heap block: bytes that several values may share, or scratch memory. All are in one list, so
+/// that whatever an error (or running out of memory) leaves behind is freed at the end.
 typedef struct buffer {
+    struct buffer *prev, *next;
     size_t n_users;
     void *data; ///< what follows this header, or bytes of a constant or a caller
 } buffer;
@@ -36,6 +37,7 @@ typedef struct interp {
     pm_diag *diag;
     cell *cells;       ///< by value id; regions are isolated, so one table serves all
     int64_t *bindings; ///< by symbol
+    buffer blocks; ///< head of the list of all blocks
     int depth;
 } interp;
 
@@ -57,32 +59,67 @@ static bool count_bytes(const cell *c, int64_t *out_bytes)
            pm_mul_i64(*out_bytes, pm_elem_size(c->elem), out_bytes);
 }
 
-static buffer *buffer_create(size_t size)
+static void link_buffer(interp *in, buffer *b)
+{
+    b->prev = &in->blocks;
+    b->next = in->blocks.next;
+    b->next->prev = b;
+    b->prev->next = b;
+}
+
+static void buffer_free(buffer *b)
+{
+    b->prev->next = b->next;
+    b->next->prev = b->prev;
+    free(b);
+}
+
+static buffer *buffer_create(interp *in, size_t size)
 {
     size_t total;
     if (__builtin_add_overflow(size, (size_t)2 * ALIGNMENT, &total))
         return NULL;
     // uninitialised on purpose: MSan and valgrind then see what an eval leaves out
     buffer *b = aligned_alloc(ALIGNMENT, total / ALIGNMENT * ALIGNMENT);
-    if (b != NULL)
-        *b = (buffer){.n_users = 1, .data = (uint8_t *)b + ALIGNMENT};
+    if (b == NULL)
+        return NULL;
+    *b = (buffer){.n_users = 1, .data = (uint8_t *)b + ALIGNMENT};
+    link_buffer(in, b);
     return b;
 }
 
 /// Bytes that someone else owns. Never NULL inside: an eval takes that for an absent operand.
-static buffer *buffer_borrow(const void *data)
+static buffer *buffer_borrow(interp *in, const void *data)
 {
     static uint64_t nothing;
     buffer *b = malloc(sizeof *b);
-    if (b != NULL)
-        *b = (buffer){.n_users = 1, .data = data != NULL ? (void *)data : &nothing};
+    if (b == NULL)
+        return NULL;
+    *b = (buffer){.n_users = 1, .data = data != NULL ? (void *)data : &nothing};
+    link_buffer(in, b);
     return b;
+}
+
+static pm_status fail_memory(interp *in, const pm_loc *loc)
+{
+    return pm_error(in->diag, loc, PM_ERR_NO_MEMORY, "out of memory");
+}
+
+/// Zeroed scratch memory for `n` items; never NULL on success.
+static pm_status scratch(interp *in, const pm_loc *loc, size_t n, size_t size, buffer **out)
+{
+    size_t bytes;
+    *out = __builtin_mul_overflow(n, size, &bytes) ? NULL : buffer_create(in, bytes);
+    if (*out == NULL)
+        return fail_memory(in, loc);
+    memset((*out)->data, 0, bytes);
+    return PM_OK;
 }
 
 static void cell_clear(cell *c)
 {
     if (c->buffer != NULL && --c->buffer->n_users == 0)
-        free(c->buffer);
+        buffer_free(c->buffer);
     c->buffer = NULL;
 }
 
@@ -115,7 +152,7 @@ static pm_status cell_allocate(interp *in, const pm_loc *loc, cell *c)
     if (!count_bytes(c, &bytes))
         return pm_error(in->diag, loc, PM_ERR_INVALID, "a tensor %s is too large",
                         dims_text(in, c));
-    c->buffer = buffer_create((size_t)bytes);
+    c->buffer = buffer_create(in, (size_t)bytes);
     if (c->buffer == NULL)
         return pm_error(in->diag, loc, PM_ERR_NO_MEMORY, "no memory for a tensor of %" PRId64
                         " bytes", bytes);
@@ -229,62 +266,57 @@ static pm_status fail_data(interp *in, const pm_op *op)
 static pm_status result_dims(interp *in, const pm_op *op, const pm_eval_args *args)
 {
     const pm_op_info *info = pm_op_info_of(op);
-    int64_t *found = NULL;
-    pm_status status = PM_OK;
-    if (info->extent != NULL) {
-        found = calloc((size_t)op->n_results * PM_MAX_RANK + 1, sizeof *found);
-        if (found == NULL)
-            return pm_error(in->diag, op->loc, PM_ERR_NO_MEMORY, "out of memory");
-        if (info->extent(args, found) != 0)
-            status = fail_data(in, op);
-    }
-    for (uint32_t i = 0; i < op->n_results && status == PM_OK; i++) {
+    buffer *block = NULL;
+    PM_TRY(scratch(in, op->loc, op->n_results, PM_MAX_RANK * sizeof(int64_t), &block));
+    int64_t *found = block->data;
+    if (info->extent != NULL && info->extent(args, found) != 0)
+        return fail_data(in, op);
+    for (uint32_t i = 0; i < op->n_results; i++) {
         const pm_type *type = op->results[i]->type;
         cell *c = cell_of(in, op->results[i]);
         c->elem = type->elem;
         c->rank = type->rank;
-        for (int32_t d = 0; d < type->rank && status == PM_OK; d++) {
-            if (found != NULL)
+        for (int32_t d = 0; d < type->rank; d++) {
+            if (info->extent != NULL)
                 c->dims[d] = found[i * PM_MAX_RANK + (uint32_t)d];
             else if (!pm_dim_eval(in->module, type->dims[d], in->bindings, &c->dims[d]))
-                status = pm_error(in->diag, op->loc, PM_ERR_INVALID,
-                                  "the size %s of a result of %s is not known when it runs",
-                                  pm_dim_text(in->module, type->dims[d]), info->name);
+                return pm_error(in->diag, op->loc, PM_ERR_INVALID,
+                                "the size %s of a result of %s is not known when it runs",
+                                pm_dim_text(in->module, type->dims[d]), info->name);
         }
-        if (status == PM_OK)
-            status = bind_result(in, op, i);
+        PM_TRY(bind_result(in, op, i));
     }
-    free(found);
-    return status;
+    buffer_free(block);
+    return PM_OK;
 }
 
 static pm_status run_eval(interp *in, const pm_op *op)
 {
     const pm_op_info *info = pm_op_info_of(op);
     pm_attr_value attrs[PM_MAX_ATTRS] = {{0}};
+    buffer *block = NULL;
     if (info->eval == NULL)
         return pm_error(in->diag, op->loc, PM_ERR_UNSUPPORTED, "%s can't be interpreted",
                         info->name);
-    pm_tensor *tensors = calloc((size_t)op->n_operands + op->n_results + 1, sizeof *tensors);
-    if (tensors == NULL)
-        return pm_error(in->diag, op->loc, PM_ERR_NO_MEMORY, "out of memory");
+    PM_TRY(scratch(in, op->loc, (size_t)op->n_operands + op->n_results, sizeof(pm_tensor),
+                   &block));
+    pm_tensor *tensors = block->data;
     pm_tensor *outputs = tensors + op->n_operands;
     for (uint32_t i = 0; i < op->n_operands; i++)
         if (op->operands[i] != NULL)
             tensors[i] = tensor_of(cell_of(in, op->operands[i]));
     attrs_of(op, attrs);
     pm_eval_args args = {tensors, (int32_t)op->n_operands, outputs, (int32_t)op->n_results, attrs};
-    pm_status status = result_dims(in, op, &args);
-    for (uint32_t i = 0; i < op->n_results && status == PM_OK; i++) {
+    PM_TRY(result_dims(in, op, &args));
+    for (uint32_t i = 0; i < op->n_results; i++) {
         cell *c = cell_of(in, op->results[i]);
-        status = cell_allocate(in, op->loc, c);
-        if (status == PM_OK)
-            outputs[i] = tensor_of(c);
+        PM_TRY(cell_allocate(in, op->loc, c));
+        outputs[i] = tensor_of(c);
     }
-    if (status == PM_OK && info->eval(&args) != 0)
-        status = fail_data(in, op);
-    free(tensors);
-    return status;
+    if (info->eval(&args) != 0)
+        return fail_data(in, op);
+    buffer_free(block);
+    return PM_OK;
 }
 
 // ---- constants and packed weights ----
@@ -345,22 +377,16 @@ static pm_status const_bytes(interp *in, const pm_op *op, const pm_data *data, u
             bytes = data->file->data + data->offset;
     }
     bool is_aligned = bytes != NULL && (uintptr_t)bytes % alignment == 0;
-    *out = is_aligned ? buffer_borrow(bytes) : buffer_create((size_t)data->size);
+    *out = is_aligned ? buffer_borrow(in, bytes) : buffer_create(in, (size_t)data->size);
     if (*out == NULL)
-        return pm_error(in->diag, op->loc, PM_ERR_NO_MEMORY, "no memory for a constant");
+        return fail_memory(in, op->loc);
     if (is_aligned || data->size == 0)
         return PM_OK;
     if (bytes != NULL) {
         memcpy((*out)->data, bytes, (size_t)data->size);
         return PM_OK;
     }
-    pm_status status =
-        pm_file_read(in->diag, data->file, data->offset, (*out)->data, (size_t)data->size);
-    if (status != PM_OK) {
-        free(*out);
-        *out = NULL;
-    }
-    return status;
+    return pm_file_read(in->diag, data->file, data->offset, (*out)->data, (size_t)data->size);
 }
 
 static pm_status run_const(interp *in, const pm_op *op)
@@ -385,9 +411,9 @@ static pm_status run_const(interp *in, const pm_op *op)
         c->buffer = bytes;
         return PM_OK;
     }
-    pm_status status = unpack_const(in, op, bytes->data, c);
-    free(bytes);
-    return status;
+    PM_TRY(unpack_const(in, op, bytes->data, c));
+    buffer_free(bytes);
+    return PM_OK;
 }
 
 /// pack: the sources' rows one below the other (turned when stored [K, N]), converted.
@@ -428,15 +454,13 @@ static pm_status run_pack(interp *in, const pm_op *op)
                 memcpy(to, from + (is_turned ? at % k * rows[s] + at / k : at) * size, size);
         }
     out->elem = type->elem;
-    pm_status status = cell_allocate(in, op->loc, out);
-    if (status == PM_OK) {
-        pm_tensor input = tensor_of(&joined), output = tensor_of(out);
-        pm_attr_value to_elem = {.i = (int64_t)type->elem, .present = 1};
-        if (call_eval(PM_OP_cast, &input, 1, &output, 1, &to_elem) != 0)
-            status = fail_data(in, op);
-    }
+    PM_TRY(cell_allocate(in, op->loc, out));
+    pm_tensor input = tensor_of(&joined), output = tensor_of(out);
+    pm_attr_value to_elem = {.i = (int64_t)type->elem, .present = 1};
+    if (call_eval(PM_OP_cast, &input, 1, &output, 1, &to_elem) != 0)
+        return fail_data(in, op);
     cell_clear(&joined);
-    return status == PM_OK ? bind_result(in, op, 0) : status;
+    return bind_result(in, op, 0);
 }
 
 /// dims: sizes as a tensor of i64.
@@ -467,55 +491,38 @@ static pm_status run_graph(interp *in, const pm_graph *g, cell *args, size_t n_a
                            const pm_loc *loc);
 
 /// Runs a region with symbols of its own: what it binds is forgotten afterwards. Takes the args'
-/// cells (also on failure); gives `results`, one cell for each result.
+/// cells; gives `results`, one cell for each result.
 static pm_status run_region(interp *in, const pm_op *op, uint32_t which, cell *args, size_t n_args,
                             cell *results)
 {
     size_t n_symbols = in->module->symbols.n;
-    int64_t *saved = malloc(n_symbols * sizeof *saved + 1);
-    pm_status status = PM_OK;
-    if (saved == NULL)
-        status = pm_error(in->diag, op->loc, PM_ERR_NO_MEMORY, "out of memory");
-    else if (in->depth >= PM_MAX_REGION_DEPTH)
-        status = pm_error(in->diag, op->loc, PM_ERR_UNSUPPORTED,
-                          "regions are nested deeper than %d levels", (int)PM_MAX_REGION_DEPTH);
-    if (status != PM_OK) {
-        for (size_t i = 0; i < n_args; i++)
-            cell_clear(&args[i]);
-        free(saved);
-        return status;
-    }
+    buffer *saved = NULL;
+    if (in->depth >= PM_MAX_REGION_DEPTH)
+        return pm_error(in->diag, op->loc, PM_ERR_UNSUPPORTED,
+                        "regions are nested deeper than %d levels", (int)PM_MAX_REGION_DEPTH);
+    PM_TRY(scratch(in, op->loc, n_symbols, sizeof(int64_t), &saved));
     if (n_symbols > 0)
-        memcpy(saved, in->bindings, n_symbols * sizeof *saved);
+        memcpy(saved->data, in->bindings, n_symbols * sizeof(int64_t));
     in->depth++;
-    status = run_graph(in, op->regions[which], args, n_args, results, op->loc);
+    PM_TRY(run_graph(in, op->regions[which], args, n_args, results, op->loc));
     in->depth--;
     if (n_symbols > 0)
-        memcpy(in->bindings, saved, n_symbols * sizeof *saved);
-    free(saved);
-    return status;
-}
-
-static void clear_cells(cell *cells, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        cell_clear(&cells[i]);
+        memcpy(in->bindings, saved->data, n_symbols * sizeof(int64_t));
+    buffer_free(saved);
+    return PM_OK;
 }
 
 /// Hands a region's results to the op's, and binds the symbols of their types.
-static pm_status take_results(interp *in, const pm_op *op, cell *results, size_t n)
+static pm_status take_results(interp *in, const pm_op *op, const cell *results, size_t n)
 {
-    pm_status status = PM_OK;
     for (size_t i = 0; i < n; i++) {
         cell *c = cell_of(in, op->results[i]);
         uint32_t uses_left = c->uses_left;
         *c = results[i];
         c->uses_left = uses_left;
-        results[i].buffer = NULL;
+        PM_TRY(bind_result(in, op, (uint32_t)i));
     }
-    for (size_t i = 0; i < n && status == PM_OK; i++)
-        status = bind_result(in, op, (uint32_t)i);
-    return status;
+    return PM_OK;
 }
 
 /// fused, if: a region takes the operands from `first` on and gives the op's results.
@@ -523,41 +530,47 @@ static pm_status run_simple_region(interp *in, const pm_op *op, uint32_t which, 
 {
     const pm_graph *region = op->regions[which];
     size_t n_args = op->n_operands - first;
+    buffer *block = NULL;
     if (region->results.n != op->n_results)
         return pm_error(in->diag, op->loc, PM_ERR_INVALID, "%s has %" PRIu32
                         " results, its region gives %zu", pm_op_info_of(op)->name, op->n_results,
                         region->results.n);
-    cell *cells = calloc(n_args + op->n_results + 1, sizeof *cells);
-    if (cells == NULL)
-        return pm_error(in->diag, op->loc, PM_ERR_NO_MEMORY, "out of memory");
-    cell *results = cells + n_args;
-    pm_status status = PM_OK;
+    PM_TRY(scratch(in, op->loc, n_args + op->n_results, sizeof(cell), &block));
+    cell *args = block->data, *results = args + n_args;
     for (size_t i = 0; i < n_args; i++) {
         const cell *c = operand_cell(in, op, first + (uint32_t)i);
-        if (c == NULL) {
-            status = pm_error(in->diag, op->loc, PM_ERR_INVALID, "operand %zu of %s is absent",
-                              first + i, pm_op_info_of(op)->name);
-            clear_cells(cells, i);
-            break;
-        }
-        cells[i] = cell_share(c);
+        if (c == NULL)
+            return pm_error(in->diag, op->loc, PM_ERR_INVALID, "operand %zu of %s is absent",
+                            first + i, pm_op_info_of(op)->name);
+        args[i] = cell_share(c);
     }
-    if (status == PM_OK)
-        status = run_region(in, op, which, cells, n_args, results);
-    if (status == PM_OK)
-        status = take_results(in, op, results, op->n_results);
-    clear_cells(results, op->n_results);
-    free(cells);
-    return status;
+    PM_TRY(run_region(in, op, which, args, n_args, results));
+    PM_TRY(take_results(in, op, results, op->n_results));
+    buffer_free(block);
+    return PM_OK;
+}
+
+static pm_status take_scalar(interp *in, const pm_op *op, const cell *c, pm_elem elem,
+                             const char *what, int64_t *out_value)
+{
+    int64_t n = 0;
+    if (c->elem != elem || !count_elements(c, &n) || n != 1)
+        return pm_error(in->diag, op->loc, PM_ERR_INVALID, "%s of %s must be one %s, found %s%s",
+                        what, pm_op_info_of(op)->name, pm_elem_name(elem), pm_elem_name(c->elem),
+                        dims_text(in, c));
+    *out_value = elem == PM_BOOL ? *(const uint8_t *)c->buffer->data != 0
+                                 : *(const int64_t *)c->buffer->data;
+    return PM_OK;
 }
 
 static pm_status run_if(interp *in, const pm_op *op)
 {
     const cell *cond = operand_cell(in, op, 0);
-    int64_t n = 0;
-    if (cond == NULL || cond->elem != PM_BOOL || !count_elements(cond, &n) || n != 1)
-        return pm_error(in->diag, op->loc, PM_ERR_INVALID, "the condition must be one bool");
-    return run_simple_region(in, op, *(const uint8_t *)cond->buffer->data != 0 ? 0 : 1, 1);
+    int64_t is_true = 0;
+    if (cond == NULL)
+        return pm_error(in->diag, op->loc, PM_ERR_INVALID, "the condition of if is absent");
+    PM_TRY(take_scalar(in, op, cond, PM_BOOL, "the condition", &is_true));
+    return run_simple_region(in, op, is_true ? 0 : 1, 1);
 }
 
 // ---- loop ----
@@ -565,10 +578,10 @@ static pm_status run_if(interp *in, const pm_op *op)
 /// What a loop carries from one iteration to the next.
 typedef struct loop_run {
     uint32_t n_carried, n_scanned, n_captured;
-    cell *args;    ///< iteration, condition, carried, captured
-    cell *results; ///< condition, carried, scanned
-    cell *carried; ///< current values
-    PM_VEC(cell) scanned; ///< of each iteration, n_scanned at a time; storage by realloc
+    cell *args;      ///< iteration, condition, carried, captured
+    cell *results;   ///< condition, carried, scanned
+    buffer *scanned; ///< cells of each iteration, n_scanned at a time
+    size_t n_kept, capacity;
 } loop_run;
 
 static pm_status scalar_cell(interp *in, const pm_loc *loc, pm_elem elem, int64_t value, cell *out)
@@ -584,22 +597,18 @@ static pm_status scalar_cell(interp *in, const pm_loc *loc, pm_elem elem, int64_
 
 static pm_status keep_scanned(interp *in, const pm_op *op, loop_run *run)
 {
-    if (run->scanned.n + run->n_scanned > run->scanned.cap) {
-        size_t cap = 2 * (run->scanned.cap + run->n_scanned);
-        cell *grown = cap > MAX_SCANNED
-                          ? NULL
-                          : realloc(run->scanned.data, cap * sizeof *run->scanned.data);
-        if (grown == NULL)
-            return pm_error(in->diag, op->loc, PM_ERR_NO_MEMORY,
-                            "no memory for the scanned values of a loop");
-        run->scanned.data = grown;
-        run->scanned.cap = cap;
+    if (run->n_kept + run->n_scanned > run->capacity) {
+        buffer *grown = NULL;
+        run->capacity = 2 * (run->capacity + run->n_scanned);
+        PM_TRY(scratch(in, op->loc, run->capacity, sizeof(cell), &grown));
+        if (run->scanned != NULL) {
+            memcpy(grown->data, run->scanned->data, run->n_kept * sizeof(cell));
+            buffer_free(run->scanned);
+        }
+        run->scanned = grown;
     }
-    for (uint32_t i = 0; i < run->n_scanned; i++) {
-        cell *from = &run->results[1 + run->n_carried + i];
-        run->scanned.data[run->scanned.n++] = *from;
-        from->buffer = NULL;
-    }
+    for (uint32_t i = 0; i < run->n_scanned; i++)
+        ((cell *)run->scanned->data)[run->n_kept++] = run->results[1 + run->n_carried + i];
     return PM_OK;
 }
 
@@ -607,22 +616,22 @@ static pm_status keep_scanned(interp *in, const pm_op *op, loop_run *run)
 static pm_status join_scanned(interp *in, const pm_op *op, const loop_run *run, uint32_t i)
 {
     const pm_value *result = op->results[run->n_carried + i];
-    size_t n_rounds = run->n_scanned > 0 ? run->scanned.n / run->n_scanned : 0;
+    size_t n_rounds = run->n_kept / run->n_scanned;
+    cell *scanned = run->scanned != NULL ? run->scanned->data : NULL;
     cell *out = cell_of(in, result);
     out->elem = result->type->elem;
     out->rank = result->type->rank;
     out->dims[0] = (int64_t)n_rounds;
-    const cell *first = n_rounds > 0 ? &run->scanned.data[i] : NULL;
     for (int32_t d = 1; d < out->rank; d++) {
-        if (first != NULL)
-            out->dims[d] = d <= first->rank ? first->dims[d - 1] : 0;
+        if (n_rounds > 0)
+            out->dims[d] = d <= scanned[i].rank ? scanned[i].dims[d - 1] : 0;
         else if (!pm_dim_eval(in->module, result->type->dims[d], in->bindings, &out->dims[d]))
             out->dims[d] = 0; // of nothing, and nothing else says
     }
     PM_TRY(cell_allocate(in, op->loc, out));
     uint8_t *to = out->buffer->data;
     for (size_t round = 0; round < n_rounds; round++) {
-        const cell *c = &run->scanned.data[round * run->n_scanned + i];
+        cell *c = &scanned[round * run->n_scanned + i];
         int64_t bytes = 0;
         bool is_same = c->elem == out->elem && c->rank + 1 == out->rank && count_bytes(c, &bytes);
         for (int32_t d = 1; d < out->rank && is_same; d++)
@@ -633,70 +642,47 @@ static pm_status join_scanned(interp *in, const pm_op *op, const loop_run *run, 
         if (bytes > 0)
             memcpy(to, c->buffer->data, (size_t)bytes);
         to += bytes;
+        cell_clear(c);
     }
     return bind_result(in, op, run->n_carried + i);
 }
 
+/// One iteration; the carried values are in the args before and after it.
 static pm_status loop_round(interp *in, const pm_op *op, loop_run *run, int64_t round,
-                            bool *inout_goes_on)
+                            int64_t *inout_goes_on)
 {
     size_t n_args = 2 + (size_t)run->n_carried + run->n_captured;
-    size_t n_results = 1 + (size_t)run->n_carried + run->n_scanned;
     PM_TRY(scalar_cell(in, op->loc, PM_I64, round, &run->args[0]));
-    pm_status status = scalar_cell(in, op->loc, PM_BOOL, *inout_goes_on, &run->args[1]);
-    if (status != PM_OK) {
-        cell_clear(&run->args[0]);
-        return status;
-    }
-    for (uint32_t i = 0; i < run->n_carried; i++) {
-        run->args[2 + i] = run->carried[i]; // moved
-        run->carried[i].buffer = NULL;
-    }
-    for (uint32_t i = 0; i < run->n_captured; i++)
-        run->args[2 + run->n_carried + i] = cell_share(operand_cell(in, op, 2 + run->n_carried + i));
-    status = run_region(in, op, 0, run->args, n_args, run->results);
-    if (status == PM_OK) {
-        int64_t n = 0;
-        const cell *cond = &run->results[0];
-        if (cond->elem != PM_BOOL || !count_elements(cond, &n) || n != 1)
-            status = pm_error(in->diag, op->loc, PM_ERR_INVALID,
-                              "the loop's condition must be one bool");
-        else
-            *inout_goes_on = *(const uint8_t *)cond->buffer->data != 0;
-    }
-    for (uint32_t i = 0; i < run->n_carried && status == PM_OK; i++) {
-        run->carried[i] = run->results[1 + i];
-        run->results[1 + i].buffer = NULL;
-    }
-    if (status == PM_OK)
-        status = keep_scanned(in, op, run);
-    clear_cells(run->results, n_results);
-    return status;
+    PM_TRY(scalar_cell(in, op->loc, PM_BOOL, *inout_goes_on, &run->args[1]));
+    for (uint32_t i = 2 + run->n_carried; i < n_args; i++)
+        run->args[i] = cell_share(operand_cell(in, op, i));
+    PM_TRY(run_region(in, op, 0, run->args, n_args, run->results));
+    PM_TRY(take_scalar(in, op, &run->results[0], PM_BOOL, "the condition", inout_goes_on));
+    cell_clear(&run->results[0]);
+    for (uint32_t i = 0; i < run->n_carried; i++)
+        run->args[2 + i] = run->results[1 + i];
+    return run->n_scanned > 0 ? keep_scanned(in, op, run) : PM_OK;
 }
 
 static pm_status run_rounds(interp *in, const pm_op *op, loop_run *run)
 {
     const cell *trip = operand_cell(in, op, 0), *cond = operand_cell(in, op, 1);
-    int64_t n = 0;
-    bool goes_on = true;
-    if (trip != NULL && (trip->elem != PM_I64 || !count_elements(trip, &n) || n != 1))
-        return pm_error(in->diag, op->loc, PM_ERR_INVALID, "the trip count must be one i64");
-    if (cond != NULL && (cond->elem != PM_BOOL || !count_elements(cond, &n) || n != 1))
-        return pm_error(in->diag, op->loc, PM_ERR_INVALID, "the condition must be one bool");
-    int64_t trips = trip != NULL ? *(const int64_t *)trip->buffer->data : INT64_MAX;
+    int64_t trips = INT64_MAX, goes_on = true;
+    if (trip != NULL)
+        PM_TRY(take_scalar(in, op, trip, PM_I64, "the trip count", &trips));
     if (cond != NULL)
-        goes_on = *(const uint8_t *)cond->buffer->data != 0;
-    for (uint32_t i = 0; i < run->n_carried + run->n_captured; i++) {
-        const cell *c = operand_cell(in, op, 2 + i);
+        PM_TRY(take_scalar(in, op, cond, PM_BOOL, "the condition", &goes_on));
+    for (uint32_t i = 2; i < op->n_operands; i++) {
+        const cell *c = operand_cell(in, op, i);
         if (c == NULL)
             return pm_error(in->diag, op->loc, PM_ERR_INVALID, "operand %" PRIu32
-                            " of loop is absent", 2 + i);
-        if (i < run->n_carried)
-            run->carried[i] = cell_share(c);
+                            " of loop is absent", i);
+        if (i < 2 + run->n_carried)
+            run->args[i] = cell_share(c);
     }
     for (int64_t round = 0; round < trips && goes_on; round++)
         PM_TRY(loop_round(in, op, run, round, &goes_on));
-    PM_TRY(take_results(in, op, run->carried, run->n_carried));
+    PM_TRY(take_results(in, op, run->args + 2, run->n_carried));
     for (uint32_t i = 0; i < run->n_scanned; i++)
         PM_TRY(join_scanned(in, op, run, i));
     return PM_OK;
@@ -706,28 +692,23 @@ static pm_status run_loop(interp *in, const pm_op *op)
 {
     const pm_graph *region = op->regions[0];
     int64_t n_carried = pm_op_i64(op, "carried"), n_scanned = pm_op_i64(op, "scanned");
+    buffer *block = NULL;
     if (n_carried < 0 || n_scanned < 0 || n_carried > op->n_operands - 2 ||
-        n_carried + n_scanned != op->n_results ||
-        region->results.n != (size_t)(1 + n_carried + n_scanned))
+        n_scanned > op->n_results || n_carried + n_scanned != op->n_results ||
+        region->results.n != 1 + (size_t)op->n_results)
         return pm_error(in->diag, op->loc, PM_ERR_INVALID,
                         "the loop's counts don't match its operands, results and region");
+    PM_TRY(scratch(in, op->loc, op->n_operands + region->results.n, sizeof(cell), &block));
     loop_run run = {.n_carried = (uint32_t)n_carried,
                     .n_scanned = (uint32_t)n_scanned,
-                    .n_captured = op->n_operands - 2 - (uint32_t)n_carried};
-    run.args = calloc(op->n_operands + 1, sizeof(cell));
-    run.results = calloc(region->results.n, sizeof(cell));
-    run.carried = calloc((size_t)n_carried + 1, sizeof(cell));
-    pm_status status = run.args != NULL && run.results != NULL && run.carried != NULL
-                           ? run_rounds(in, op, &run)
-                           : pm_error(in->diag, op->loc, PM_ERR_NO_MEMORY, "out of memory");
-    if (run.carried != NULL)
-        clear_cells(run.carried, run.n_carried);
-    clear_cells(run.scanned.data, run.scanned.n);
-    free(run.scanned.data);
-    free(run.args);
-    free(run.results);
-    free(run.carried);
-    return status;
+                    .n_captured = op->n_operands - 2 - (uint32_t)n_carried,
+                    .args = block->data,
+                    .results = (cell *)block->data + op->n_operands};
+    PM_TRY(run_rounds(in, op, &run));
+    if (run.scanned != NULL)
+        buffer_free(run.scanned);
+    buffer_free(block);
+    return PM_OK;
 }
 
 // ---- experts ----
@@ -761,31 +742,21 @@ static pm_status gather_expert(interp *in, const pm_op *op, const experts_run *r
     // the weight of each row, in x's element type, times the row
     cell narrow = {.elem = PM_F32, .rank = 2, .dims = {n, 1}}, scale = narrow, scaled = *out;
     scale.elem = x->elem;
-    pm_status status = cell_allocate(in, op->loc, &narrow);
-    if (status == PM_OK)
-        status = cell_allocate(in, op->loc, &scale);
-    if (status == PM_OK)
-        status = cell_allocate(in, op->loc, &scaled);
-    else
-        scaled.buffer = NULL;
-    if (status == PM_OK) {
-        for (int64_t choice = 0; choice < run->n_rows; choice++)
-            if (slot[choice] >= first && slot[choice] < first + n)
-                ((float *)narrow.buffer->data)[slot[choice] - first] =
-                    ((const float *)weight->buffer->data)[choice];
-        pm_attr_value to = {.i = (int64_t)x->elem, .present = 1};
-        pm_tensor narrow_tensor = tensor_of(&narrow), scale_tensor = tensor_of(&scale);
-        pm_tensor factors[2] = {tensor_of(out), scale_tensor}, product = tensor_of(&scaled);
-        if (call_eval(PM_OP_cast, &narrow_tensor, 1, &scale_tensor, 1, &to) != 0 ||
-            call_eval(PM_OP_mul, factors, 2, &product, 1, NULL) != 0)
-            status = fail_data(in, op);
-    }
+    PM_TRY(cell_allocate(in, op->loc, &narrow));
+    PM_TRY(cell_allocate(in, op->loc, &scale));
+    PM_TRY(cell_allocate(in, op->loc, &scaled));
+    for (int64_t choice = 0; choice < run->n_rows; choice++)
+        if (slot[choice] >= first && slot[choice] < first + n)
+            ((float *)narrow.buffer->data)[slot[choice] - first] =
+                ((const float *)weight->buffer->data)[choice];
+    pm_attr_value to = {.i = (int64_t)x->elem, .present = 1};
+    pm_tensor narrow_tensor = tensor_of(&narrow), scale_tensor = tensor_of(&scale);
+    pm_tensor factors[2] = {tensor_of(out), scale_tensor}, product = tensor_of(&scaled);
+    if (call_eval(PM_OP_cast, &narrow_tensor, 1, &scale_tensor, 1, &to) != 0 ||
+        call_eval(PM_OP_mul, factors, 2, &product, 1, NULL) != 0)
+        return fail_data(in, op);
     cell_clear(&narrow);
     cell_clear(&scale);
-    if (status != PM_OK) {
-        cell_clear(&scaled);
-        return status;
-    }
     cell_clear(out);
     *out = scaled;
     return PM_OK;
@@ -802,9 +773,8 @@ static pm_status slice_expert(interp *in, const pm_op *op, const cell *c, int64_
     *out = (cell){.elem = c->elem, .rank = c->rank - 1};
     memcpy(out->dims, c->dims + 1, (size_t)(c->rank - 1) * sizeof *c->dims);
     (void)count_bytes(out, &bytes); // a part of a tensor that exists
-    out->buffer = buffer_borrow((const uint8_t *)c->buffer->data + expert * bytes);
-    return out->buffer != NULL ? PM_OK
-                               : pm_error(in->diag, op->loc, PM_ERR_NO_MEMORY, "out of memory");
+    out->buffer = buffer_borrow(in, (const uint8_t *)c->buffer->data + expert * bytes);
+    return out->buffer != NULL ? PM_OK : fail_memory(in, op->loc);
 }
 
 static pm_status run_expert(interp *in, const pm_op *op, experts_run *run, int64_t expert,
@@ -815,36 +785,29 @@ static pm_status run_expert(interp *in, const pm_op *op, experts_run *run, int64
     bool is_template = op->n_regions == 1;
     size_t n_args = op->n_operands - 2; // rows and what is captured
     cell result = {0};
-    pm_status status = gather_expert(in, op, run, expert, &args[0]);
-    size_t n_filled = 1;
-    for (; n_filled < n_args && status == PM_OK; n_filled++) {
-        const cell *c = operand_cell(in, op, (uint32_t)n_filled + 2);
+    PM_TRY(gather_expert(in, op, run, expert, &args[0]));
+    for (size_t i = 1; i < n_args; i++) {
+        const cell *c = operand_cell(in, op, (uint32_t)i + 2);
         if (c == NULL)
-            status = pm_error(in->diag, op->loc, PM_ERR_INVALID, "a captured operand is absent");
-        else if (is_template)
-            status = slice_expert(in, op, c, expert, &args[n_filled]);
+            return pm_error(in->diag, op->loc, PM_ERR_INVALID, "a captured operand is absent");
+        if (is_template)
+            PM_TRY(slice_expert(in, op, c, expert, &args[i]));
         else
-            args[n_filled] = cell_share(c);
+            args[i] = cell_share(c);
     }
-    if (status != PM_OK) {
-        clear_cells(args, n_filled);
-        return status;
-    }
-    status = run_region(in, op, is_template ? 0 : (uint32_t)expert, args, n_args, &result);
-    if (status != PM_OK)
-        return status;
+    PM_TRY(run_region(in, op, is_template ? 0 : (uint32_t)expert, args, n_args, &result));
     int64_t bytes = 0;
     if (result.elem != run->rows.elem || result.rank != 2 || result.dims[0] != n ||
         result.dims[1] != run->rows.dims[1])
-        status = pm_error(in->diag, op->loc, PM_ERR_INVALID,
-                          "expert %" PRId64 " gives %s%s, expected %s[%" PRId64 ", %" PRId64 "]",
-                          expert, pm_elem_name(result.elem), dims_text(in, &result),
-                          pm_elem_name(run->rows.elem), n, run->rows.dims[1]);
-    else if (count_bytes(&result, &bytes) && bytes > 0)
+        return pm_error(in->diag, op->loc, PM_ERR_INVALID,
+                        "expert %" PRId64 " gives %s%s, expected %s[%" PRId64 ", %" PRId64 "]",
+                        expert, pm_elem_name(result.elem), dims_text(in, &result),
+                        pm_elem_name(run->rows.elem), n, run->rows.dims[1]);
+    if (count_bytes(&result, &bytes) && bytes > 0)
         memcpy((uint8_t *)run->rows.buffer->data + first * (bytes / n), result.buffer->data,
                (size_t)bytes);
     cell_clear(&result);
-    return status;
+    return PM_OK;
 }
 
 /// Checks the operands and sorts the choices by expert.
@@ -896,15 +859,12 @@ static pm_status run_all_experts(interp *in, const pm_op *op, experts_run *run)
 {
     PM_TRY(experts_start(in, op, run));
     const int32_t *offsets = run->offsets.buffer->data;
-    cell *args = calloc(op->n_operands, sizeof *args);
-    if (args == NULL)
-        return pm_error(in->diag, op->loc, PM_ERR_NO_MEMORY, "out of memory");
-    pm_status status = PM_OK;
-    for (int64_t e = 0; e < run->n_experts && status == PM_OK; e++)
+    buffer *args = NULL;
+    PM_TRY(scratch(in, op->loc, op->n_operands, sizeof(cell), &args));
+    for (int64_t e = 0; e < run->n_experts; e++)
         if (offsets[e + 1] > offsets[e]) // an expert without rows does not run
-            status = run_expert(in, op, run, e, args);
-    free(args);
-    PM_TRY(status);
+            PM_TRY(run_expert(in, op, run, e, args->data));
+    buffer_free(args);
     cell *out = cell_of(in, op->results[0]);
     out->elem = run->rows.elem;
     out->rank = 2;
@@ -924,13 +884,13 @@ static pm_status run_experts(interp *in, const pm_op *op)
     for (uint32_t i = 0; i < 3; i++)
         if (operand_cell(in, op, i) == NULL)
             return pm_error(in->diag, op->loc, PM_ERR_INVALID, "an operand of experts is absent");
-    pm_status status = run_all_experts(in, op, &run);
+    PM_TRY(run_all_experts(in, op, &run));
     cell_clear(&run.token);
     cell_clear(&run.offsets);
     cell_clear(&run.slot);
     cell_clear(&run.weight);
     cell_clear(&run.rows);
-    return status;
+    return PM_OK;
 }
 
 // ---- graphs ----
@@ -975,13 +935,6 @@ static void end_use(interp *in, const pm_value *value)
         cell_clear(c);
 }
 
-static void reset_value(interp *in, const pm_value *value)
-{
-    cell *c = cell_of(in, value);
-    cell_clear(c);
-    c->uses_left = 0;
-}
-
 static pm_status run_ops(interp *in, const pm_graph *g)
 {
     for (const pm_op *op = g->first; op != NULL; op = op->next) {
@@ -1020,16 +973,12 @@ static pm_status bind_args(interp *in, const pm_graph *g, const cell *args, size
     return PM_OK;
 }
 
-/// Runs one graph. The args' cells are taken, also on failure; `results` gets one cell for each
-/// result, which the caller clears (none on failure). No value of the graph is left.
+/// Runs one graph. The args' cells are taken; `results` gets one cell for each result, which the
+/// caller clears. No value of the graph is left.
 static pm_status run_graph(interp *in, const pm_graph *g, cell *args, size_t n_args, cell *results,
                            const pm_loc *loc)
 {
-    pm_status status = bind_args(in, g, args, n_args, loc);
-    if (status != PM_OK) {
-        clear_cells(args, n_args);
-        return status;
-    }
+    PM_TRY(bind_args(in, g, args, n_args, loc));
     for (size_t i = 0; i < g->results.n; i++)
         cell_of(in, g->results.data[i])->uses_left++;
     for (size_t i = 0; i < n_args; i++) {
@@ -1040,15 +989,12 @@ static pm_status run_graph(interp *in, const pm_graph *g, cell *args, size_t n_a
         args[i].buffer = NULL;
         start_value(in, g->args.data[i]);
     }
-    status = run_ops(in, g);
-    for (size_t i = 0; i < g->results.n && status == PM_OK; i++)
+    PM_TRY(run_ops(in, g));
+    for (size_t i = 0; i < g->results.n; i++)
         results[i] = cell_share(cell_of(in, g->results.data[i]));
-    for (size_t i = 0; i < g->args.n; i++)
-        reset_value(in, g->args.data[i]);
-    for (const pm_op *op = g->first; op != NULL; op = op->next)
-        for (uint32_t i = 0; i < op->n_results; i++)
-            reset_value(in, op->results[i]);
-    return status;
+    for (size_t i = 0; i < g->results.n; i++)
+        end_use(in, g->results.data[i]);
+    return PM_OK;
 }
 
 // ---- entries ----
@@ -1065,9 +1011,8 @@ static pm_status take_input(interp *in, const pm_graph *entry, size_t i, const p
     if (!count_bytes(out, &bytes) || (input->data == NULL && bytes > 0))
         return pm_error(in->diag, NULL, PM_ERR_USAGE, "%s has no data, or no valid size",
                         arg_name(in, entry, i));
-    out->buffer = buffer_borrow(input->data);
-    return out->buffer != NULL ? PM_OK
-                               : pm_error(in->diag, NULL, PM_ERR_NO_MEMORY, "out of memory");
+    out->buffer = buffer_borrow(in, input->data);
+    return out->buffer != NULL ? PM_OK : fail_memory(in, NULL);
 }
 
 static void give_output(pm_arena *arena, const cell *c, pm_array *out)
@@ -1084,41 +1029,44 @@ static void give_output(pm_arena *arena, const cell *c, pm_array *out)
 static pm_status interpret(interp *in, pm_arena *arena, const pm_graph *entry,
                            const pm_array *inputs, size_t n_inputs, pm_array *outputs)
 {
+    pm_module *m = in->module;
+    buffer *block = NULL, *bindings = NULL, *cells = NULL;
     if (n_inputs != entry->args.n)
         return pm_error(in->diag, NULL, PM_ERR_USAGE, "entry '%s' takes %zu inputs, found %zu",
                         entry->name, entry->args.n, n_inputs);
-    cell *args = calloc(n_inputs + entry->results.n + 1, sizeof *args);
-    if (args == NULL)
-        return pm_error(in->diag, NULL, PM_ERR_NO_MEMORY, "out of memory");
-    cell *results = args + n_inputs;
-    pm_status status = PM_OK;
-    for (size_t i = 0; i < n_inputs && status == PM_OK; i++)
-        status = take_input(in, entry, i, &inputs[i], &args[i]);
-    if (status == PM_OK)
-        status = run_graph(in, entry, args, n_inputs, results, NULL);
-    for (size_t i = 0; i < entry->results.n && status == PM_OK; i++)
+    PM_TRY(scratch(in, NULL, m->next_value, sizeof(cell), &cells));
+    PM_TRY(scratch(in, NULL, m->symbols.n, sizeof(int64_t), &bindings));
+    PM_TRY(scratch(in, NULL, n_inputs + entry->results.n, sizeof(cell), &block));
+    in->cells = cells->data;
+    in->bindings = bindings->data;
+    for (size_t i = 0; i < m->symbols.n; i++)
+        in->bindings[i] = UNBOUND;
+    cell *args = block->data, *results = args + n_inputs;
+    for (size_t i = 0; i < n_inputs; i++)
+        PM_TRY(take_input(in, entry, i, &inputs[i], &args[i]));
+    PM_TRY(run_graph(in, entry, args, n_inputs, results, NULL));
+    for (size_t i = 0; i < entry->results.n; i++)
         give_output(arena, &results[i], &outputs[i]);
-    clear_cells(args, n_inputs + entry->results.n);
-    free(args);
-    return status;
+    return PM_OK;
+}
+
+/// Frees every block; also called by the arena when running out of memory jumped over the run.
+static void free_blocks(void *arg)
+{
+    interp *in = arg;
+    while (in->blocks.next != &in->blocks)
+        buffer_free(in->blocks.next);
 }
 
 pm_status pm_interpret(pm_arena *arena, const pm_graph *entry, const pm_array *inputs,
                        size_t n_inputs, pm_array *outputs)
 {
     pm_module *m = entry->module;
-    interp in = {.module = m, .diag = m->diag};
-    in.cells = calloc((size_t)m->next_value + 1, sizeof *in.cells);
-    in.bindings = malloc(m->symbols.n * sizeof *in.bindings + 1);
-    pm_status status = PM_ERR_NO_MEMORY;
-    if (in.cells != NULL && in.bindings != NULL) {
-        for (size_t i = 0; i < m->symbols.n; i++)
-            in.bindings[i] = UNBOUND;
-        status = interpret(&in, arena, entry, inputs, n_inputs, outputs);
-    } else {
-        pm_error(m->diag, NULL, PM_ERR_NO_MEMORY, "out of memory");
-    }
-    free(in.cells);
-    free(in.bindings);
+    interp *in = PM_NEW(arena, interp);
+    *in = (interp){.module = m, .diag = m->diag};
+    in->blocks.next = in->blocks.prev = &in->blocks;
+    pm_arena_defer(arena, free_blocks, in);
+    pm_status status = interpret(in, arena, entry, inputs, n_inputs, outputs);
+    free_blocks(in);
     return status;
 }
