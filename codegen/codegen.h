@@ -87,6 +87,10 @@ PM_NODISCARD pm_status pm_link(pm_module *m, pm_link_kind kind, const uint8_t *o
 PM_NODISCARD pm_status pm_link_library(pm_module *m, const uint8_t *object, size_t object_size,
                                        const char *symbol, const char *payload_path,
                                        pm_out_file *out);
+/// As pm_link_library, as one relocatable object.
+PM_NODISCARD pm_status pm_link_object(pm_module *m, const uint8_t *object, size_t object_size,
+                                      const char *symbol, const char *payload_path,
+                                      pm_out_file *out);
 /// Writes the C header of a library: typed entry points.
 PM_NODISCARD pm_status pm_header_write(const pm_module *m, const char *symbol, FILE *out);
 

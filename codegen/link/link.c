@@ -58,6 +58,18 @@ static pm_status run_lld(pm_module *m, const char *const *argv, size_t argc)
     return pm_error(m->diag, NULL, PM_ERR_INTERNAL, "the linker failed: %s", message);
 }
 
+/// The output goes on behind what lld or the archiver wrote under its name.
+static pm_status reopen(pm_module *m, pm_out_file *out)
+{
+    int fd = open(out->temp, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || dup2(fd, out->fd) < 0)
+        return pm_error(m->diag, NULL, PM_ERR_IO, "%s: %s", out->temp, strerror(errno));
+    close(fd);
+    if (fseeko(out->stream, 0, SEEK_END) != 0)
+        return pm_error(m->diag, NULL, PM_ERR_IO, "%s: %s", out->temp, strerror(errno));
+    return PM_OK;
+}
+
 pm_status pm_link(pm_module *m, pm_link_kind kind, const uint8_t *object, size_t object_size,
                   const char *symbol, pm_out_file *out)
 {
@@ -107,11 +119,7 @@ pm_status pm_link(pm_module *m, pm_link_kind kind, const uint8_t *object, size_t
     argv[n++] = "-o";
     argv[n++] = out->temp;
     PM_TRY(run_lld(m, argv, n));
-    // lld wrote a new file under that name: go on behind its end.
-    int fd = open(out->temp, O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || dup2(fd, out->fd) < 0)
-        return pm_error(m->diag, NULL, PM_ERR_IO, "%s: %s", out->temp, strerror(errno));
-    close(fd);
+    PM_TRY(reopen(m, out));
     struct stat st;
     if (fstat(out->fd, &st) != 0)
         return pm_error(m->diag, NULL, PM_ERR_IO, "%s: %s", out->temp, strerror(errno));
@@ -140,29 +148,47 @@ static void remove_file(void *path)
     unlink(path);
 }
 
-pm_status pm_link_library(pm_module *m, const uint8_t *object, size_t object_size,
-                          const char *symbol, const char *payload_object, pm_out_file *out)
+/// The payload as an object beside the output, removed with the arena.
+static pm_status payload_beside(pm_module *m, const char *payload_path, const char *symbol,
+                                const pm_out_file *out, char **out_path)
 {
-    const char *code, *runtime, *start;
+    *out_path = pm_arena_printf(m->arena, "%s.payload.o", out->temp);
+    pm_arena_defer(m->arena, remove_file, *out_path);
+    return pm_payload_object(m, payload_path, symbol, *out_path);
+}
+
+/// Model and runtime as one object.
+static pm_status join_code(pm_module *m, const uint8_t *object, size_t object_size,
+                           const char *extra, const char *output)
+{
+    const char *code, *runtime;
     pm_embedded rt = pm_embedded_runtime();
-    (void)start;
     PM_TRY(pm_memory_file(m, "model.o", object, object_size, &code));
     PM_TRY(pm_memory_file(m, "runtime.a", rt.bytes, rt.size, &runtime));
-    // One object of model and runtime: members of an archive have names, memory files have none.
-    char *joined = pm_arena_printf(m->arena, "%s.code.o", out->temp);
+    const char *inputs[] = {code, "--whole-archive", runtime, extra};
+    return relocatable(m, inputs, extra ? 4 : 3, output);
+}
+
+pm_status pm_link_library(pm_module *m, const uint8_t *object, size_t object_size,
+                          const char *symbol, const char *payload_path, pm_out_file *out)
+{
+    char *payload, *joined = pm_arena_printf(m->arena, "%s.code.o", out->temp);
     pm_arena_defer(m->arena, remove_file, joined);
-    const char *inputs[] = {code, "--whole-archive", runtime};
-    PM_TRY(relocatable(m, inputs, 3, joined));
+    PM_TRY(join_code(m, object, object_size, NULL, joined));
+    PM_TRY(payload_beside(m, payload_path, symbol, out, &payload));
     char message[512];
-    const char *members[] = {joined, payload_object};
-    (void)symbol;
+    const char *members[] = {joined, payload};
     unlink(out->temp);
     if (!pm_archive_write(out->temp, members, 2, message, sizeof message))
         return pm_error(m->diag, NULL, PM_ERR_IO, "%s: %s", out->path, message);
-    int fd = open(out->temp, O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || dup2(fd, out->fd) < 0)
-        return pm_error(m->diag, NULL, PM_ERR_IO, "%s: %s", out->temp, strerror(errno));
-    close(fd);
-    fseeko(out->stream, 0, SEEK_END);
-    return PM_OK;
+    return reopen(m, out);
+}
+
+pm_status pm_link_object(pm_module *m, const uint8_t *object, size_t object_size,
+                         const char *symbol, const char *payload_path, pm_out_file *out)
+{
+    char *payload;
+    PM_TRY(payload_beside(m, payload_path, symbol, out, &payload));
+    PM_TRY(join_code(m, object, object_size, payload, out->temp));
+    return reopen(m, out);
 }

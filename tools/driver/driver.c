@@ -1,0 +1,269 @@
+#include "tools/driver/driver.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ir/op_table.h"
+#include "ir/text.h"
+#include "runtime/artifact_format.h"
+
+const char *const pm_emit_names[] = {"exe", "obj", "lib", "shared", "header", "ir", "mlir", "llvm", "asm"};
+const size_t pm_emit_count = PM_COUNT(pm_emit_names);
+
+int pm_emit_parse(const char *word, pm_emit *out_emit)
+{
+    for (size_t i = 0; i < pm_emit_count; i++)
+        if (strcmp(word, pm_emit_names[i]) == 0) {
+            *out_emit = (pm_emit)i;
+            return 1;
+        }
+    return 0;
+}
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
+static void count_experts(pm_driver *d)
+{
+    for (size_t i = 0; i < d->module->entries.n; i++) {
+        int layers = 0, experts = 0;
+        for (pm_op *op = d->module->entries.data[i]->first; op; op = op->next)
+            if (op->code == PM_OP_experts) {
+                layers++;
+                experts += (int)pm_op_i64(op, "experts");
+            }
+        if (layers > d->result.n_moe_layers) {
+            d->result.n_moe_layers = layers;
+            d->result.n_experts = experts;
+        }
+    }
+    d->result.n_entries = (int)d->module->entries.n;
+}
+
+static pm_status keep_entry(pm_driver *d, const char *name)
+{
+    pm_module *m = d->module;
+    const char **names = PM_NEW_ARRAY(d->arena, const char *, m->entries.n + 1);
+    for (size_t i = 0; i < m->entries.n; i++) {
+        names[i] = m->entries.data[i]->name;
+        if (strcmp(names[i], name) == 0) {
+            m->entries.data[0] = m->entries.data[i];
+            m->entries.n = 1;
+            return PM_OK;
+        }
+    }
+    const char *near = pm_nearest(name, names, m->entries.n);
+    return pm_error(d->diag, NULL, PM_ERR_USAGE, "the model has no entry '%s'%s%s%s", name,
+                    near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+}
+
+pm_status pm_driver_front(pm_driver *d, const char *path)
+{
+    const pm_compile_options *o = d->options;
+    double start = now_ms();
+    PM_TRY(pm_target_parse(d->arena, d->diag, o->target ? o->target : "native", &d->target));
+    PM_TRY(pm_frontend_load(d->arena, d->diag, path, &d->module));
+    if (o->entry)
+        PM_TRY(keep_entry(d, o->entry));
+    count_experts(d);
+    double loaded = now_ms();
+    d->result.frontend_ms = loaded - start;
+    static const pm_device cpu = {.name = "cpu0", .bytes_per_second = 40e9, .flops_per_second = 200e9,
+                                  .link_bytes_per_second = 40e9, .memory = UINT64_MAX};
+    pm_pass_options *passes = PM_NEW(d->arena, pm_pass_options);
+    *passes = (pm_pass_options){
+        .opt_level = o->opt_level < 0 ? 3 : o->opt_level,
+        .vector_floats = d->target.vector_floats,
+        .has_bf16_dot = d->target.features & PM_CPU_AVX512_BF16,
+        .quantize = o->quantize ? o->quantize : "none",
+        .place = o->place, .devices = &cpu, .n_devices = 1};
+    pm_pass_run run = {.options = passes, .passes = o->passes, .print_before = o->print_before,
+                       .print_after = o->print_after, .print_changed = o->print_changed,
+                       .dump_dir = o->dump_dir, .verify_each = o->verify_each,
+                       .time_passes = o->time_passes, .stats = o->stats, .stop_after = o->stop_after,
+                       .pass_limit = o->has_pass_limit ? o->pass_limit : -1, .out = stderr};
+    PM_TRY(pm_passes_run(d->module, &run));
+    d->result.passes_ms = now_ms() - loaded;
+    return PM_OK;
+}
+
+/// "out/my-model.a" -> "my_model"; a library's "lib" prefix is dropped.
+static const char *symbol_for(pm_driver *d, const char *output)
+{
+    if (d->options->symbol)
+        return d->options->symbol;
+    if (d->options->emit == PM_EMIT_EXE)
+        return "main";
+    const char *base = strrchr(output, '/');
+    base = base ? base + 1 : output;
+    if (strncmp(base, "lib", 3) == 0 && base[3])
+        base += 3;
+    size_t n = strcspn(base, ".");
+    char *symbol = pm_arena_strndup(d->arena, base, n);
+    for (size_t i = 0; i < n; i++)
+        if (!isalnum((unsigned char)symbol[i]))
+            symbol[i] = '_';
+    return n && !isdigit((unsigned char)symbol[0]) ? symbol : pm_arena_printf(d->arena, "m_%s", symbol);
+}
+
+static pm_status generate(pm_driver *d, const char *symbol)
+{
+    double start = now_ms();
+    pm_emit emit = d->options->emit;
+    pm_codegen_options options = {
+        .opt_level = d->options->opt_level < 0 ? 3 : d->options->opt_level, .symbol = symbol,
+        .keep_mlir = emit == PM_EMIT_MLIR || d->options->dump_dir,
+        .embedded_payload = emit == PM_EMIT_OBJ || emit == PM_EMIT_LIB};
+    PM_TRY(pm_weights_layout(d->module, &d->weights));
+    PM_TRY(pm_codegen(d->module, &d->target, d->weights, &options, &d->native));
+    size_t n;
+    const pm_dispatch *list = pm_native_dispatches(d->native, &n);
+    d->result.n_dispatches = (int)n;
+    for (size_t i = 0; i < n; i++)
+        d->result.n_reference += list[i].kind == 0;
+    d->result.codegen_ms = now_ms() - start;
+    return PM_OK;
+}
+
+static pm_status write_text(pm_driver *d, pm_out_file *out, const uint8_t *bytes, size_t size)
+{
+    if (size && fwrite(bytes, 1, size, out->stream) != size)
+        return pm_error(d->diag, NULL, PM_ERR_IO, "%s: %s", out->path, strerror(errno));
+    return PM_OK;
+}
+
+static pm_status write_payload(pm_driver *d, pm_out_file *out)
+{
+    size_t n;
+    uint64_t size;
+    const pm_dispatch *list = pm_native_dispatches(d->native, &n);
+    PM_TRY(pm_payload_write(d->weights, &d->target, pm_native_code_hash(d->native), list, n, out, &size));
+    d->result.payload_bytes = size;
+    return PM_OK;
+}
+
+static pm_status link_program(pm_driver *d, pm_out_file *out, const char *symbol)
+{
+    const uint8_t *object;
+    size_t size;
+    PM_TRY(pm_native_emit(d->native, PM_CODE_OBJECT, &object, &size));
+    d->result.code_bytes = size;
+    double start = now_ms();
+    PM_TRY(pm_link(d->module, d->options->emit == PM_EMIT_EXE ? PM_LINK_EXE : PM_LINK_SHARED, object,
+                   size, symbol, out));
+    PM_TRY(write_payload(d, out));
+    d->result.link_ms = now_ms() - start;
+    return PM_OK;
+}
+
+static pm_status write_object(pm_driver *d, pm_out_file *out, const char *symbol)
+{
+    const uint8_t *object;
+    size_t size;
+    PM_TRY(pm_native_emit(d->native, PM_CODE_OBJECT, &object, &size));
+    d->result.code_bytes = size;
+    char *payload_path = pm_arena_printf(d->arena, "%s.payload", out->path);
+    pm_out_file *payload;
+    PM_TRY(pm_out_open(d->arena, d->diag, payload_path, 0600, &payload));
+    PM_TRY(write_payload(d, payload));
+    if (fflush(payload->stream) != 0)
+        return pm_error(d->diag, NULL, PM_ERR_IO, "%s: %s", payload_path, strerror(errno));
+    if (d->options->emit == PM_EMIT_LIB)
+        return pm_link_library(d->module, object, size, symbol, payload->temp, out);
+    return pm_link_object(d->module, object, size, symbol, payload->temp, out);
+}
+
+static pm_status write_header(pm_driver *d, const char *output, const char *symbol)
+{
+    pm_out_file *out;
+    PM_TRY(pm_out_open(d->arena, d->diag, output, 0644, &out));
+    PM_TRY(pm_header_write(d->module, symbol, out->stream));
+    return pm_out_commit(d->diag, out);
+}
+
+/// The header beside a library: "out/libdigits.a" -> "out/digits.h".
+static pm_status header_beside(pm_driver *d, const char *output, const char *symbol)
+{
+    char *name = pm_arena_printf(d->arena, "%s.h", symbol);
+    return write_header(d, pm_path_join(d->arena, pm_path_dir(d->arena, output), name), symbol);
+}
+
+static pm_status make_output(pm_driver *d, pm_out_file *out, const char *symbol)
+{
+    const uint8_t *bytes;
+    size_t size;
+    switch (d->options->emit) {
+    case PM_EMIT_IR: pm_module_print(d->module, out->stream); return PM_OK;
+    case PM_EMIT_MLIR:
+    case PM_EMIT_LLVM:
+    case PM_EMIT_ASM: {
+        static const pm_code_form forms[] = {
+            [PM_EMIT_MLIR] = PM_CODE_MLIR, [PM_EMIT_LLVM] = PM_CODE_LLVM, [PM_EMIT_ASM] = PM_CODE_ASM};
+        PM_TRY(pm_native_emit(d->native, forms[d->options->emit], &bytes, &size));
+        return write_text(d, out, bytes, size);
+    }
+    case PM_EMIT_EXE:
+    case PM_EMIT_SHARED: return link_program(d, out, symbol);
+    default: return write_object(d, out, symbol);
+    }
+}
+
+pm_status pm_driver_back(pm_driver *d, const char *output)
+{
+    pm_emit emit = d->options->emit;
+    const char *symbol = symbol_for(d, output);
+    if (emit == PM_EMIT_HEADER)
+        return write_header(d, output, symbol);
+    if (emit != PM_EMIT_IR)
+        PM_TRY(generate(d, symbol));
+    pm_out_file *out;
+    bool program = emit == PM_EMIT_EXE || emit == PM_EMIT_SHARED;
+    PM_TRY(pm_out_open(d->arena, d->diag, strcmp(output, "-") == 0 ? "/dev/stdout" : output,
+                       program ? 0755 : 0644, &out));
+    PM_TRY(make_output(d, out, symbol));
+    PM_TRY(pm_out_commit(d->diag, out));
+    return emit == PM_EMIT_LIB || emit == PM_EMIT_OBJ || emit == PM_EMIT_SHARED
+               ? header_beside(d, output, symbol)
+               : PM_OK;
+}
+
+pm_status pm_compile(const char *path, const char *output, const pm_compile_options *options,
+                     FILE *messages, int messages_json, pm_compile_result *out_result)
+{
+    double start = now_ms();
+    pm_arena *arena = pm_arena_create();
+    if (!arena)
+        return PM_ERR_NO_MEMORY;
+    jmp_buf oom;
+    pm_driver *volatile d = NULL;
+    volatile pm_status status = PM_ERR_NO_MEMORY;
+    if (setjmp(oom) == 0) {
+        pm_arena_on_oom(arena, &oom);
+        d = PM_NEW(arena, pm_driver);
+        d->arena = arena;
+        d->diag = pm_diag_create(arena);
+        d->options = options;
+        status = pm_driver_front(d, path);
+        if (status == PM_OK)
+            status = pm_driver_back(d, output);
+        d->result.total_ms = now_ms() - start;
+        if (out_result)
+            *out_result = d->result;
+        if (messages && messages_json)
+            pm_diag_json(d->diag, messages);
+        else if (messages)
+            pm_diag_print(d->diag, messages, isatty(fileno(messages)) && !getenv("NO_COLOR"));
+    } else if (messages) {
+        fputs(messages_json ? "[{\"severity\": \"error\", \"code\": \"no_memory\", \"message\": \"out of memory\", \"location\": null}]" : "error: out of memory\n", messages);
+    }
+    pm_arena_destroy(arena);
+    return status;
+}

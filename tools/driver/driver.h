@@ -1,0 +1,32 @@
+/// The road from a model file to an artifact, in steps that the tools share.
+#ifndef PM_TOOLS_DRIVER_H
+#define PM_TOOLS_DRIVER_H
+
+#include "codegen/codegen.h"
+#include "frontend/frontend.h"
+#include "passes/passes.h"
+#include "pm/compiler.h"
+
+/// A compilation: one arena, one sink, what each step left.
+typedef struct pm_driver {
+    pm_arena *arena;
+    pm_diag *diag;
+    const pm_compile_options *options;
+    pm_target target;
+    pm_module *module;
+    pm_weights *weights;
+    pm_native *native;
+    pm_compile_result result;
+} pm_driver;
+
+/// Loads the model and runs the passes.
+PM_NODISCARD pm_status pm_driver_front(pm_driver *d, const char *path);
+/// Makes the output.
+PM_NODISCARD pm_status pm_driver_back(pm_driver *d, const char *output);
+
+/// The emit kind of a word ("exe", "obj", …); false when unknown.
+int pm_emit_parse(const char *word, pm_emit *out_emit);
+extern const char *const pm_emit_names[];
+extern const size_t pm_emit_count;
+
+#endif
