@@ -97,6 +97,11 @@ void pm_k_attention(const float *q, const float *key_cache, const float *value_c
 void pm_k_rope_table(const int64_t *past, const float *inv_freq, float *table, int64_t batch,
                      int64_t t, int64_t half, float scale, int64_t worker, int64_t n_workers);
 
+/// See rope in ir/ops.def; split over (row, head). rows: batch * t; table as pm_k_rope_table makes it.
+void pm_k_rope(const float *x, const float *table, float *out, int64_t rows, int64_t heads,
+               int64_t head_dim, int64_t half, int64_t interleaved, int64_t worker,
+               int64_t n_workers);
+
 /// See route in ir/ops.def. act: 0 softmax, 1 sigmoid, 2 sqrtsoftplus, 3 none; weigh: 0 as_is,
 /// 1 softmax, 2 renorm; group_score: 0 max, 1 sum of top 2; bias may be NULL. Rows are split over workers.
 /// scratch: this worker's, PM_K_ROUTE_SCRATCH(experts) bytes.
