@@ -114,6 +114,9 @@ pm_status pm_onnx_value(pm_onnx_scope *scope, const pm_loc *loc, const char *nam
         return dangling(scope, loc, name);
     if (binding->absent)
         return PM_OK;
+    if (binding->refused_by)
+        return pm_error(scope->onnx->diag, binding->refused_by, PM_ERR_UNSUPPORTED,
+                        "output '%s' is used, but not supported", name);
     if (!binding->value && binding->tensor) {
         pm_builder b = {.graph = scope->graph, .loc = loc};
         PM_TRY(pm_onnx_const(scope->onnx, &b, binding->tensor, name, &binding->value));

@@ -46,6 +46,7 @@ typedef struct pm_onnx_binding {
     pm_value *value;
     const Onnx__Tensor *tensor; ///< an initializer that nothing has used yet (then `value` is NULL)
     bool absent;                ///< an optional input that a function was called without
+    const pm_loc *refused_by;   ///< a node that has this output, which we don't compute
     uint32_t producer;          ///< index of the node in its graph
 } pm_onnx_binding;
 

@@ -137,22 +137,20 @@ static pm_status read_inputs(pm_onnx_scope *scope, const pm_loc *loc, const Onnx
     return PM_OK;
 }
 
-static pm_status bind_outputs(pm_onnx_scope *scope, const pm_loc *loc, const Onnx__Node *node,
-                              pm_value *const *values)
+static void bind_outputs(pm_onnx_scope *scope, const pm_loc *loc, const Onnx__Node *node,
+                         pm_value *const *values)
 {
     for (size_t i = 0; i < node->n_output; i++) {
         const char *name = node->output[i];
         if (!*name)
             continue;
-        if (!values[i])
-            return pm_error(scope->onnx->diag, loc, PM_ERR_UNSUPPORTED,
-                            "output %zu ('%s') is not supported", i, name);
         pm_onnx_binding *binding = pm_map_get_str(&scope->names, name);
         binding->value = values[i];
-        if (!values[i]->name)
+        /* exporters name every output; only a use of one that we don't compute is an error */
+        binding->refused_by = values[i] ? NULL : loc;
+        if (values[i] && !values[i]->name)
             values[i]->name = pm_intern(scope->onnx->module, name);
     }
-    return PM_OK;
 }
 
 static size_t count_outputs(const Onnx__Node *node)
@@ -237,7 +235,8 @@ static pm_status inline_function(pm_onnx_scope *scope, const pm_loc *loc, const 
         if (*node->output[i])
             PM_TRY(pm_onnx_value(&body, loc, function->output[i], &out[i]));
     }
-    return bind_outputs(scope, loc, node, out);
+    bind_outputs(scope, loc, node, out);
+    return PM_OK;
 }
 
 /* ---- operators ---- */
@@ -296,5 +295,6 @@ pm_status pm_onnx_import_node(pm_onnx_scope *scope, const Onnx__Node *node)
     PM_TRY(pm_onnx_read_attrs(&call));
     call.out = PM_NEW_ARRAY(onnx->temp, pm_value *, node->n_output);
     PM_TRY(call.row->handler(&call));
-    return bind_outputs(scope, loc, node, call.out);
+    bind_outputs(scope, loc, node, call.out);
+    return PM_OK;
 }
