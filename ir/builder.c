@@ -42,6 +42,8 @@ pm_dim pm_infer_fresh(pm_infer *inf, uint32_t result, int32_t dim, pm_dim bound)
     pm_module *m = inf->module;
     const pm_type *old = inf->op->results[result]->type;
     uint32_t symbol;
+    if (inf->check_only) // whatever it is said to be
+        return old && dim < old->rank ? old->dims[dim] : pm_dim_const(m, 0);
     if (old && !inf->op->is_clone && dim < old->rank &&
         pm_dim_is_symbol(m, old->dims[dim], &symbol) && m->symbols.data[symbol].data_dependent &&
         !comes_from_operands(inf->op, symbol))
@@ -55,6 +57,8 @@ void pm_infer_content(pm_infer *inf, uint32_t result, const pm_dim *content, siz
     for (size_t i = 0; i < n; i++)
         if (content[i] == PM_DIM_NONE || pm_dim_is_error(m, content[i]))
             return; // not known after all
+    if (inf->check_only)
+        return;
     pm_dim *copy = PM_NEW_ARRAY(m->arena, pm_dim, n);
     if (n)
         memcpy(copy, content, n * sizeof *copy);
@@ -102,7 +106,7 @@ static pm_status check_layouts(const pm_op *op)
     return PM_OK;
 }
 
-pm_status pm_op_infer_types(pm_op *op, const pm_type **types)
+static pm_status infer_types(pm_op *op, const pm_type **types, bool check_only)
 {
     pm_module *m = op->graph->module;
     const pm_op_info *info = pm_op_info_of(op);
@@ -113,39 +117,84 @@ pm_status pm_op_infer_types(pm_op *op, const pm_type **types)
     PM_TRY(check_layouts(op));
     if (info->verify)
         PM_TRY(info->verify(op, m->diag));
-    pm_infer inf = {m, op, types, m->diag};
+    pm_infer inf = {m, op, types, m->diag, check_only};
     if (info->infer)
         PM_TRY(info->infer(&inf));
     return check_inferred(op, types);
 }
 
-pm_status pm_op_infer(pm_op *op)
-{
-    enum { FEW = 8 };
-    pm_module *m = op->graph->module;
-    const pm_type *few_types[FEW] = {NULL};
+enum { FEW = 8 };
+
+/// What an inference writes, with room for the usual few results.
+typedef struct attempt {
+    const pm_type *few_types[FEW];
     const pm_dim *few_content[FEW];
-    const pm_type **types = few_types;
-    const pm_dim **content = few_content;
+    const pm_type **types;
+    const pm_dim **content; ///< as it was
+} attempt;
+
+/// Infers; the content of the results is that inferred, the former one is in the attempt.
+static pm_status attempt_infer(pm_op *op, attempt *a, bool check_only)
+{
+    pm_module *m = op->graph->module;
+    memset(a, 0, sizeof *a);
+    a->types = a->few_types;
+    a->content = a->few_content;
     if (op->n_results > FEW) {
-        types = PM_NEW_ARRAY(m->arena, const pm_type *, op->n_results);
-        content = PM_NEW_ARRAY(m->arena, const pm_dim *, op->n_results);
+        a->types = PM_NEW_ARRAY(m->arena, const pm_type *, op->n_results);
+        a->content = PM_NEW_ARRAY(m->arena, const pm_dim *, op->n_results);
     }
     bool keeps_content = op->code == PM_OP_dims; // which has it from elsewhere
     for (uint32_t i = 0; i < op->n_results; i++) {
-        content[i] = op->results[i]->content;
+        a->content[i] = op->results[i]->content;
         if (!keeps_content)
             op->results[i]->content = NULL;
     }
-    pm_status status = pm_op_infer_types(op, types);
+    return infer_types(op, a->types, check_only);
+}
+
+pm_status pm_op_infer(pm_op *op)
+{
+    attempt a;
+    pm_status status = attempt_infer(op, &a, false);
     for (uint32_t i = 0; i < op->n_results; i++) {
         if (status == PM_OK)
-            op->results[i]->type = types[i];
+            op->results[i]->type = a.types[i];
         else
-            op->results[i]->content = content[i];
+            op->results[i]->content = a.content[i];
     }
     if (status == PM_OK)
         op->is_clone = false;
+    return status;
+}
+
+/// An error when the result's type can't be the inferred one.
+static pm_status check_type(const pm_op *op, uint32_t result, const pm_type *inferred)
+{
+    pm_module *m = op->graph->module;
+    const pm_type *type = op->results[result]->type;
+    if (type == inferred)
+        return PM_OK;
+    bool agrees = type && type->elem == inferred->elem && type->rank == inferred->rank &&
+                  type->layout == inferred->layout;
+    for (int32_t i = 0; agrees && i < type->rank; i++)
+        agrees = !pm_dim_differs(m, type->dims[i], inferred->dims[i]);
+    if (agrees)
+        return PM_OK;
+    return pm_error(m->diag, op->loc, PM_ERR_INVALID, "%s: result %u is %s, must be %s",
+                    pm_op_info_of(op)->name, result, type ? pm_type_text(m, type) : "without a type",
+                    pm_type_text(m, inferred));
+}
+
+pm_status pm_op_check(pm_op *op)
+{
+    attempt a;
+    pm_status status = attempt_infer(op, &a, true);
+    for (uint32_t i = 0; i < op->n_results; i++) {
+        op->results[i]->content = a.content[i];
+        if (status == PM_OK)
+            status = check_type(op, i, a.types[i]);
+    }
     return status;
 }
 

@@ -53,6 +53,7 @@ typedef struct pm_infer {
     pm_op *op;
     const pm_type **types; ///< [n_results], to be filled
     pm_diag *diag;
+    bool check_only; ///< pm_op_check: pm_infer_fresh makes no symbols
 } pm_infer;
 
 /// A data-dependent extent for dim `dim` of result `result`: the symbol that the op already has
@@ -66,8 +67,8 @@ void pm_infer_content(pm_infer *inf, uint32_t result, const pm_dim *content, siz
 /// Checks an op by its verify hook, then infers its result types (again, after its operands changed).
 /// Results keep the types they had when it fails.
 PM_NODISCARD pm_status pm_op_infer(pm_op *op);
-/// As pm_op_infer, but only writes the types to `types` [n_results] (all NULL on entry). The content
-/// of the results is set where known: the caller saves and restores it if it must not change.
-PM_NODISCARD pm_status pm_op_infer_types(pm_op *op, const pm_type **types);
+/// Checks an op by its verify hook and that its results have the types that inference gives (or types
+/// that say more). Changes nothing.
+PM_NODISCARD pm_status pm_op_check(pm_op *op);
 
 #endif

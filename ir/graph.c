@@ -274,8 +274,10 @@ pm_status pm_op_create(pm_graph *g, pm_op *before, pm_opcode code, const pm_loc 
                        info->n_out));
     PM_TRY(check_count(m, loc, code, "regions", n_regions,
                        info->n_regions == PM_ANY ? 0 : info->n_regions, info->n_regions));
+    // slice always has its five operands; axes and steps may be absent
+    size_t n_required = code == PM_OP_slice ? 3 : info->min_in;
     for (size_t i = 0; i < n_operands; i++) {
-        if (operands[i] == NULL && i < info->min_in)
+        if (operands[i] == NULL && i < n_required)
             return pm_error(m->diag, loc, PM_ERR_INVALID, "operand %zu of %s is missing", i,
                             info->name);
         if (operands[i] && operands[i]->graph != g)

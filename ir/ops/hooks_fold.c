@@ -307,7 +307,10 @@ pm_status pm_fold_if(pm_builder *b, pm_op *op, pm_value **out_value)
 {
     double condition;
     *out_value = NULL;
-    if (!pm_hook_splat(op->operands[0], &condition))
+    bool used = false;
+    for (uint32_t i = 0; i < op->n_results; i++)
+        used = used || pm_value_use_count(op->results[i]) > 0;
+    if (!used || !pm_hook_splat(op->operands[0], &condition))
         return PM_OK;
     pm_graph *region = op->regions[condition != 0 ? 0 : 1];
     for (uint32_t i = 0; i < op->n_results; i++)
