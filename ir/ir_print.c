@@ -8,9 +8,9 @@
 #include "ir/text_number.h"
 
 enum {
-    MAX_LIST = 64,       ///< elements of a constant that are written out one by one
-    HEX_LINE = 64,       ///< bytes in each string of a hex(…)
-    MAX_NAME = 200,      ///< longer names are quoted
+    MAX_LIST = 64,  ///< elements of a constant that are written out one by one
+    HEX_LINE = 64,  ///< bytes in each string of a hex(…)
+    MAX_NAME = 200, ///< longer names are quoted
 };
 
 static const uint32_t UNNAMED = UINT32_MAX, BY_NAME = UINT32_MAX - 1;
@@ -21,7 +21,7 @@ typedef struct printer {
     pm_arena *scratch;
     uint32_t *numbers; ///< by value id: its number in the text, BY_NAME, or UNNAMED (not seen)
     uint32_t n_values, next_number;
-    bool *is_used;     ///< by symbol
+    bool *is_used; ///< by symbol
     pm_map seen_dims, dim_texts;
     int indent;
     uint64_t splat_bytes; ///< written as splat(…) so far
@@ -156,7 +156,7 @@ static void mark_type(printer *p, const pm_type *type)
 
 static bool has_content_in_text(const pm_op *op)
 {
-    return op->n_results == 1 && strcmp(pm_op_info_of(op)->name, "dims") == 0;
+    return op->code == PM_OP_dims && op->n_results == 1;
 }
 
 /// Number of elements of a value of rank 0 or 1 whose content is known.

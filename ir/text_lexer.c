@@ -111,8 +111,8 @@ static pm_status take_number(pm_lexer *lexer)
     // loosely: what reads the number checks its form
     for (; lexer->at < lexer->end; lexer->at++) {
         char c = *lexer->at;
-        bool is_sign = (c == '-' || c == '+') && !is_hex &&
-                       (lexer->at[-1] == 'e' || lexer->at[-1] == 'E');
+        bool is_sign =
+            (c == '-' || c == '+') && !is_hex && (lexer->at[-1] == 'e' || lexer->at[-1] == 'E');
         if (!is_digit(c) && !is_letter(c) && c != '.' && !is_sign)
             break;
     }
@@ -194,8 +194,8 @@ static pm_status take_string(pm_lexer *lexer)
 
 static pm_status take_mark(pm_lexer *lexer)
 {
-    static const char *const marks[] = {"->", "<-", "<=", "(", ")", "[", "]", "{", "}", "<", ">",
-                                        "=",  ",",  ":",  ";", "@", "+", "-", "*", "?"};
+    static const char *const marks[] = {"->", "<-", "<=", "(", ")", "[", "]", "{", "}", "<",
+                                        ">",  "=",  ",",  ":", ";", "@", "+", "-", "*", "?"};
     size_t left = (size_t)(lexer->end - lexer->at);
     for (size_t i = 0; i < PM_COUNT(marks); i++) {
         size_t n = strlen(marks[i]);
