@@ -118,10 +118,10 @@ int32_t pm_k_expert_order(const int32_t *expert, int32_t *token, int32_t *offset
                           int64_t n_workers);
 
 /// The math of generated loops: branch-free, so that loops around them vectorise. Errors: at most
-/// 2 ulp in f32 (4 for pow, erf, tanh) over the whole range, exact at special values.
+/// 2 ulp in f32 (4 for erf, 5 for gelu) over the whole range, exact at special values.
 float pm_m_exp(float x);
 float pm_m_log(float x);
-float pm_m_sin(float x); ///< |x| up to 1e5 within 2 ulp of 1 (argument reduction in three parts)
+float pm_m_sin(float x); ///< beyond 2^50 the answer is sin(0), and cos(0) below
 float pm_m_cos(float x);
 float pm_m_tanh(float x);
 float pm_m_erf(float x);

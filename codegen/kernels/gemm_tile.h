@@ -1,0 +1,135 @@
+/// The register tile of all products: rows of one matrix times vectors of columns of another.
+///
+/// `kind`, `rows`, `groups` and `vecs` are constants where it is called, so that every loop over the
+/// tile unrolls and the accumulators are registers. Each element is one chain of fused multiply-adds in
+/// the order of k, whatever the tile around it.
+#ifndef PM_GEMM_TILE_H
+#define PM_GEMM_TILE_H
+
+#include "codegen/kernels/vec.h"
+
+/// Weights' type and arithmetic: see kernels.h.
+enum { PM_KIND_F32, PM_KIND_B16, PM_KIND_DOT };
+
+/// Elements of the first operand at a[row * a_row + k * a_k] (dot: a_k is 1); `groups` panels at
+/// w + group * w_group, in each the vectors of step s at w + s * w_step + j * PM_VW * pair, in elements.
+typedef struct pm_tile_in {
+    const void *a;
+    int64_t a_row, a_k;
+    const void *w;
+    int64_t w_group, w_step;
+    int64_t k;          ///< even, except in the last part of a pair kind's chain
+    const char *ahead;  ///< memory to fetch meanwhile: ahead_lines lines, ahead_step bytes after each step
+    int64_t ahead_step;
+} pm_tile_in;
+
+PM_INLINE float pm_bf16_wide(uint16_t x)
+{
+    return pm_float_of((uint32_t)x << 16);
+}
+
+PM_INLINE pm_vf pm_v_even(pm_vu pairs)
+{
+    return (pm_vf)(pairs << 16);
+}
+
+PM_INLINE pm_vf pm_v_odd(pm_vu pairs)
+{
+    return (pm_vf)(pairs & 0xffff0000u);
+}
+
+/// acc plus the products of 2 bf16 with 2 bf16 in each lane, the odd one first (as vdpbf16ps does).
+PM_INLINE pm_vf pm_v_dot(pm_vf acc, pm_vu a, pm_vu b)
+{
+#if PM_BF16
+    typedef __bf16 pairs __attribute__((vector_size(PM_VW * 4)));
+    return (pm_vf)__builtin_ia32_dpbf16ps_512(acc, (pairs)a, (pairs)b);
+#else
+    acc = pm_v_fma(pm_v_odd(a), pm_v_odd(b), acc);
+    return pm_v_fma(pm_v_even(a), pm_v_even(b), acc);
+#endif
+}
+
+PM_INLINE uint32_t pm_pair_at(const uint16_t *p)
+{
+    typedef uint32_t any __attribute__((aligned(2), may_alias));
+    return *(const any *)p;
+}
+
+/// One step of k (a pair of k for the kinds of paired weights) of the whole tile. `half`: the pair has
+/// no second element, and a must not be read there.
+PM_INLINE void pm_tile_step(int kind, int rows, int groups, int vecs, const pm_tile_in *in,
+                            int64_t step, bool half, pm_vf *acc)
+{
+    int columns = groups * vecs;
+    if (kind == PM_KIND_F32) {
+        const float *a = (const float *)in->a + step * in->a_k;
+        const float *w = (const float *)in->w + step * in->w_step;
+        PM_UNROLL for (int r = 0; r < rows; r++) {
+            pm_vf x = pm_v_splat(a[r * in->a_row]);
+            PM_UNROLL for (int j = 0; j < columns; j++) {
+                const float *b = w + j / vecs * in->w_group + j % vecs * PM_VW;
+                acc[r * columns + j] = pm_v_fma(x, pm_v_load(b), acc[r * columns + j]);
+            }
+        }
+        return;
+    }
+    const uint16_t *w = (const uint16_t *)in->w + step * in->w_step;
+    pm_vu pairs[32];
+    PM_UNROLL for (int j = 0; j < columns; j++)
+        pairs[j] = *(const pm_vu *)(w + j / vecs * in->w_group + j % vecs * PM_VW * 2);
+    if (kind == PM_KIND_DOT) {
+        const uint16_t *a = (const uint16_t *)in->a + 2 * step;
+        PM_UNROLL for (int r = 0; r < rows; r++) {
+            const uint16_t *at = a + r * in->a_row;
+            pm_vu x = (half ? *at : pm_pair_at(at)) + (pm_vu){0};
+            PM_UNROLL for (int j = 0; j < columns; j++)
+                acc[r * columns + j] = pm_v_dot(acc[r * columns + j], x, pairs[j]);
+        }
+        return;
+    }
+    const float *a = (const float *)in->a + 2 * step * in->a_k;
+    PM_UNROLL for (int r = 0; r < rows; r++) {
+        pm_vf x = pm_v_splat(a[r * in->a_row]);
+        PM_UNROLL for (int j = 0; j < columns; j++)
+            acc[r * columns + j] = pm_v_fma(x, pm_v_even(pairs[j]), acc[r * columns + j]);
+    }
+    if (half)
+        return;
+    PM_UNROLL for (int r = 0; r < rows; r++) {
+        pm_vf x = pm_v_splat(a[r * in->a_row + in->a_k]);
+        PM_UNROLL for (int j = 0; j < columns; j++)
+            acc[r * columns + j] = pm_v_fma(x, pm_v_odd(pairs[j]), acc[r * columns + j]);
+    }
+}
+
+/// Multiplies a tile of rows x (groups * vecs) vectors, into tile[group * group_ld + row * ld + column];
+/// goes on with the chains that are there when `more`. ahead_lines: cache lines fetched in each step (and group).
+PM_INLINE void pm_tile(int kind, int rows, int groups, int vecs, int ahead_lines,
+                       const pm_tile_in *in, float *tile, int64_t ld, int64_t group_ld, bool more)
+{
+    pm_vf acc[32];
+    int columns = groups * vecs;
+    PM_UNROLL for (int r = 0; r < rows; r++) PM_UNROLL for (int j = 0; j < columns; j++)
+    {
+        const float *from = tile + j / vecs * group_ld + r * ld + j % vecs * PM_VW;
+        acc[r * columns + j] = (pm_vf){0};
+        if (more)
+            acc[r * columns + j] = pm_v_load(from);
+    }
+    int64_t steps = kind == PM_KIND_F32 ? in->k : in->k / 2;
+    const char *ahead = in->ahead;
+    int64_t group_bytes = in->w_group * (kind == PM_KIND_F32 ? 4 : 2);
+    PM_NO_UNROLL for (int64_t s = 0; s < steps; s++) {
+        PM_UNROLL for (int line = 0; line < groups * ahead_lines; line++)
+            __builtin_prefetch(ahead + line / ahead_lines * group_bytes + line % ahead_lines * 64, 0, 3);
+        ahead += in->ahead_step;
+        pm_tile_step(kind, rows, groups, vecs, in, s, false, acc);
+    }
+    if (kind != PM_KIND_F32 && in->k % 2)
+        pm_tile_step(kind, rows, groups, vecs, in, steps, true, acc);
+    PM_UNROLL for (int r = 0; r < rows; r++) PM_UNROLL for (int j = 0; j < columns; j++)
+        pm_v_store(tile + j / vecs * group_ld + r * ld + j % vecs * PM_VW, acc[r * columns + j]);
+}
+
+#endif

@@ -1,0 +1,286 @@
+/* Causal attention over the caches, with online softmax.
+ *
+ * A row is one head of one token; rows whose heads share a key-value head lie together (token by token)
+ * and are worked on in tiles, so that a key is read once for many rows. Keys are taken in blocks that begin
+ * at multiples of ATTENTION_KEYS. What a row computes depends on its own block sequence alone, and a block
+ * of which it sees nothing changes no bit of it: so bits are the same in any tile, batch or call. */
+#include "codegen/kernels/gemm_tile.h"
+#include "codegen/kernels/math_inline.h"
+
+enum {
+    ATTENTION_KEYS = 64,
+    ATTENTION_ROWS = 48,                    ///< rows that share one pass over the keys
+    ATTENTION_PART = 6,                     ///< of which so many at a time are in registers
+    KEY_VECS = 16 / PM_VW,                  ///< vectors of a block of 16 keys
+    BLOCK_VECS = ATTENTION_KEYS / PM_VW,    ///< vectors of a block
+    WIDE_GROUPS = PM_VW == 16 ? 4 : 1,      ///< blocks of 16 keys that fit the register tile
+    WIDE_VECS = PM_VW == 16 ? 4 : 2,        ///< vectors of a value that do
+};
+
+/// Everything about one sequence and key-value head, and the buffers of a tile of rows.
+typedef struct attention_head {
+    const float *keys, *values; ///< [capacity / 16][head_dim][16] and [capacity][head_dim]
+    int64_t past, group, head_dim, capacity, window;
+    float scale, softcap;
+    float *q, *sum;    ///< [ATTENTION_ROWS][head_dim]
+    float *score;      ///< [ATTENTION_ROWS][ATTENTION_KEYS]
+    float *total;      ///< [ATTENTION_ROWS][PM_VW]: sums of weights, lane by lane
+    float *largest;    ///< [ATTENTION_ROWS]
+} attention_head;
+
+/// Keys that a row sees: begin..end.
+PM_INLINE int64_t keys_end(const attention_head *h, int64_t row)
+{
+    return h->past + row / h->group + 1;
+}
+
+PM_INLINE int64_t keys_begin(const attention_head *h, int64_t row)
+{
+    return h->window > 0 ? pm_max_i64(keys_end(h, row) - h->window, 0) : 0;
+}
+
+/// e^x for x <= 0, where results too small to be normal numbers may be the smallest of them.
+PM_INLINE pm_vf exp_of_negative(pm_vf x)
+{
+    const pm_vf magic = pm_v_splat(0x1.8p23f);
+    x = pm_v_select(x < -87.0f, pm_v_splat(-87.0f), x);
+    pm_vf shifted = pm_v_fma(x, pm_v_splat(0x1.715476p0f), magic);
+    pm_vf n = shifted - magic;
+    pm_vf r = pm_v_fma(n, pm_v_splat(-0x1.62e4p-1f), x);
+    r = pm_v_fma(n, pm_v_splat(-0x1.7f7d1cp-20f), r);
+    pm_vf p = pm_v_splat(0x1.6a2268p-10f);
+    p = pm_v_poly_step(p, r, 0x1.123b02p-7f);
+    p = pm_v_poly_step(p, r, 0x1.5558f8p-5f);
+    p = pm_v_poly_step(p, r, 0x1.555490p-3f);
+    p = pm_v_poly_step(p, r, 0x1.fffffcp-2f);
+    p = pm_v_fma(r * r, p, r) + 1.0f;
+    return p * (pm_vf)(((pm_vu)shifted + 127u) << 23);
+}
+
+/// rows (1, 2, 4 or 6) x the keys of `groups` blocks of 16 from key0 on, into h->score.
+PM_INLINE void score_tile(const attention_head *h, int64_t rows, int groups, int64_t first,
+                          int64_t key0, int64_t column)
+{
+    pm_tile_in in = {h->q + first * h->head_dim, h->head_dim, 1, h->keys + key0 * h->head_dim,
+                     16 * h->head_dim, 16, h->head_dim, NULL, 0};
+    float *to = h->score + first * ATTENTION_KEYS + column;
+    switch (rows) {
+    case 1: pm_tile(PM_KIND_F32, 1, groups, KEY_VECS, 0, &in, to, ATTENTION_KEYS, 16, false); break;
+    case 2: pm_tile(PM_KIND_F32, 2, groups, KEY_VECS, 0, &in, to, ATTENTION_KEYS, 16, false); break;
+    case 4: pm_tile(PM_KIND_F32, 4, groups, KEY_VECS, 0, &in, to, ATTENTION_KEYS, 16, false); break;
+    default: pm_tile(PM_KIND_F32, 6, groups, KEY_VECS, 0, &in, to, ATTENTION_KEYS, 16, false);
+    }
+}
+
+/// Adds weights times `vecs` vectors of the values of keys from..to (relative to key0) to the sums.
+PM_INLINE void value_tile(const attention_head *h, int64_t rows, int vecs, int64_t first,
+                          int64_t key0, int64_t from, int64_t to, int64_t column)
+{
+    pm_tile_in in = {h->score + first * ATTENTION_KEYS + from, ATTENTION_KEYS, 1,
+                     h->values + (key0 + from) * h->head_dim + column, 0, h->head_dim, to - from,
+                     NULL, 0};
+    float *sum = h->sum + first * h->head_dim + column;
+    int64_t ld = h->head_dim;
+    switch (rows) {
+    case 1: pm_tile(PM_KIND_F32, 1, 1, vecs, 0, &in, sum, ld, 0, true); break;
+    case 2: pm_tile(PM_KIND_F32, 2, 1, vecs, 0, &in, sum, ld, 0, true); break;
+    case 4: pm_tile(PM_KIND_F32, 4, 1, vecs, 0, &in, sum, ld, 0, true); break;
+    default: pm_tile(PM_KIND_F32, 6, 1, vecs, 0, &in, sum, ld, 0, true);
+    }
+}
+
+/// As value_tile, for all columns.
+PM_INLINE void add_values(const attention_head *h, int64_t rows, int64_t first, int64_t key0,
+                          int64_t from, int64_t to)
+{
+    if (from >= to)
+        return;
+    int64_t column = 0;
+    PM_NO_UNROLL for (; column + WIDE_VECS * PM_VW <= h->head_dim; column += WIDE_VECS * PM_VW)
+        value_tile(h, rows, WIDE_VECS, first, key0, from, to, column);
+    if (WIDE_VECS == 4 && column + 2 * PM_VW <= h->head_dim) {
+        value_tile(h, rows, 2, first, key0, from, to, column);
+        column += 2 * PM_VW;
+    }
+    if (column + PM_VW <= h->head_dim) {
+        value_tile(h, rows, 1, first, key0, from, to, column);
+        column += PM_VW;
+    }
+    PM_NO_UNROLL for (; column < h->head_dim; column++)
+    {
+        PM_NO_UNROLL for (int64_t row = first; row < first + rows; row++)
+        {
+            float sum = h->sum[row * h->head_dim + column];
+            PM_NO_UNROLL for (int64_t i = from; i < to; i++)
+                sum = __builtin_elementwise_fma(h->score[row * ATTENTION_KEYS + i],
+                                                h->values[(key0 + i) * h->head_dim + column], sum);
+            h->sum[row * h->head_dim + column] = sum;
+        }
+    }
+}
+
+/// Turns a row's scores of one block into weights; updates its largest score, total and sums. Keys
+/// outside begin..end (relative to the block) get weight 0.
+PM_INLINE void weigh_row(const attention_head *h, int64_t row, int64_t begin, int64_t end)
+{
+    const float infinity = __builtin_inff();
+    float *score = h->score + row * ATTENTION_KEYS;
+    bool whole = begin <= 0 && end >= ATTENTION_KEYS;
+    pm_vf x[BLOCK_VECS], top = pm_v_splat(-infinity);
+    pm_vi seen[BLOCK_VECS];
+    PM_UNROLL for (int j = 0; j < BLOCK_VECS; j++)
+    {
+        x[j] = pm_v_load(score + j * PM_VW) * h->scale;
+        if (h->softcap > 0.0f)
+            x[j] = pm_v_tanh(x[j] / h->softcap) * h->softcap;
+        pm_vi lane = pm_v_iota() + j * PM_VW;
+        seen[j] = (lane >= (int32_t)begin) & (lane < (int32_t)end);
+        if (!whole)
+            x[j] = pm_v_select(seen[j], x[j], pm_v_splat(-infinity));
+        top = pm_v_max(x[j], top);
+    }
+    float before = h->largest[row], now = pm_v_largest(top);
+    now = now > before ? now : before;
+    float base = now == -infinity ? 0.0f : now;
+    pm_vf added[BLOCK_VECS];
+    PM_UNROLL for (int j = 0; j < BLOCK_VECS; j++)
+    {
+        pm_vf weight = exp_of_negative(x[j] - base);
+        if (!whole)
+            weight = pm_v_select(seen[j], weight, pm_v_splat(0.0f));
+        pm_v_store(score + j * PM_VW, weight);
+        added[j] = weight;
+    }
+    PM_UNROLL for (int step = 1; step < BLOCK_VECS; step *= 2)
+        PM_UNROLL for (int j = 0; j < BLOCK_VECS; j += 2 * step)
+            added[j] = added[j] + added[j + step];
+    pm_vf total = pm_v_load(h->total + row * PM_VW);
+    if (now != before) {
+        pm_vf factor = exp_of_negative(pm_v_splat(before - base));
+        total = total * factor;
+        int64_t d = 0;
+        float *sum = h->sum + row * h->head_dim;
+        for (; d + PM_VW <= h->head_dim; d += PM_VW)
+            pm_v_store(sum + d, pm_v_load(sum + d) * factor);
+        for (; d < h->head_dim; d++)
+            sum[d] = sum[d] * factor[0];
+        h->largest[row] = now;
+    }
+    pm_v_store(h->total + row * PM_VW, total + added[0]);
+}
+
+/// One block of keys for the rows first..first+rows of the tile whose row 0 is row0 of the head.
+PM_INLINE void attention_block(const attention_head *h, int64_t row0, int64_t first, int64_t rows,
+                               int64_t key0)
+{
+    int64_t first_begin = keys_begin(h, row0 + first) - key0;
+    int64_t first_end = keys_end(h, row0 + first) - key0;
+    int64_t last_begin = keys_begin(h, row0 + first + rows - 1) - key0;
+    int64_t last_end = keys_end(h, row0 + first + rows - 1) - key0;
+    if (last_end <= 0 || first_begin >= ATTENTION_KEYS)
+        return;
+    /* buffers hold ATTENTION_ROWS rows: what rows past the last compute goes nowhere */
+    int64_t padded = rows > 4 ? 6 : rows == 3 ? 4 : rows;
+    int64_t groups = pm_min_i64((last_end + 15) / 16, ATTENTION_KEYS / 16), g = 0;
+    PM_NO_UNROLL for (; g + WIDE_GROUPS <= groups; g += WIDE_GROUPS)
+        score_tile(h, padded, WIDE_GROUPS, first, key0 + 16 * g, 16 * g);
+    if (WIDE_GROUPS > 1) {
+        PM_NO_UNROLL for (; g < groups; g++)
+            score_tile(h, padded, 1, first, key0 + 16 * g, 16 * g);
+    }
+    PM_NO_UNROLL for (int64_t r = first; r < first + rows; r++)
+        weigh_row(h, r, keys_begin(h, row0 + r) - key0, keys_end(h, row0 + r) - key0);
+    /* Keys that all rows see go through the tile, the others row by row: a key that a row may not see (of a
+     * later token, or not written yet) must not even be multiplied by its weight 0. */
+    int64_t from = pm_min_i64(pm_max_i64(last_begin, 0), ATTENTION_KEYS);
+    int64_t to = pm_max_i64(pm_min_i64(first_end, ATTENTION_KEYS), from);
+    if (from > pm_max_i64(first_begin, 0)) {
+        PM_NO_UNROLL for (int64_t r = first; r < first + rows; r++)
+            add_values(h, 1, r, key0, pm_max_i64(keys_begin(h, row0 + r) - key0, 0),
+                       pm_min_i64(from, keys_end(h, row0 + r) - key0));
+    }
+    add_values(h, padded, first, key0, from, to);
+    if (pm_min_i64(last_end, ATTENTION_KEYS) > to) {
+        PM_NO_UNROLL for (int64_t r = first; r < first + rows; r++)
+            add_values(h, 1, r, key0, pm_max_i64(to, keys_begin(h, row0 + r) - key0),
+                       pm_min_i64(keys_end(h, row0 + r) - key0, ATTENTION_KEYS));
+    }
+}
+
+/// Rows row0..row0+rows of a head; q and out are at the head's first element of token 0, token_size apart.
+PM_INLINE void attention_tile(const attention_head *h, const float *q, float *out,
+                              int64_t token_size, int64_t row0, int64_t rows)
+{
+    int64_t hd = h->head_dim;
+    PM_NO_UNROLL for (int64_t r = 0; r < rows; r++)
+    {
+        int64_t row = row0 + r;
+        const float *from = q + row / h->group * token_size + row % h->group * hd;
+        for (int64_t d = 0; d < hd; d++)
+            h->q[r * hd + d] = from[d];
+        for (int64_t d = 0; d < hd; d++)
+            h->sum[r * hd + d] = 0.0f;
+        pm_v_store(h->total + r * PM_VW, pm_v_splat(0.0f));
+        h->largest[r] = -__builtin_inff();
+    }
+    int64_t end = keys_end(h, row0 + rows - 1);
+    int64_t key0 = keys_begin(h, row0) / ATTENTION_KEYS * ATTENTION_KEYS;
+    PM_NO_UNROLL for (; key0 < end; key0 += ATTENTION_KEYS)
+    {
+        PM_NO_UNROLL for (int64_t first = 0; first < rows; first += ATTENTION_PART)
+            attention_block(h, row0, first, pm_min_i64(rows - first, ATTENTION_PART), key0);
+    }
+    PM_NO_UNROLL for (int64_t r = 0; r < rows; r++)
+    {
+        int64_t row = row0 + r;
+        float *to = out + row / h->group * token_size + row % h->group * hd;
+        float total = pm_v_sum(pm_v_load(h->total + r * PM_VW));
+        for (int64_t d = 0; d < hd; d++)
+            to[d] = h->sum[r * hd + d] / total;
+    }
+}
+
+PM_KERNEL void pm_k_attention(const float *q, const float *key_cache, const float *value_cache,
+                              const int64_t *past, float *out, int64_t batch, int64_t t,
+                              int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t capacity,
+                              float scale, int64_t window, float softcap, uint8_t *scratch,
+                              int64_t worker, int64_t n_workers)
+{
+    int64_t group = heads / kv_heads, rows = t * group;
+    attention_head h = {NULL, NULL, 0, group, head_dim, capacity, window, scale, softcap,
+                        NULL, NULL, NULL, NULL, NULL};
+    h.score = (float *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
+    h.total = h.score + ATTENTION_ROWS * ATTENTION_KEYS;
+    h.largest = h.total + ATTENTION_ROWS * PM_VW;
+    h.q = h.largest + 64;
+    h.sum = h.q + ATTENTION_ROWS * head_dim;
+    /* with few sequences and heads smaller tiles, so that all workers have some */
+    int64_t wanted = (n_workers + batch * kv_heads - 1) / (batch * kv_heads);
+    int64_t tile_rows = pm_min_i64(ATTENTION_ROWS, (rows + wanted - 1) / wanted);
+    int64_t tiles = tile_rows > 0 ? (rows + tile_rows - 1) / tile_rows : 0;
+    /* first pass: the cost of all; second: this worker's part of it */
+    int64_t cost = 0, begin = 0, end = 0;
+    PM_NO_UNROLL for (int64_t pass = 0; pass < 2; pass++)
+    {
+        if (pass == 1)
+            pm_share(cost, worker, n_workers, &begin, &end);
+        cost = 0;
+        PM_NO_UNROLL for (int64_t unit = 0; unit < batch * kv_heads * tiles; unit++)
+        {
+            int64_t head = unit / tiles, row0 = unit % tiles * tile_rows;
+            int64_t now = pm_min_i64(rows - row0, tile_rows), b = head / kv_heads;
+            h.past = past[b];
+            if (h.past < 0 || h.past > capacity - t)
+                continue;
+            bool mine = pass == 1 && cost >= begin && cost < end;
+            int64_t seen = keys_end(&h, row0 + now - 1) - keys_begin(&h, row0);
+            cost += (seen + ATTENTION_KEYS) * now;
+            if (!mine)
+                continue;
+            h.keys = key_cache + head * capacity * head_dim;
+            h.values = value_cache + head * capacity * head_dim;
+            int64_t at = b * t * heads * head_dim + head % kv_heads * group * head_dim;
+            attention_tile(&h, q + at, out + at, heads * head_dim, row0, now);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+/* Chooses experts, and sorts tokens by expert. */
+#include "codegen/kernels/vec.h"
+
+enum { ROUTE_SOFTMAX, ROUTE_SIGMOID, ROUTE_SQRTSOFTPLUS, ROUTE_NONE };
+enum { WEIGH_AS_IS, WEIGH_SOFTMAX, WEIGH_RENORM };
+enum { GROUP_MAX, GROUP_TOP2 };
+
+/// The activated scores of one row. Sums run over 16 lanes, lane by lane, so that they vectorise and
+/// have one order on every target.
+PM_INLINE void route_activate(const float *score, float *active, int64_t experts, int64_t act)
+{
+    if (act == ROUTE_NONE) {
+        for (int64_t e = 0; e < experts; e++)
+            active[e] = score[e];
+        return;
+    }
+    if (act == ROUTE_SIGMOID) {
+        for (int64_t e = 0; e < experts; e++)
+            active[e] = pm_m_sigmoid(score[e]);
+        return;
+    }
+    if (act == ROUTE_SQRTSOFTPLUS) {
+        for (int64_t e = 0; e < experts; e++)
+            active[e] = __builtin_elementwise_sqrt(pm_m_softplus(score[e]));
+        return;
+    }
+    float largest = score[0], lanes[16] = {0};
+    for (int64_t e = 1; e < experts; e++)
+        largest = score[e] > largest ? score[e] : largest;
+    for (int64_t e = 0; e < experts; e++)
+        active[e] = pm_m_exp(score[e] - largest);
+    PM_NO_UNROLL for (int64_t e = 0; e < experts; e += 16)
+    {
+        for (int64_t i = 0; i < 16; i++)
+            lanes[i] += e + i < experts ? active[e + i] : 0.0f;
+    }
+    float sum = 0.0f;
+    for (int64_t i = 0; i < 16; i++)
+        sum += lanes[i];
+    for (int64_t e = 0; e < experts; e++)
+        active[e] = active[e] / sum;
+}
+
+/// True when a goes before b: larger, or a NaN's place is last.
+PM_INLINE bool route_before(float a, float b)
+{
+    return a > b || (b != b && a == a);
+}
+
+/// Index of the first largest of x[0..n] that is not taken (-1 when all are), which is then taken.
+PM_INLINE int64_t route_take(const float *x, uint8_t *taken, int64_t n)
+{
+    int64_t best = -1;
+    PM_NO_UNROLL for (int64_t i = 0; i < n; i++)
+    {
+        if (!taken[i] && (best < 0 || route_before(x[i], x[best])))
+            best = i;
+    }
+    if (best >= 0)
+        taken[best] = 1;
+    return best;
+}
+
+/// Takes out of the choice all groups of experts but the best keep_groups.
+PM_INLINE void route_limit_groups(const float *choice, uint8_t *taken, float *group_of,
+                                  uint8_t *group_taken, int64_t experts, int64_t groups,
+                                  int64_t keep_groups, int64_t group_score)
+{
+    int64_t size = experts / groups;
+    PM_NO_UNROLL for (int64_t g = 0; g < groups; g++)
+    {
+        float first = -__builtin_inff(), second = -__builtin_inff();
+        PM_NO_UNROLL for (int64_t i = g * size; i < (g + 1) * size; i++)
+        {
+            float x = choice[i];
+            second = x > first ? first : x > second ? x : second;
+            first = x > first ? x : first;
+        }
+        group_of[g] = group_score == GROUP_TOP2 && size > 1 ? first + second : first;
+        group_taken[g] = 0;
+    }
+    PM_NO_UNROLL for (int64_t e = 0; e < experts; e++)
+        taken[e] = 1;
+    PM_NO_UNROLL for (int64_t i = 0; i < keep_groups; i++)
+    {
+        int64_t g = route_take(group_of, group_taken, groups);
+        PM_NO_UNROLL for (int64_t e = g * size; g >= 0 && e < (g + 1) * size; e++)
+            taken[e] = 0;
+    }
+}
+
+PM_INLINE void route_weigh(float *weight, int64_t top_k, int64_t weigh, float eps, float scale)
+{
+    float sum = 0.0f, largest = weight[0];
+    if (weigh == WEIGH_SOFTMAX) {
+        PM_NO_UNROLL for (int64_t i = 1; i < top_k; i++)
+            largest = weight[i] > largest ? weight[i] : largest;
+        PM_NO_UNROLL for (int64_t i = 0; i < top_k; i++)
+            weight[i] = pm_m_exp(weight[i] - largest);
+    }
+    PM_NO_UNROLL for (int64_t i = 0; i < top_k; i++)
+        sum += weight[i];
+    if (weigh == WEIGH_RENORM)
+        sum += eps;
+    if (weigh == WEIGH_AS_IS)
+        sum = 1.0f;
+    PM_NO_UNROLL for (int64_t i = 0; i < top_k; i++)
+        weight[i] = weight[i] / sum * scale;
+}
+
+PM_KERNEL void pm_k_route(const float *scores, const float *bias, int32_t *expert, float *weight,
+                          int64_t m, int64_t experts, int64_t top_k, int64_t act, int64_t weigh,
+                          float eps, float scale, int64_t groups, int64_t keep_groups,
+                          int64_t group_score, uint8_t *scratch, int64_t worker, int64_t n_workers)
+{
+    float *active = (float *)scratch, *choice = active + experts, *group_of = choice + experts;
+    uint8_t *taken = (uint8_t *)(group_of + experts), *group_taken = taken + experts;
+    int64_t begin, end;
+    pm_share(m, worker, n_workers, &begin, &end);
+    PM_NO_UNROLL for (int64_t row = begin; row < end; row++)
+    {
+        route_activate(scores + row * experts, active, experts, act);
+        for (int64_t e = 0; e < experts; e++)
+            choice[e] = bias ? active[e] + bias[e] : active[e];
+        PM_NO_UNROLL for (int64_t e = 0; e < experts; e++)
+            taken[e] = 0;
+        if (groups > 1 && keep_groups < groups)
+            route_limit_groups(choice, taken, group_of, group_taken, experts, groups, keep_groups,
+                               group_score);
+        PM_NO_UNROLL for (int64_t i = 0; i < top_k; i++)
+        {
+            int64_t best = route_take(choice, taken, experts);
+            best = best < 0 ? 0 : best;
+            expert[row * top_k + i] = (int32_t)best;
+            weight[row * top_k + i] = active[best];
+        }
+        route_weigh(weight + row * top_k, top_k, weigh, eps, scale);
+    }
+}
+
+PM_KERNEL int32_t pm_k_expert_order(const int32_t *expert, int32_t *token, int32_t *offsets,
+                                    int32_t *slot, int64_t m, int64_t top_k, int64_t experts,
+                                    int64_t worker, int64_t n_workers)
+{
+    (void)n_workers;
+    if (worker != 0)
+        return 0;
+    int64_t choices = m * top_k;
+    PM_NO_UNROLL for (int64_t e = 0; e <= experts; e++)
+        offsets[e] = 0;
+    PM_NO_UNROLL for (int64_t i = 0; i < choices; i++)
+    {
+        if (expert[i] < 0 || expert[i] >= experts)
+            return 1;
+        offsets[expert[i] + 1]++;
+    }
+    PM_NO_UNROLL for (int64_t e = 0; e < experts; e++)
+        offsets[e + 1] += offsets[e];
+    /* offsets[e] runs ahead to offsets[e + 1] while rows are placed, and is moved back after */
+    PM_NO_UNROLL for (int64_t i = 0; i < choices; i++)
+    {
+        int32_t row = offsets[expert[i]]++;
+        token[row] = (int32_t)(i / top_k);
+        slot[i] = row;
+    }
+    PM_NO_UNROLL for (int64_t e = experts; e > 0; e--)
+        offsets[e] = offsets[e - 1];
+    offsets[0] = 0;
+    return 0;
+}
