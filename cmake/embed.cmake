@@ -1,0 +1,17 @@
+# Writes the files FILES (a list) as C arrays into OUT, with a table NAME of {name, text, size}:
+#   cmake -DOUT=x.inc -DNAME=embedded_recipes -DFILES="a.json;b.json" -P embed.cmake
+set(text "/* made by cmake/embed.cmake */\n")
+set(table "static const embedded ${NAME}[] = {\n")
+foreach(file ${FILES})
+  get_filename_component(base ${file} NAME)
+  string(MAKE_C_IDENTIFIER "${NAME}_${base}" id)
+  file(READ ${file} hex HEX)
+  string(LENGTH "${hex}" n)
+  math(EXPR n "${n} / 2")
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
+  string(REGEX REPLACE "(0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,)" "\\1\n" bytes "${bytes}")
+  string(APPEND text "static const unsigned char ${id}[] = {\n${bytes}\n};\n")
+  string(APPEND table "    {\"${base}\", ${id}, ${n}},\n")
+endforeach()
+file(WRITE ${OUT}.new "${text}${table}};\n")
+file(RENAME ${OUT}.new ${OUT})

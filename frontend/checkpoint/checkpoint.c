@@ -1,0 +1,260 @@
+/// Checkpoint folders: config.json, safetensors and tokenizer.json become a module with the entries
+/// forward, prefill and decode, which share weights.
+#include <inttypes.h>
+#include <unistd.h>
+
+#include "base/str.h"
+#include "frontend/checkpoint/checkpoint_build.h"
+#include "frontend/checkpoint/tokenizer_import.h"
+#include "frontend/frontend.h"
+#include "ir/text.h"
+
+enum { MAX_CONFIG = 16 << 20, MAX_TOKENIZER = 100000000 };
+
+// ---- files of the folder ----
+
+/// The bytes of a file of the folder, in scratch memory; NULL when absent and not required.
+static pm_status read_text(pm_ckpt *c, const char *name, bool required, uint64_t limit,
+                           const char **out_path, const char **out_text, size_t *out_size)
+{
+    const char *path = pm_path_join(c->module->arena, c->folder, name);
+    pm_file *file;
+    *out_path = path;
+    *out_text = NULL;
+    *out_size = 0;
+    if (!required && access(path, F_OK) != 0)
+        return PM_OK;
+    PM_TRY(pm_file_open(c->scratch, c->diag, path, &file));
+    pm_loc loc = {.file = path};
+    if (file->size > limit)
+        return pm_error(c->diag, &loc, PM_ERR_UNSUPPORTED,
+                        "has %" PRIu64 " bytes, at most %" PRIu64 " are read", file->size, limit);
+    char *text = pm_arena_alloc(c->scratch, file->size + 1, 1);
+    PM_TRY(pm_file_read(c->diag, file, 0, text, file->size));
+    *out_text = text;
+    *out_size = file->size;
+    return PM_OK;
+}
+
+static pm_status read_json(pm_ckpt *c, const char *name, bool required, const char **out_path,
+                           const pm_json **out_json)
+{
+    const char *text;
+    size_t size;
+    *out_json = NULL;
+    PM_TRY(read_text(c, name, required, MAX_CONFIG, out_path, &text, &size));
+    if (text == NULL)
+        return PM_OK;
+    PM_TRY(pm_json_parse(c->scratch, c->diag, *out_path, text, size, out_json));
+    if ((*out_json)->kind == PM_JSON_OBJECT)
+        return PM_OK;
+    pm_loc loc = pm_json_loc(*out_path, *out_json);
+    return pm_error(c->diag, &loc, PM_ERR_INVALID, "expected an object");
+}
+
+// ---- what the program carries beside the graph ----
+
+static void put_meta(pm_ckpt *c, const char *key, const char *value)
+{
+    pm_map_put_str(&c->module->meta, key, (void *)(uintptr_t)pm_intern(c->module, value));
+}
+
+static void put_meta_param(pm_ckpt *c, const char *key, const char *param)
+{
+    const pm_expr_value *value = pm_map_get_str(&c->scope.names, param);
+    if (value != NULL && value->kind == PM_EXPR_NUMBER)
+        put_meta(c, key, pm_arena_printf(c->scratch, "%.0f", value->number));
+}
+
+/// The ids under `key`: a number, or a list of numbers ("1,2"). `out_first` is -1 when there is none.
+static pm_status put_ids(pm_ckpt *c, const char *path, const pm_json *config, const char *key,
+                         int32_t *out_first)
+{
+    const pm_json *value = pm_json_get(config, key);
+    if (value == NULL || value->kind == PM_JSON_NULL)
+        return PM_OK;
+    size_t n = value->kind == PM_JSON_ARRAY ? value->n : 1;
+    pm_str list = pm_str_new(c->scratch);
+    for (size_t i = 0; i < n; i++) {
+        const pm_json *id = value->kind == PM_JSON_ARRAY ? &value->items[i] : value;
+        if (id->kind != PM_JSON_NUMBER || !id->is_int || id->integer < 0 || id->integer > INT32_MAX) {
+            pm_loc loc = pm_json_loc(path, id);
+            return pm_error(c->diag, &loc, PM_ERR_INVALID, "'%s' must be a token's id, or a list",
+                            key);
+        }
+        if (i == 0)
+            *out_first = (int32_t)id->integer;
+        pm_str_printf(&list, "%s%" PRId64, i > 0 ? "," : "", id->integer);
+    }
+    if (n > 0)
+        put_meta(c, key, list.data);
+    return PM_OK;
+}
+
+static pm_status add_tokenizer(pm_ckpt *c, int32_t bos, int32_t eos)
+{
+    const char *path, *text;
+    size_t size;
+    const uint8_t *blob;
+    uint32_t blob_size;
+    PM_TRY(read_text(c, "tokenizer.json", false, MAX_TOKENIZER, &path, &text, &size));
+    if (text == NULL)
+        return PM_OK;
+    PM_TRY(pm_tokenizer_import(c->module->arena, c->diag, path, text, size, bos, eos, &blob,
+                               &blob_size));
+    pm_data *data = PM_NEW(c->module->arena, pm_data);
+    *data = (pm_data){.size = blob_size, .bytes = blob};
+    pm_map_put_str(&c->module->blobs, "tokenizer", data);
+    return PM_OK;
+}
+
+static pm_status add_meta(pm_ckpt *c, const char *path, const pm_json *config)
+{
+    const char *generation_path;
+    const pm_json *generation;
+    int32_t bos = -1, eos = -1;
+    put_meta(c, "recipe", c->recipe->name);
+    put_meta_param(c, "vocab_size", "vocab");
+    put_meta_param(c, "max_position_embeddings", "positions");
+    put_meta_param(c, "n_layers", "layers");
+    PM_TRY(read_json(c, "generation_config.json", false, &generation_path, &generation));
+    PM_TRY(put_ids(c, path, config, "bos_token_id", &bos));
+    PM_TRY(put_ids(c, path, config, "eos_token_id", &eos));
+    // what `generate` goes by, where it says something else
+    PM_TRY(put_ids(c, generation_path, generation, "eos_token_id", &eos));
+    return add_tokenizer(c, bos, eos);
+}
+
+// ---- entries ----
+
+static pm_status param(pm_ckpt *c, const char *name, int64_t lo, int64_t hi, int64_t *out)
+{
+    pm_loc loc = pm_json_loc(c->recipe->file, c->recipe->root);
+    return pm_expr_int(&c->scope, &loc, name, lo, hi, out);
+}
+
+static pm_status build_arguments(pm_ckpt *c)
+{
+    pm_module *m = c->module;
+    pm_loc loc = {.file = c->folder, .what = "entry", .name = c->entry->name};
+    pm_dim one = pm_dim_const(m, 1);
+    pm_dim ids[2] = {c->batch, c->mode == PM_CKPT_DECODE ? one : c->tokens};
+    c->b.loc = pm_loc_intern(m, &loc);
+    c->ids = pm_graph_add_arg(c->entry, "input_ids", pm_type_get(m, PM_I64, 2, ids), -1);
+    if (c->mode != PM_CKPT_FORWARD) {
+        c->past = pm_graph_add_arg(c->entry, "past", pm_type_get(m, PM_I64, 1, &c->batch), -1);
+        return PM_OK;
+    }
+    pm_value *shape, *zero;
+    int64_t nothing = 0;
+    PM_TRY(pm_build_dims(&c->b, 1, &c->batch, &shape));
+    PM_TRY(pm_build_const_ints(&c->b, PM_I64, 0, NULL, &nothing, &zero));
+    return pm_build1(&c->b, &c->past, PM_OP_fill, PM_OPERANDS(shape, zero), PM_NO_ATTRS);
+}
+
+static pm_status build_results(pm_ckpt *c)
+{
+    pm_loc loc = pm_json_loc(c->recipe->file, c->recipe->end);
+    pm_value *logits = pm_ckpt_value(c, "logits");
+    if (logits == NULL || logits->type->rank != 3)
+        return pm_error(c->diag, &loc, PM_ERR_INTERNAL, "the recipe's end must make 'logits'");
+    if (c->mode != PM_CKPT_FORWARD) {
+        pm_dim dims[2] = {logits->type->dims[0], logits->type->dims[2]};
+        PM_TRY(pm_build_reshape_dims(&c->b, logits, 2, dims, &logits));
+    }
+    pm_graph_add_result(c->entry, "logits", logits, -1);
+    for (size_t i = 0; i < c->caches.n; i++)
+        pm_graph_add_result(c->entry, c->module->states.data[i].name, c->caches.data[i],
+                            (int32_t)i);
+    return PM_OK;
+}
+
+static pm_status build_entry(pm_ckpt *c, pm_ckpt_mode mode, const char *name, int64_t layers)
+{
+    c->mode = mode;
+    c->entry = pm_entry_create(c->module, name);
+    c->b = (pm_builder){.graph = c->entry};
+    c->n_caches = 0;
+    c->caches.n = 0;
+    c->layer = -1;
+    pm_map_init(&c->values, c->scratch);
+    PM_TRY(build_arguments(c));
+    PM_TRY(pm_ckpt_steps(c, c->recipe->begin));
+    for (c->layer = 0; c->layer < layers; c->layer++) {
+        pm_expr_set_number(&c->scope, "l", (double)c->layer);
+        PM_TRY(pm_ckpt_steps(c, c->recipe->layer));
+    }
+    c->layer = -1;
+    PM_TRY(pm_ckpt_steps(c, c->recipe->end));
+    return build_results(c);
+}
+
+static pm_status build_entries(pm_ckpt *c)
+{
+    int64_t layers, positions;
+    PM_TRY(param(c, "layers", 1, PM_CKPT_MAX_LAYERS, &layers));
+    PM_TRY(param(c, "positions", 1, INT32_MAX, &positions));
+    int64_t most = positions > PM_CKPT_CACHE_BLOCK ? positions : PM_CKPT_CACHE_BLOCK;
+    c->batch = pm_dim_symbol(c->module, "B", 1, PM_CKPT_MAX_BATCH);
+    c->tokens = pm_dim_symbol(c->module, "T", 1, positions);
+    c->cache = pm_dim_symbol(c->module, "C", PM_CKPT_CACHE_BLOCK, most);
+    PM_TRY(build_entry(c, PM_CKPT_FORWARD, "forward", layers));
+    PM_TRY(build_entry(c, PM_CKPT_PREFILL, "prefill", layers));
+    return build_entry(c, PM_CKPT_DECODE, "decode", layers);
+}
+
+static bool has_tensor(void *user, const char *name)
+{
+    return pm_safetensors_find(((pm_ckpt *)user)->tensors, name) != NULL;
+}
+
+static pm_status refuse_quantised(pm_ckpt *c, const char *path, const pm_json *config)
+{
+    const pm_json *quantisation = pm_json_get(config, "quantization_config");
+    if (quantisation == NULL || quantisation->kind == PM_JSON_NULL)
+        return PM_OK;
+    pm_loc loc = pm_json_loc(path, quantisation);
+    const pm_json *method = pm_json_get(quantisation, "quant_method");
+    return pm_error(c->diag, &loc, PM_ERR_UNSUPPORTED,
+                    "the weights are quantised (%.40s); use a checkpoint in f32, bf16 or f16",
+                    method != NULL && method->kind == PM_JSON_STRING ? method->string : "?");
+}
+
+static pm_status load(pm_ckpt *c)
+{
+    const char *path, *model_type = NULL;
+    const pm_json *config;
+    PM_TRY(read_json(c, "config.json", true, &path, &config));
+    PM_TRY(pm_json_get_str(c->diag, path, config, "model_type", true, &model_type));
+    pm_loc loc = pm_json_loc(path, pm_json_get(config, "model_type"));
+    put_meta(c, "model_type", model_type);
+    PM_TRY(refuse_quantised(c, path, config));
+    PM_TRY(pm_recipe_find(c->scratch, c->diag, &loc, model_type, &c->recipe));
+    c->scope = (pm_expr_scope){.arena = c->scratch, .diag = c->diag, .has = has_tensor, .user = c};
+    pm_map_init(&c->scope.names, c->scratch);
+    pm_map_init(&c->datas, c->scratch);
+    PM_TRY(pm_safetensors_open(c->module->arena, c->diag, c->folder, &c->tensors));
+    PM_TRY(pm_recipe_params(c->recipe, &c->scope, path, config));
+    PM_TRY(add_meta(c, path, config));
+    PM_TRY(build_entries(c));
+    PM_TRY(pm_ckpt_check_unused(c));
+    return pm_module_verify(c->module);
+}
+
+pm_status pm_checkpoint_load(pm_arena *arena, pm_diag *diag, const char *path,
+                             pm_module **out_module)
+{
+    *out_module = NULL;
+    pm_ckpt c = {
+        .scratch = pm_arena_child(arena),
+        .diag = diag,
+        .folder = pm_arena_strdup(arena, path),
+    };
+    const char *name = strrchr(path, '/');
+    c.module = pm_module_create(arena, diag, name != NULL && name[1] != '\0' ? name + 1 : path);
+    pm_status status = load(&c);
+    pm_arena_destroy(c.scratch);
+    if (status == PM_OK)
+        *out_module = c.module;
+    return status;
+}

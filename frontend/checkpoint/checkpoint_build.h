@@ -1,0 +1,100 @@
+/// Inside of the checkpoint importer: the state of one import, and what steps share.
+#ifndef PM_FRONTEND_CHECKPOINT_BUILD_H
+#define PM_FRONTEND_CHECKPOINT_BUILD_H
+
+#include "frontend/checkpoint/recipe.h"
+#include "frontend/checkpoint/safetensors.h"
+#include "ir/builder.h"
+
+typedef enum pm_ckpt_mode {
+    PM_CKPT_FORWARD, ///< no states: logits of all tokens
+    PM_CKPT_PREFILL, ///< logits of the last token, caches filled
+    PM_CKPT_DECODE,  ///< one token
+} pm_ckpt_mode;
+
+enum {
+    PM_CKPT_MAX_BATCH = 64,
+    PM_CKPT_CACHE_BLOCK = 16, ///< positions per block of a key cache (ops.def, cache_key)
+    PM_CKPT_MAX_LAYERS = 4096,
+    PM_CKPT_MAX_EXPERTS = 65536,
+};
+
+/// A weight that experts capture: stacked outside of the region, an argument inside.
+typedef struct pm_ckpt_capture {
+    const pm_json *spec;
+    const pm_safetensor *first; ///< of expert 0, for messages
+    pm_value *stacked, *arg;
+} pm_ckpt_capture;
+
+typedef struct pm_ckpt {
+    pm_arena *scratch; ///< dies when the import ends
+    pm_diag *diag;
+    pm_module *module;
+    const char *folder;
+    pm_safetensors *tensors;
+    const pm_recipe *recipe;
+    pm_expr_scope scope;
+    pm_dim batch, tokens, cache; ///< symbols B, T, C
+    pm_map datas;                ///< by place in the file: pm_data *, shared between entries
+    int64_t layer;               ///< -1 outside of layers
+
+    // of the entry that is being built
+    pm_ckpt_mode mode;
+    pm_graph *entry;
+    pm_builder b;
+    pm_map values;   ///< pm_value * by the name that steps give them
+    pm_value *past;  ///< i64[B]
+    pm_value *ids;   ///< i64[B, T]
+    size_t n_caches; ///< attention steps so far
+    PM_VEC(pm_value *) caches; ///< results that are new content of states, in their order
+
+    // inside of an expert's region
+    PM_VEC(pm_ckpt_capture) captures;
+    bool in_region;
+} pm_ckpt;
+
+/// A step being built.
+typedef struct pm_ckpt_step {
+    pm_ckpt *c;
+    const pm_json *json;
+    const char *kind;
+    pm_loc loc; ///< in the recipe
+} pm_ckpt_step;
+
+// ---- checkpoint_weights.c ----
+
+/// The weight that `spec` asks for, with the extents `dims` (-1: any). NULL in `*out` when the spec is
+/// NULL, or optional and absent. `f32`: cast where it is stored as something else.
+PM_NODISCARD pm_status pm_ckpt_weight(pm_ckpt_step *step, const pm_json *spec, int32_t rank,
+                                      const int64_t *dims, bool f32, pm_value **out);
+/// Stacks the weights that `spec` names for e = 0 … n-1 and records them as a capture.
+PM_NODISCARD pm_status pm_ckpt_capture_weight(pm_ckpt_step *step, const pm_json *spec, int64_t n);
+/// Errors for tensors that no step used, unless the recipe ignores them.
+PM_NODISCARD pm_status pm_ckpt_check_unused(pm_ckpt *c);
+/// Sets the location of ops that follow: the tensor that `spec` last found, or the step.
+void pm_ckpt_set_loc(pm_ckpt_step *step, const pm_safetensor *tensor);
+
+// ---- checkpoint_steps.c ----
+
+/// Builds the steps of a list in order.
+PM_NODISCARD pm_status pm_ckpt_steps(pm_ckpt *c, const pm_json *steps);
+pm_value *pm_ckpt_value(pm_ckpt *c, const char *name);
+
+// ---- checkpoint_moe.c ----
+
+PM_NODISCARD pm_status pm_ckpt_moe(pm_ckpt_step *step);
+
+// ---- members of steps ----
+
+PM_NODISCARD pm_status pm_step_int(pm_ckpt_step *step, const pm_json *object, const char *key,
+                                   int64_t lo, int64_t *inout);
+PM_NODISCARD pm_status pm_step_number(pm_ckpt_step *step, const pm_json *object, const char *key,
+                                      double *inout);
+PM_NODISCARD pm_status pm_step_str(pm_ckpt_step *step, const pm_json *object, const char *key,
+                                   const char **inout);
+/// The value that the member names; an error when there is none of that name.
+PM_NODISCARD pm_status pm_step_value(pm_ckpt_step *step, const char *key, pm_value **out);
+void pm_step_out(pm_ckpt_step *step, pm_value *value);
+pm_status pm_step_fault(pm_ckpt_step *step, const char *fmt, ...) PM_PRINTF(2, 3);
+
+#endif

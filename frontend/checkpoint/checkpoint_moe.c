@@ -1,0 +1,156 @@
+/// The mixture-of-experts step: a router and one region that serves as the template of all experts.
+#include <inttypes.h>
+#include <math.h>
+
+#include "frontend/checkpoint/checkpoint_build.h"
+
+typedef struct moe {
+    pm_value *x;    ///< as the step got it
+    pm_value *rows; ///< [M, D]
+    pm_value *chosen, *weights;
+    int64_t experts, top_k, width;
+} moe;
+
+static pm_status build_route(pm_ckpt_step *step, moe *m)
+{
+    pm_ckpt *c = step->c;
+    const pm_json *router = pm_json_get(step->json, "router");
+    const char *act = "softmax", *weigh = "renorm", *group_score = "max";
+    double eps = 0, scale = 1;
+    int64_t groups = 1, keep_groups = 1;
+    PM_TRY(pm_step_str(step, router, "act", &act));
+    PM_TRY(pm_step_str(step, router, "weigh", &weigh));
+    PM_TRY(pm_step_str(step, router, "group_score", &group_score));
+    PM_TRY(pm_step_number(step, router, "eps", &eps));
+    PM_TRY(pm_step_number(step, router, "scale", &scale));
+    PM_TRY(pm_step_int(step, router, "groups", 1, &groups));
+    PM_TRY(pm_step_int(step, router, "keep_groups", 1, &keep_groups));
+    pm_value *weight, *bias, *select, *scores;
+    int64_t dims[2] = {m->experts, m->width};
+    PM_TRY(pm_ckpt_weight(step, pm_json_get(router, "select_bias"), 1, dims, true, &select));
+    PM_TRY(pm_ckpt_weight(step, pm_json_get(router, "bias"), 1, dims, true, &bias));
+    PM_TRY(pm_ckpt_weight(step, pm_json_get(router, "weight"), 2, dims, false, &weight));
+    if (weight == NULL)
+        return pm_step_fault(step, "a router needs a weight");
+    PM_TRY(pm_build1(&c->b, &scores, PM_OP_linear, (pm_value *[]){m->rows, weight, bias},
+                     bias != NULL ? 3 : 2, PM_NO_ATTRS));
+    const pm_attr attrs[] = {
+        pm_attr_i64("top_k", m->top_k),       pm_attr_str("act", act),
+        pm_attr_str("weigh", weigh),          pm_attr_f64("eps", eps),
+        pm_attr_f64("scale", scale),          pm_attr_i64("groups", groups),
+        pm_attr_i64("keep_groups", keep_groups), pm_attr_str("group_score", group_score),
+    };
+    pm_op *route;
+    PM_TRY(pm_build(&c->b, PM_OP_route, (pm_value *[]){scores, select}, select != NULL ? 2 : 1,
+                    attrs, PM_COUNT(attrs), 0, &route));
+    m->chosen = route->results[0];
+    m->weights = route->results[1];
+    return PM_OK;
+}
+
+/// The weights that the expert's steps name, stacked over the experts, in the order of the steps.
+static pm_status capture_weights(pm_ckpt_step *step, const pm_json *body, const moe *m)
+{
+    pm_ckpt *c = step->c;
+    c->captures.n = 0;
+    for (size_t i = 0; i < body->n; i++) {
+        pm_ckpt_step inner = {.c = c,
+                              .json = &body->items[i],
+                              .loc = pm_json_loc(c->recipe->file, &body->items[i])};
+        const char *when = NULL;
+        bool holds = true;
+        PM_TRY(pm_json_get_str(c->diag, c->recipe->file, inner.json, "do", true, &inner.kind));
+        PM_TRY(pm_json_get_str(c->diag, c->recipe->file, inner.json, "when", false, &when));
+        if (when != NULL)
+            PM_TRY(pm_expr_bool(&c->scope, &inner.loc, when, &holds));
+        if (!holds)
+            continue;
+        PM_TRY(pm_ckpt_capture_weight(&inner, pm_json_get(inner.json, "weight"), m->experts));
+        PM_TRY(pm_ckpt_capture_weight(&inner, pm_json_get(inner.json, "bias"), m->experts));
+    }
+    return PM_OK;
+}
+
+/// Fills the region: its arguments are the rows of one expert and that expert's slice of each weight.
+static pm_status build_region(pm_ckpt_step *step, pm_op *op, const pm_json *body, const moe *m)
+{
+    pm_ckpt *c = step->c;
+    pm_module *module = c->module;
+    pm_builder outer_builder = c->b;
+    pm_map outer_values = c->values;
+    pm_graph *region = pm_region_create(op);
+    pm_dim bound = pm_dim_mul(module, m->rows->type->dims[0], pm_dim_const(module, m->top_k));
+    pm_dim dims[2] = {pm_dim_fresh(module, "n", bound), m->rows->type->dims[1]};
+    pm_value *rows = pm_graph_add_arg(region, "rows", pm_type_get(module, PM_F32, 2, dims), -1);
+    for (size_t i = 0; i < c->captures.n; i++) {
+        const pm_type *t = c->captures.data[i].stacked->type;
+        c->captures.data[i].arg = pm_graph_add_arg(
+            region, NULL, pm_type_get(module, t->elem, t->rank - 1, t->dims + 1), -1);
+    }
+    c->b.graph = region;
+    c->b.before = NULL;
+    pm_map_init(&c->values, c->scratch);
+    pm_map_put_str(&c->values, "rows", rows);
+    c->in_region = true;
+    const char *result = NULL;
+    PM_TRY(pm_ckpt_steps(c, body));
+    PM_TRY(pm_step_str(step, step->json, "result", &result));
+    pm_value *y = pm_ckpt_value(c, result);
+    if (y == NULL)
+        return pm_step_fault(step, "no step makes the result '%s'", result);
+    pm_graph_add_result(region, NULL, y, -1);
+    c->in_region = false;
+    c->values = outer_values;
+    c->b = outer_builder;
+    return PM_OK;
+}
+
+pm_status pm_ckpt_moe(pm_ckpt_step *step)
+{
+    pm_ckpt *c = step->c;
+    pm_module *module = c->module;
+    moe m = {0};
+    const char *apply = "output";
+    const pm_json *body = pm_json_get(step->json, "expert");
+    if (c->in_region || body == NULL || body->kind != PM_JSON_ARRAY)
+        return pm_step_fault(step, "needs the steps of an expert, and can't be within one");
+    PM_TRY(pm_step_value(step, "x", &m.x));
+    PM_TRY(pm_step_int(step, step->json, "experts", 1, &m.experts));
+    PM_TRY(pm_step_int(step, step->json, "top_k", 1, &m.top_k));
+    PM_TRY(pm_step_str(step, step->json, "apply", &apply));
+    if (m.experts > PM_CKPT_MAX_EXPERTS) {
+        pm_loc loc = {.file = c->folder};
+        return pm_error(c->diag, &loc, PM_ERR_UNSUPPORTED, "more than %d experts in a layer",
+                        (int)PM_CKPT_MAX_EXPERTS);
+    }
+    const pm_type *t = m.x->type;
+    if (t->rank != 3 || !pm_dim_is_const(module, t->dims[2], &m.width))
+        return pm_step_fault(step, "expects [batch, tokens, width]");
+    pm_dim rows[2] = {pm_dim_mul(module, t->dims[0], t->dims[1]), t->dims[2]};
+    PM_TRY(pm_build_reshape_dims(&c->b, m.x, 2, rows, &m.rows));
+    PM_TRY(build_route(step, &m));
+    PM_TRY(capture_weights(step, body, &m));
+    pm_ckpt_set_loc(step, NULL);
+    size_t n = 3 + c->captures.n;
+    pm_value **operands = PM_NEW_ARRAY(c->scratch, pm_value *, n);
+    operands[0] = m.rows;
+    operands[1] = m.chosen;
+    operands[2] = m.weights;
+    for (size_t i = 0; i < c->captures.n; i++)
+        operands[3 + i] = c->captures.data[i].stacked;
+    const pm_attr attrs[] = {
+        pm_attr_i64("experts", m.experts), pm_attr_i64("top_k", m.top_k),
+        pm_attr_str("apply", apply),
+        pm_attr_str("name", pm_arena_printf(c->scratch, "layers.%" PRId64, c->layer)),
+    };
+    pm_op *op;
+    PM_TRY(pm_op_create(c->b.graph, NULL, PM_OP_experts, c->b.loc, operands, n, attrs,
+                        PM_COUNT(attrs), 1, 0, &op));
+    PM_TRY(build_region(step, op, body, &m));
+    PM_TRY(pm_op_infer(op));
+    pm_value *y;
+    pm_ckpt_set_loc(step, NULL);
+    PM_TRY(pm_build_reshape_dims(&c->b, op->results[0], 3, t->dims, &y));
+    pm_step_out(step, y);
+    return PM_OK;
+}

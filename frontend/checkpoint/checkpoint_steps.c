@@ -1,0 +1,458 @@
+/// The steps that recipes are made of. A step that isn't in the table below is an op of ops.def with
+/// its operands ("in") and attributes ("attrs"): a recipe needs C only where the mathematics is new.
+#include <inttypes.h>
+#include <math.h>
+
+#include "frontend/checkpoint/checkpoint_build.h"
+#include "ir/op_table.h"
+
+enum { MAX_OPERANDS = 16, MAX_EXTENT = INT32_MAX };
+
+// ---- members of steps ----
+
+pm_status pm_step_fault(pm_ckpt_step *step, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    char *text = pm_arena_vprintf(step->c->scratch, fmt, ap);
+    va_end(ap);
+    return pm_error(step->c->diag, &step->loc, PM_ERR_INTERNAL, "step '%s': %s",
+                    step->kind != NULL ? step->kind : "?", text);
+}
+
+pm_status pm_step_str(pm_ckpt_step *step, const pm_json *object, const char *key,
+                      const char **inout)
+{
+    return pm_json_get_str(step->c->diag, step->c->recipe->file, object, key, *inout == NULL, inout);
+}
+
+/// The expression of a member, written as a string or as a number; NULL when absent.
+static const char *expression(pm_ckpt_step *step, const pm_json *value)
+{
+    if (value == NULL)
+        return NULL;
+    if (value->kind == PM_JSON_STRING)
+        return value->string;
+    if (value->kind == PM_JSON_NUMBER)
+        return pm_arena_printf(step->c->scratch, "%.17g", value->number);
+    return value->kind == PM_JSON_BOOL && value->boolean ? "true" : "false";
+}
+
+pm_status pm_step_int(pm_ckpt_step *step, const pm_json *object, const char *key, int64_t lo,
+                      int64_t *inout)
+{
+    const char *text = expression(step, pm_json_get(object, key));
+    if (text == NULL && *inout < lo)
+        return pm_step_fault(step, "needs '%s'", key);
+    if (text == NULL)
+        return PM_OK;
+    return pm_expr_int(&step->c->scope, &step->loc, text, lo, MAX_EXTENT, inout);
+}
+
+pm_status pm_step_number(pm_ckpt_step *step, const pm_json *object, const char *key, double *inout)
+{
+    const char *text = expression(step, pm_json_get(object, key));
+    if (text == NULL && isnan(*inout))
+        return pm_step_fault(step, "needs '%s'", key);
+    if (text == NULL)
+        return PM_OK;
+    return pm_expr_number(&step->c->scope, &step->loc, text, inout);
+}
+
+pm_value *pm_ckpt_value(pm_ckpt *c, const char *name)
+{
+    return pm_map_get_str(&c->values, name);
+}
+
+pm_status pm_step_value(pm_ckpt_step *step, const char *key, pm_value **out)
+{
+    const char *name = NULL;
+    PM_TRY(pm_step_str(step, step->json, key, &name));
+    *out = pm_ckpt_value(step->c, name);
+    return *out != NULL ? PM_OK : pm_step_fault(step, "there is no value '%s' yet", name);
+}
+
+void pm_step_out(pm_ckpt_step *step, pm_value *value)
+{
+    const pm_json *out = pm_json_get(step->json, "out");
+    if (out != NULL && out->kind == PM_JSON_STRING)
+        pm_map_put_str(&step->c->values, out->string, value);
+}
+
+/// The last extent of a value, which is constant for all activations.
+static pm_status width_of(pm_ckpt_step *step, const pm_value *x, int64_t *out)
+{
+    const pm_type *t = x->type;
+    if (t->rank > 0 && pm_dim_is_const(step->c->module, t->dims[t->rank - 1], out))
+        return PM_OK;
+    return pm_step_fault(step, "the last extent of its operand isn't constant");
+}
+
+/// `x` with its last axis replaced by `dims`.
+static pm_status split_last(pm_ckpt_step *step, pm_value *x, int32_t n, const int64_t *dims,
+                            pm_value **out)
+{
+    pm_dim all[PM_MAX_RANK];
+    int32_t rank = 0;
+    if (x->type->rank - 1 + n > PM_MAX_RANK)
+        return pm_step_fault(step, "too many axes");
+    for (; rank < x->type->rank - 1; rank++)
+        all[rank] = x->type->dims[rank];
+    for (int32_t i = 0; i < n; i++)
+        all[rank++] = pm_dim_const(step->c->module, dims[i]);
+    return pm_build_reshape_dims(&step->c->b, x, rank, all, out);
+}
+
+// ---- steps ----
+
+static pm_status do_embed(pm_ckpt_step *step)
+{
+    pm_ckpt *c = step->c;
+    int64_t dims[2] = {0, 0};
+    pm_value *table, *y;
+    PM_TRY(pm_step_int(step, step->json, "rows", 1, &dims[0]));
+    PM_TRY(pm_step_int(step, step->json, "columns", 1, &dims[1]));
+    PM_TRY(pm_ckpt_weight(step, pm_json_get(step->json, "weight"), 2, dims, false, &table));
+    PM_TRY(pm_build1(&c->b, &y, PM_OP_gather, PM_OPERANDS(table, c->ids), PM_NO_ATTRS));
+    if (y->type->elem != PM_F32)
+        PM_TRY(pm_build1(&c->b, &y, PM_OP_cast, PM_OPERANDS(y),
+                         PM_ATTRS(pm_attr_elem("to", PM_F32))));
+    pm_step_out(step, y);
+    return PM_OK;
+}
+
+/// Inverse frequencies as Hugging Face computes them: every operation in float32.
+static pm_status do_rope_table(pm_ckpt_step *step)
+{
+    pm_ckpt *c = step->c;
+    int64_t dims = 0;
+    double theta = NAN, scale = 1, factor = 1;
+    PM_TRY(pm_step_int(step, step->json, "dims", 2, &dims));
+    PM_TRY(pm_step_number(step, step->json, "theta", &theta));
+    PM_TRY(pm_step_number(step, step->json, "scale", &scale));
+    PM_TRY(pm_step_number(step, step->json, "factor", &factor));
+    if (dims % 2 != 0)
+        return pm_step_fault(step, "'dims' must be even");
+    int64_t half = dims / 2;
+    float *frequency = PM_NEW_ARRAY(c->scratch, float, (size_t)half);
+    for (int64_t i = 0; i < half; i++) {
+        float exponent = (float)(2 * i) / (float)dims;
+        frequency[i] = 1.0f / powf((float)theta, exponent) / (float)factor;
+    }
+    pm_value *frequencies, *table;
+    PM_TRY(pm_build_const_f32(&c->b, 1, &half, frequency, &frequencies));
+    PM_TRY(pm_build1(&c->b, &table, PM_OP_rope_table, PM_OPERANDS(c->past, frequencies, c->ids),
+                     PM_ATTRS(pm_attr_f64("scale", scale))));
+    pm_step_out(step, table);
+    return PM_OK;
+}
+
+/// `per`: heads of that size are normalised each for itself. `plus_one`: the scale is 1 + weight.
+static pm_status do_rms_norm(pm_ckpt_step *step)
+{
+    pm_ckpt *c = step->c;
+    pm_value *x, *weight, *y;
+    int64_t width, per = 0;
+    double eps = NAN;
+    bool plus_one = false;
+    PM_TRY(pm_step_value(step, "x", &x));
+    PM_TRY(width_of(step, x, &width));
+    PM_TRY(pm_step_number(step, step->json, "eps", &eps));
+    PM_TRY(pm_step_int(step, step->json, "per", 0, &per));
+    PM_TRY(pm_json_get_bool(c->diag, c->recipe->file, step->json, "plus_one", false, &plus_one));
+    int64_t n = per > 0 ? per : width;
+    if (width % n != 0)
+        return pm_step_fault(step, "'per' doesn't divide the width");
+    const pm_json *spec = pm_json_get(step->json, "weight");
+    PM_TRY(pm_ckpt_weight(step, spec, 1, &n, true, &weight));
+    if (weight == NULL || plus_one) {
+        float *ones = PM_NEW_ARRAY(c->scratch, float, (size_t)n);
+        for (int64_t i = 0; i < n; i++)
+            ones[i] = 1;
+        pm_value *one;
+        PM_TRY(pm_build_const_f32(&c->b, 1, &n, ones, &one));
+        if (weight == NULL)
+            weight = one;
+        else
+            PM_TRY(pm_build1(&c->b, &weight, PM_OP_add, PM_OPERANDS(one, weight), PM_NO_ATTRS));
+    }
+    y = x;
+    if (per > 0)
+        PM_TRY(split_last(step, x, 2, (int64_t[]){width / n, n}, &y));
+    PM_TRY(pm_build1(&c->b, &y, PM_OP_rms_norm, PM_OPERANDS(y, weight),
+                     PM_ATTRS(pm_attr_f64("eps", eps))));
+    if (per > 0)
+        PM_TRY(pm_build_reshape_dims(&c->b, y, x->type->rank, x->type->dims, &y));
+    pm_step_out(step, y);
+    return PM_OK;
+}
+
+static pm_status do_layer_norm(pm_ckpt_step *step)
+{
+    pm_ckpt *c = step->c;
+    pm_value *x, *weight, *bias, *y;
+    int64_t width;
+    double eps = NAN;
+    PM_TRY(pm_step_value(step, "x", &x));
+    PM_TRY(width_of(step, x, &width));
+    PM_TRY(pm_step_number(step, step->json, "eps", &eps));
+    PM_TRY(pm_ckpt_weight(step, pm_json_get(step->json, "weight"), 1, &width, true, &weight));
+    PM_TRY(pm_ckpt_weight(step, pm_json_get(step->json, "bias"), 1, &width, true, &bias));
+    if (weight == NULL)
+        return pm_step_fault(step, "needs a weight");
+    PM_TRY(pm_build1(&c->b, &y, PM_OP_layer_norm, (pm_value *[]){x, weight, bias},
+                     bias != NULL ? 3 : 2, PM_ATTRS(pm_attr_f64("eps", eps))));
+    pm_step_out(step, y);
+    return PM_OK;
+}
+
+static pm_status do_linear(pm_ckpt_step *step)
+{
+    pm_ckpt *c = step->c;
+    pm_value *x, *weight, *bias, *y;
+    int64_t dims[2] = {0, 0};
+    PM_TRY(pm_step_value(step, "x", &x));
+    PM_TRY(width_of(step, x, &dims[1]));
+    PM_TRY(pm_step_int(step, step->json, "to", 1, &dims[0]));
+    PM_TRY(pm_ckpt_weight(step, pm_json_get(step->json, "bias"), 1, dims, true, &bias));
+    PM_TRY(pm_ckpt_weight(step, pm_json_get(step->json, "weight"), 2, dims, false, &weight));
+    if (weight == NULL)
+        return pm_step_fault(step, "needs a weight");
+    PM_TRY(pm_build1(&c->b, &y, PM_OP_linear, (pm_value *[]){x, weight, bias},
+                     bias != NULL ? 3 : 2, PM_NO_ATTRS));
+    pm_step_out(step, y);
+    return PM_OK;
+}
+
+static pm_status do_rope(pm_ckpt_step *step)
+{
+    pm_value *x, *table, *y;
+    int64_t head_dim = 0;
+    bool interleaved = false;
+    PM_TRY(pm_step_value(step, "x", &x));
+    PM_TRY(pm_step_value(step, "table", &table));
+    PM_TRY(pm_step_int(step, step->json, "head_dim", 1, &head_dim));
+    PM_TRY(pm_json_get_bool(step->c->diag, step->c->recipe->file, step->json, "interleaved", false,
+                            &interleaved));
+    PM_TRY(pm_build1(&step->c->b, &y, PM_OP_rope, PM_OPERANDS(x, table),
+                     PM_ATTRS(pm_attr_i64("head_dim", head_dim),
+                              pm_attr_bool("interleaved", interleaved))));
+    pm_step_out(step, y);
+    return PM_OK;
+}
+
+/// The cache that an attention step reads and writes: memory of this call in `forward`, a state else.
+static pm_status make_cache(pm_ckpt_step *step, int64_t kv_heads, int64_t head_dim, bool is_key,
+                            pm_value **out)
+{
+    pm_ckpt *c = step->c;
+    pm_module *m = c->module;
+    bool is_forward = c->mode == PM_CKPT_FORWARD;
+    pm_dim block = pm_dim_const(m, PM_CKPT_CACHE_BLOCK);
+    pm_dim n_blocks = pm_dim_ceildiv(m, is_forward ? c->tokens : c->cache, block);
+    pm_dim dims[5] = {c->batch, pm_dim_const(m, kv_heads)};
+    int32_t rank = is_key ? 5 : 4;
+    dims[2] = is_key ? n_blocks : pm_dim_mul(m, n_blocks, block);
+    dims[3] = pm_dim_const(m, head_dim);
+    dims[4] = block;
+    const pm_type *type = pm_type_get(m, PM_F32, rank, dims);
+    if (is_forward) {
+        pm_value *shape;
+        PM_TRY(pm_build_dims(&c->b, rank, dims, &shape));
+        return pm_build1(&c->b, out, PM_OP_empty, PM_OPERANDS(shape),
+                         PM_ATTRS(pm_attr_elem("elem", PM_F32)));
+    }
+    const char *name = pm_arena_printf(c->scratch, "%s_cache.%zu", is_key ? "key" : "value",
+                                       c->n_caches / 2);
+    int32_t state = (int32_t)c->n_caches++;
+    if ((size_t)state >= m->states.n)
+        state = pm_state_add(m, name, type);
+    else if (m->states.data[state].type != type)
+        return pm_step_fault(step, "the entries disagree about a state");
+    *out = pm_graph_add_arg(c->entry, m->states.data[state].name, type, state);
+    return PM_OK;
+}
+
+static pm_status do_attention(pm_ckpt_step *step)
+{
+    pm_ckpt *c = step->c;
+    pm_value *q, *k, *v, *keys, *values, *y;
+    int64_t heads = 0, kv_heads = 0, window = 0, k_width, v_width;
+    double scale = NAN, softcap = 0;
+    PM_TRY(pm_step_value(step, "q", &q));
+    PM_TRY(pm_step_value(step, "k", &k));
+    PM_TRY(pm_step_value(step, "v", &v));
+    PM_TRY(pm_step_int(step, step->json, "heads", 1, &heads));
+    PM_TRY(pm_step_int(step, step->json, "kv_heads", 1, &kv_heads));
+    PM_TRY(pm_step_int(step, step->json, "window", 0, &window));
+    PM_TRY(pm_step_number(step, step->json, "scale", &scale));
+    PM_TRY(pm_step_number(step, step->json, "softcap", &softcap));
+    PM_TRY(width_of(step, k, &k_width));
+    PM_TRY(width_of(step, v, &v_width));
+    if (k_width % kv_heads != 0 || v_width != k_width)
+        return pm_step_fault(step, "keys and values must have the same width, a multiple of kv_heads");
+    PM_TRY(make_cache(step, kv_heads, k_width / kv_heads, true, &keys));
+    PM_TRY(make_cache(step, kv_heads, v_width / kv_heads, false, &values));
+    PM_TRY(pm_build1(&c->b, &keys, PM_OP_cache_key, PM_OPERANDS(keys, k, c->past), PM_NO_ATTRS));
+    PM_TRY(pm_build1(&c->b, &values, PM_OP_cache_value, PM_OPERANDS(values, v, c->past),
+                     PM_NO_ATTRS));
+    if (c->mode != PM_CKPT_FORWARD) {
+        PM_PUSH(c->scratch, &c->caches, keys);
+        PM_PUSH(c->scratch, &c->caches, values);
+    }
+    PM_TRY(pm_build1(&c->b, &y, PM_OP_attention, PM_OPERANDS(q, keys, values, c->past),
+                     PM_ATTRS(pm_attr_i64("heads", heads), pm_attr_i64("kv_heads", kv_heads),
+                              pm_attr_f64("scale", scale), pm_attr_i64("window", window),
+                              pm_attr_f64("softcap", softcap))));
+    pm_step_out(step, y);
+    return PM_OK;
+}
+
+/// Prefill needs the logits of the last token alone; in decode there is but one.
+static pm_status do_last_rows(pm_ckpt_step *step)
+{
+    pm_value *x;
+    PM_TRY(pm_step_value(step, "x", &x));
+    if (step->c->mode == PM_CKPT_PREFILL)
+        PM_TRY(pm_build1(&step->c->b, &x, PM_OP_last_rows, PM_OPERANDS(x), PM_NO_ATTRS));
+    pm_step_out(step, x);
+    return PM_OK;
+}
+
+/// Gives an expression a name for the steps that follow.
+static pm_status do_let(pm_ckpt_step *step)
+{
+    const char *name = NULL, *text = NULL;
+    pm_expr_value value;
+    PM_TRY(pm_step_str(step, step->json, "name", &name));
+    PM_TRY(pm_step_str(step, step->json, "is", &text));
+    PM_TRY(pm_expr_eval(&step->c->scope, &step->loc, text, &value));
+    pm_expr_set(&step->c->scope, name, value);
+    return PM_OK;
+}
+
+// ---- any op of the table ----
+
+/// An operand: the name of a value, or "=expression", an f32 scalar.
+static pm_status read_operand(pm_ckpt_step *step, const pm_json *item, pm_value **out)
+{
+    if (item->kind != PM_JSON_STRING)
+        return pm_step_fault(step, "an operand must be a name or '=expression'");
+    if (item->string[0] != '=') {
+        *out = pm_ckpt_value(step->c, item->string);
+        return *out != NULL ? PM_OK : pm_step_fault(step, "there is no value '%s' yet", item->string);
+    }
+    double x;
+    PM_TRY(pm_expr_number(&step->c->scope, &step->loc, item->string + 1, &x));
+    float value = (float)x;
+    return pm_build_const_f32(&step->c->b, 0, NULL, &value, out);
+}
+
+static pm_status read_attr(pm_ckpt_step *step, const char *key, const pm_json *value,
+                           const pm_attr_decl *decls, size_t n_decls, pm_attr *out)
+{
+    for (size_t i = 0; i < n_decls; i++) {
+        if (strcmp(decls[i].key, key) != 0)
+            continue;
+        double x = NAN;
+        bool is_number = decls[i].kind == PM_ATTR_I64 || decls[i].kind == PM_ATTR_F64 ||
+                         decls[i].kind == PM_ATTR_BOOL;
+        if (is_number)
+            PM_TRY(pm_expr_number(&step->c->scope, &step->loc, expression(step, value), &x));
+        if (decls[i].kind == PM_ATTR_I64)
+            *out = pm_attr_i64(decls[i].key, (int64_t)x);
+        else if (decls[i].kind == PM_ATTR_F64)
+            *out = pm_attr_f64(decls[i].key, x);
+        else if (decls[i].kind == PM_ATTR_BOOL)
+            *out = pm_attr_bool(decls[i].key, x != 0);
+        else if (decls[i].kind == PM_ATTR_STR && value->kind == PM_JSON_STRING)
+            *out = pm_attr_str(decls[i].key, value->string);
+        else
+            return pm_step_fault(step, "the attribute '%s' can't be given here", key);
+        return PM_OK;
+    }
+    return pm_step_fault(step, "there is no attribute '%s'", key);
+}
+
+static pm_status do_op(pm_ckpt_step *step, pm_opcode code)
+{
+    const pm_op_info *info = &pm_op_table[code];
+    const pm_json *in = pm_json_get(step->json, "in"), *attrs = pm_json_get(step->json, "attrs");
+    pm_value *operands[MAX_OPERANDS], *y;
+    pm_attr values[PM_MAX_ATTRS];
+    pm_attr_decl decls[PM_MAX_ATTRS];
+    size_t n_decls = pm_op_attr_decls(code, decls), n_attrs = attrs != NULL ? attrs->n : 0;
+    if (in == NULL || in->kind != PM_JSON_ARRAY || in->n > MAX_OPERANDS || info->n_out != 1 ||
+        info->n_regions != 0 || n_attrs > PM_MAX_ATTRS)
+        return pm_step_fault(step, "needs 'in', a list of values, for an op with one result");
+    for (size_t i = 0; i < in->n; i++)
+        PM_TRY(read_operand(step, &in->items[i], &operands[i]));
+    for (size_t i = 0; i < n_attrs; i++)
+        PM_TRY(read_attr(step, attrs->keys[i], &attrs->items[i], decls, n_decls, &values[i]));
+    PM_TRY(pm_build1(&step->c->b, &y, code, operands, in->n, values, n_attrs));
+    pm_step_out(step, y);
+    return PM_OK;
+}
+
+// ---- the table ----
+
+static const struct {
+    const char *kind;
+    pm_status (*build)(pm_ckpt_step *step);
+    const char *keys; ///< that a step of this kind may have, beside do, out and when
+} kinds[] = {
+    {"embed", do_embed, " rows columns weight "},
+    {"rope_table", do_rope_table, " dims theta scale factor "},
+    {"rms_norm", do_rms_norm, " x eps per plus_one weight "},
+    {"layer_norm", do_layer_norm, " x eps weight bias "},
+    {"linear", do_linear, " x to weight bias "},
+    {"rope", do_rope, " x table head_dim interleaved "},
+    {"attention", do_attention, " q k v heads kv_heads scale window softcap "},
+    {"moe", pm_ckpt_moe, " x experts top_k router expert result apply "},
+    {"last_rows", do_last_rows, " x "},
+    {"let", do_let, " name is "},
+};
+
+/// A misspelt key would otherwise be a silent default.
+static pm_status check_keys(pm_ckpt_step *step, const char *allowed)
+{
+    for (size_t i = 0; i < step->json->n; i++) {
+        const char *key = step->json->keys[i];
+        const char *word = pm_arena_printf(step->c->scratch, " %s ", key);
+        if (strstr(" do out when ", word) == NULL && strstr(allowed, word) == NULL)
+            return pm_step_fault(step, "unknown key '%s'", key);
+    }
+    return PM_OK;
+}
+
+static pm_status build_step(pm_ckpt *c, const pm_json *json)
+{
+    pm_ckpt_step step = {.c = c, .json = json, .loc = pm_json_loc(c->recipe->file, json)};
+    const char *when = NULL;
+    bool holds = true;
+    PM_TRY(pm_json_get_str(c->diag, c->recipe->file, json, "do", true, &step.kind));
+    PM_TRY(pm_json_get_str(c->diag, c->recipe->file, json, "when", false, &when));
+    if (when != NULL)
+        PM_TRY(pm_expr_bool(&c->scope, &step.loc, when, &holds));
+    if (!holds)
+        return PM_OK;
+    pm_ckpt_set_loc(&step, NULL);
+    for (size_t i = 0; i < PM_COUNT(kinds); i++) {
+        if (strcmp(kinds[i].kind, step.kind) != 0)
+            continue;
+        PM_TRY(check_keys(&step, kinds[i].keys));
+        return kinds[i].build(&step);
+    }
+    pm_opcode code;
+    if (!pm_opcode_parse(step.kind, &code))
+        return pm_step_fault(&step, "neither a step nor an op");
+    PM_TRY(check_keys(&step, " in attrs "));
+    return do_op(&step, code);
+}
+
+pm_status pm_ckpt_steps(pm_ckpt *c, const pm_json *steps)
+{
+    for (size_t i = 0; i < steps->n; i++)
+        PM_TRY(build_step(c, &steps->items[i]));
+    return PM_OK;
+}

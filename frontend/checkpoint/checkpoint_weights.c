@@ -1,0 +1,390 @@
+/// Tensors by template, as constants of the graph: ranges of the files, never their bytes.
+#include <inttypes.h>
+
+#include "base/str.h"
+#include "frontend/checkpoint/checkpoint_build.h"
+
+/// One weight as a spec describes it: a range of a stored tensor.
+typedef struct slab {
+    pm_safetensor *tensor;
+    uint64_t offset, size; ///< in the file
+    int32_t rank;
+    int64_t dims[PM_MAX_RANK];
+    bool transposed;              ///< stored with its last two axes exchanged
+    int64_t from, to, stride;     ///< rows to be cut by an op (stride 0: none)
+} slab;
+
+static const char *step_text(const pm_ckpt_step *step)
+{
+    const pm_ckpt *c = step->c;
+    if (c->layer < 0)
+        return pm_arena_printf(c->scratch, "%s", step->kind);
+    return pm_arena_printf(c->scratch, "layer %" PRId64 ": %s", c->layer, step->kind);
+}
+
+void pm_ckpt_set_loc(pm_ckpt_step *step, const pm_safetensor *tensor)
+{
+    pm_ckpt *c = step->c;
+    pm_loc loc = {.file = c->folder, .what = "step", .name = step_text(step),
+                  .detail = c->recipe->name};
+    if (tensor != NULL)
+        loc = pm_safetensor_loc(tensor, step_text(step));
+    c->b.loc = pm_loc_intern(c->module, &loc);
+}
+
+// ---- finding ----
+
+/// A spec is a name, or {"name", "when", "index", "rows", "transposed", "optional"}.
+static const pm_json *spec_name(const pm_json *spec)
+{
+    return spec->kind == PM_JSON_STRING ? spec : pm_json_get(spec, "name");
+}
+
+static pm_status spec_holds(pm_ckpt_step *step, const pm_json *spec, bool *out)
+{
+    const pm_json *when = pm_json_get(spec, "when");
+    *out = true;
+    if (when == NULL)
+        return PM_OK;
+    return pm_expr_bool(&step->c->scope, &step->loc, when->string, out);
+}
+
+static pm_status missing(pm_ckpt_step *step, const char *name)
+{
+    pm_ckpt *c = step->c;
+    pm_loc loc = {.file = c->folder, .what = "tensor", .name = name, .detail = step_text(step)};
+    const char **names = PM_NEW_ARRAY(c->scratch, const char *, c->tensors->tensors.n);
+    for (size_t i = 0; i < c->tensors->tensors.n; i++)
+        names[i] = c->tensors->tensors.entries[i].key;
+    const char *near = pm_nearest(name, names, c->tensors->tensors.n);
+    pm_status status = pm_error(c->diag, &loc, PM_ERR_INVALID,
+                                "the checkpoint doesn't have this tensor, which the recipe '%s' needs",
+                                c->recipe->name);
+    if (near != NULL)
+        pm_note(c->diag, &loc, "the nearest name in it is '%s'", near);
+    return status;
+}
+
+/// The first alternative that holds and whose tensor exists; NULL when the weight is optional, or no
+/// alternative holds.
+static pm_status choose(pm_ckpt_step *step, const pm_json *spec, const pm_json **out_spec,
+                        pm_safetensor **out_tensor)
+{
+    pm_ckpt *c = step->c;
+    size_t n = spec->kind == PM_JSON_ARRAY ? spec->n : 1;
+    const char *first = NULL;
+    bool optional = false;
+    *out_spec = NULL;
+    *out_tensor = NULL;
+    for (size_t i = 0; i < n; i++) {
+        const pm_json *one = spec->kind == PM_JSON_ARRAY ? &spec->items[i] : spec;
+        const pm_json *name_json = spec_name(one);
+        const char *name;
+        bool holds;
+        if (name_json == NULL || name_json->kind != PM_JSON_STRING)
+            return pm_step_fault(step, "a weight needs a name");
+        PM_TRY(spec_holds(step, one, &holds));
+        if (!holds)
+            continue;
+        PM_TRY(pm_expr_template(&c->scope, &step->loc, name_json->string, &name));
+        PM_TRY(pm_json_get_bool(c->diag, c->recipe->file,
+                                one->kind == PM_JSON_OBJECT ? one : NULL, "optional", false,
+                                &optional));
+        pm_safetensor *tensor = pm_safetensors_find(c->tensors, name);
+        if (tensor != NULL) {
+            *out_spec = one;
+            *out_tensor = tensor;
+            return PM_OK;
+        }
+        first = first != NULL ? first : name;
+    }
+    if (optional || first == NULL)
+        return PM_OK;
+    return missing(step, first);
+}
+
+static pm_status shape_error(pm_ckpt_step *step, const pm_safetensor *t, const char *expected)
+{
+    pm_str found = pm_str_new(step->c->scratch);
+    for (int32_t i = 0; i < t->rank; i++)
+        pm_str_printf(&found, "%s%" PRId64, i > 0 ? ", " : "", t->dims[i]);
+    pm_loc loc = pm_safetensor_loc(t, step_text(step));
+    return pm_error(step->c->diag, &loc, PM_ERR_INVALID,
+                    "has the shape [%s], the configuration makes it %s", found.data, expected);
+}
+
+/// Narrows the slab to one entry of its first axis ("index"), then to some rows ("rows").
+static pm_status narrow(pm_ckpt_step *step, const pm_json *spec, slab *s)
+{
+    pm_ckpt *c = step->c;
+    const pm_json *index = pm_json_get(spec, "index"), *rows = pm_json_get(spec, "rows");
+    PM_TRY(pm_json_get_bool(c->diag, c->recipe->file, spec->kind == PM_JSON_OBJECT ? spec : NULL,
+                            "transposed", false, &s->transposed));
+    if (index != NULL) {
+        int64_t i;
+        if (s->rank < 1 || s->dims[0] < 1)
+            return shape_error(step, s->tensor, "a stack of tensors");
+        PM_TRY(pm_expr_int(&c->scope, &step->loc, index->string, 0, INT32_MAX, &i));
+        if (i >= s->dims[0])
+            return shape_error(
+                step, s->tensor,
+                pm_arena_printf(c->scratch, "a stack of at least %" PRId64, i + 1));
+        s->size /= (uint64_t)s->dims[0];
+        s->offset += (uint64_t)i * s->size;
+        s->rank--;
+        memmove(s->dims, s->dims + 1, (size_t)s->rank * sizeof *s->dims);
+    }
+    if (rows == NULL)
+        return PM_OK;
+    if (rows->kind != PM_JSON_ARRAY || rows->n < 2 || rows->n > 3)
+        return pm_step_fault(step, "'rows' takes [from, to] or [from, to, stride]");
+    int32_t axis = s->transposed ? s->rank - 1 : 0;
+    s->stride = 1;
+    PM_TRY(pm_expr_int(&c->scope, &step->loc, rows->items[0].string, 0, INT32_MAX, &s->from));
+    PM_TRY(pm_expr_int(&c->scope, &step->loc, rows->items[1].string, 0, INT32_MAX, &s->to));
+    if (rows->n == 3)
+        PM_TRY(pm_expr_int(&c->scope, &step->loc, rows->items[2].string, 1, INT32_MAX, &s->stride));
+    if (s->rank < 1 || s->from > s->to || s->to > s->dims[axis])
+        return shape_error(step, s->tensor,
+                           pm_arena_printf(c->scratch, "at least %" PRId64 " rows", s->to));
+    if (s->stride > 1 || s->transposed)
+        return PM_OK;
+    uint64_t row = s->dims[0] > 0 ? s->size / (uint64_t)s->dims[0] : 0;
+    s->offset += (uint64_t)s->from * row;
+    s->size = (uint64_t)(s->to - s->from) * row;
+    s->dims[0] = s->to - s->from;
+    s->stride = 0;
+    return PM_OK;
+}
+
+static pm_status find_slab(pm_ckpt_step *step, const pm_json *spec, slab *out)
+{
+    const pm_json *chosen;
+    *out = (slab){0};
+    PM_TRY(choose(step, spec, &chosen, &out->tensor));
+    pm_safetensor *t = out->tensor;
+    if (t == NULL)
+        return PM_OK;
+    t->used = true;
+    if (t->elem < 0 || !pm_elem_is_float((pm_elem)t->elem)) {
+        pm_loc loc = pm_safetensor_loc(t, step_text(step));
+        return pm_error(step->c->diag, &loc, PM_ERR_UNSUPPORTED,
+                        "is stored as %s; weights must be F32, BF16, F16 or F64", t->dtype);
+    }
+    out->offset = t->offset;
+    out->size = t->size;
+    out->rank = t->rank;
+    if (t->rank > 0)
+        memcpy(out->dims, t->dims, (size_t)t->rank * sizeof *out->dims);
+    return narrow(step, chosen, out);
+}
+
+// ---- building ----
+
+/// One description of each range for all entries, so that they share the weights.
+static const pm_data *slab_data(pm_ckpt *c, const slab *s)
+{
+    struct {
+        const pm_file *file;
+        uint64_t offset, size;
+    } key = {s->tensor->file, s->offset, s->size};
+    void **slot = pm_map_at(&c->datas, &key, sizeof key);
+    if (*slot == NULL) {
+        pm_data *data = PM_NEW(c->module->arena, pm_data);
+        *data = (pm_data){.size = s->size, .file = s->tensor->file, .offset = s->offset};
+        *slot = data;
+    }
+    return *slot;
+}
+
+static pm_status build_slab(pm_ckpt_step *step, const slab *s, pm_value **out)
+{
+    pm_ckpt *c = step->c;
+    pm_dim dims[PM_MAX_RANK];
+    for (int32_t i = 0; i < s->rank; i++)
+        dims[i] = pm_dim_const(c->module, s->dims[i]);
+    pm_ckpt_set_loc(step, s->tensor);
+    return pm_build_const(&c->b, pm_type_get(c->module, (pm_elem)s->tensor->elem, s->rank, dims),
+                          slab_data(c, s), s->tensor->name, out);
+}
+
+static pm_status build_axis_ints(pm_ckpt *c, int64_t value, pm_value **out)
+{
+    int64_t one = 1;
+    return pm_build_const_ints(&c->b, PM_I64, 1, &one, &value, out);
+}
+
+/// What can't be said by a range of the file: exchange the last two axes, cut rows with a stride.
+/// `value` may be a stack of slabs: one more axis in front.
+static pm_status arrange(pm_ckpt_step *step, const slab *s, pm_value **inout)
+{
+    pm_ckpt *c = step->c;
+    int32_t rank = (*inout)->type->rank, first = rank - s->rank;
+    if (s->transposed) {
+        int64_t perm[PM_MAX_RANK];
+        for (int32_t i = 0; i < rank; i++)
+            perm[i] = i;
+        if (s->rank < 2)
+            return shape_error(step, s->tensor, "a matrix");
+        perm[rank - 1] = rank - 2;
+        perm[rank - 2] = rank - 1;
+        PM_TRY(pm_build1(&c->b, inout, PM_OP_transpose, PM_OPERANDS(*inout),
+                         PM_ATTRS(pm_attr_ints("perm", perm, (size_t)rank))));
+    }
+    if (s->stride == 0)
+        return PM_OK;
+    pm_value *from, *to, *axis, *stride;
+    PM_TRY(build_axis_ints(c, s->from, &from));
+    PM_TRY(build_axis_ints(c, s->to, &to));
+    PM_TRY(build_axis_ints(c, first, &axis));
+    PM_TRY(build_axis_ints(c, s->stride, &stride));
+    return pm_build1(&c->b, inout, PM_OP_slice, PM_OPERANDS(*inout, from, to, axis, stride),
+                     PM_NO_ATTRS);
+}
+
+static pm_status check_dims(pm_ckpt_step *step, const pm_safetensor *t, const pm_value *value,
+                            int32_t rank, const int64_t *dims)
+{
+    bool fits = value->type->rank == rank;
+    for (int32_t i = 0; fits && i < rank; i++) {
+        int64_t dim;
+        fits = dims[i] < 0 || (pm_dim_is_const(step->c->module, value->type->dims[i], &dim) &&
+                               dim == dims[i]);
+    }
+    if (fits)
+        return PM_OK;
+    pm_str expected = pm_str_new(step->c->scratch);
+    for (int32_t i = 0; i < rank; i++)
+        pm_str_printf(&expected, "%s%" PRId64, i > 0 ? ", " : "[", dims[i]);
+    return shape_error(step, t, pm_arena_printf(step->c->scratch, "%s]", expected.data));
+}
+
+static pm_status as_f32(pm_ckpt *c, bool f32, pm_value **inout)
+{
+    if (!f32 || (*inout)->type->elem == PM_F32)
+        return PM_OK;
+    return pm_build1(&c->b, inout, PM_OP_cast, PM_OPERANDS(*inout),
+                     PM_ATTRS(pm_attr_elem("to", PM_F32)));
+}
+
+pm_status pm_ckpt_weight(pm_ckpt_step *step, const pm_json *spec, int32_t rank,
+                         const int64_t *dims, bool f32, pm_value **out)
+{
+    pm_ckpt *c = step->c;
+    *out = NULL;
+    if (spec == NULL)
+        return PM_OK;
+    for (size_t i = 0; c->in_region && i < c->captures.n; i++) {
+        const pm_ckpt_capture *capture = &c->captures.data[i];
+        if (capture->spec != spec)
+            continue;
+        PM_TRY(check_dims(step, capture->first, capture->arg, rank, dims));
+        pm_ckpt_set_loc(step, capture->first);
+        *out = capture->arg;
+        return as_f32(c, f32, out);
+    }
+    if (c->in_region) // optional and absent
+        return PM_OK;
+    slab s;
+    PM_TRY(find_slab(step, spec, &s));
+    if (s.tensor == NULL)
+        return PM_OK;
+    PM_TRY(build_slab(step, &s, out));
+    PM_TRY(arrange(step, &s, out));
+    PM_TRY(check_dims(step, s.tensor, *out, rank, dims));
+    return as_f32(c, f32, out);
+}
+
+pm_status pm_ckpt_capture_weight(pm_ckpt_step *step, const pm_json *spec, int64_t n)
+{
+    pm_ckpt *c = step->c;
+    pm_value **slabs = PM_NEW_ARRAY(c->scratch, pm_value *, (size_t)n);
+    slab first = {0};
+    if (spec == NULL)
+        return PM_OK;
+    for (int64_t e = 0; e < n; e++) {
+        slab s;
+        pm_expr_set_number(&c->scope, "e", (double)e);
+        PM_TRY(find_slab(step, spec, &s));
+        if (e == 0)
+            first = s;
+        if (s.tensor == NULL && first.tensor == NULL)
+            continue;
+        if (s.tensor == NULL)
+            return pm_step_fault(step, "a weight is there for some experts only");
+        PM_TRY(build_slab(step, &s, &slabs[e]));
+        if (slabs[e]->type != slabs[0]->type)
+            return shape_error(step, s.tensor,
+                               pm_arena_printf(c->scratch, "that of '%s'", first.tensor->name));
+    }
+    if (first.tensor == NULL)
+        return PM_OK;
+    pm_ckpt_capture capture = {.spec = spec, .first = first.tensor};
+    pm_ckpt_set_loc(step, first.tensor);
+    PM_TRY(pm_build1(&c->b, &capture.stacked, PM_OP_stack, slabs, (size_t)n, PM_NO_ATTRS));
+    PM_TRY(arrange(step, &first, &capture.stacked));
+    PM_PUSH(c->scratch, &c->captures, capture);
+    return PM_OK;
+}
+
+// ---- what is left over ----
+
+/// `pattern` may hold one `*`, which stands for anything.
+static bool matches(const char *pattern, const char *name)
+{
+    const char *star = strchr(pattern, '*');
+    if (star == NULL)
+        return strcmp(pattern, name) == 0;
+    size_t head = (size_t)(star - pattern), tail = strlen(star + 1), n = strlen(name);
+    return n >= head + tail && strncmp(pattern, name, head) == 0 &&
+           strcmp(star + 1, name + n - tail) == 0;
+}
+
+static pm_status is_ignored(pm_ckpt *c, const char *name, bool *out)
+{
+    const pm_json *ignore = pm_json_get(c->recipe->root, "ignore");
+    *out = false;
+    for (size_t i = 0; ignore != NULL && i < ignore->n && !*out; i++) {
+        const pm_json *item = &ignore->items[i];
+        pm_loc loc = pm_json_loc(c->recipe->file, item);
+        const char *pattern, *when = NULL;
+        PM_TRY(pm_json_get_str(c->diag, c->recipe->file, item, "name", true, &pattern));
+        PM_TRY(pm_json_get_str(c->diag, c->recipe->file, item, "when", false, &when));
+        if (!matches(pattern, name))
+            continue;
+        *out = true;
+        if (when != NULL)
+            PM_TRY(pm_expr_bool(&c->scope, &loc, when, out));
+    }
+    return PM_OK;
+}
+
+pm_status pm_ckpt_check_unused(pm_ckpt *c)
+{
+    enum { SHOWN = 5 };
+    size_t n_unused = 0;
+    const pm_safetensor *shown[SHOWN];
+    for (size_t i = 0; i < c->tensors->tensors.n; i++) {
+        const pm_safetensor *t = c->tensors->tensors.entries[i].value;
+        bool ignored = t->used;
+        if (!t->used)
+            PM_TRY(is_ignored(c, t->name, &ignored));
+        if (ignored)
+            continue;
+        if (n_unused < SHOWN)
+            shown[n_unused] = t;
+        n_unused++;
+    }
+    if (n_unused == 0)
+        return PM_OK;
+    // what a model has and a recipe leaves out changes the numbers: better no model than a wrong one
+    pm_loc loc = pm_safetensor_loc(shown[0], NULL);
+    pm_status status = pm_error(c->diag, &loc, PM_ERR_UNSUPPORTED,
+                                "%zu tensors of the checkpoint have no place in the recipe '%s'",
+                                n_unused, c->recipe->name);
+    for (size_t i = 1; i < n_unused && i < SHOWN; i++) {
+        loc = pm_safetensor_loc(shown[i], NULL);
+        pm_note(c->diag, &loc, "another one");
+    }
+    return status;
+}

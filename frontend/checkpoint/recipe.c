@@ -1,0 +1,268 @@
+#include "frontend/checkpoint/recipe.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+#include "base/str.h"
+
+typedef struct embedded {
+    const char *name;
+    const unsigned char *text;
+    size_t size;
+} embedded;
+
+#include "frontend/checkpoint/recipes.inc" // embedded_recipes[], made by cmake/embed.cmake
+
+bool pm_recipe_at(size_t i, const char **out_name, const char **out_text, size_t *out_size)
+{
+    if (i >= PM_COUNT(embedded_recipes))
+        return false;
+    *out_name = embedded_recipes[i].name;
+    *out_text = (const char *)embedded_recipes[i].text;
+    *out_size = embedded_recipes[i].size;
+    return true;
+}
+
+static pm_status check_recipe(pm_diag *diag, pm_recipe *recipe)
+{
+    static const char *const keys[] = {"recipe",  "about", "model_types", "params",
+                                       "require", "begin", "layer",       "end", "ignore"};
+    const pm_json *root = recipe->root;
+    for (size_t i = 0; i < root->n; i++) {
+        bool is_known = false;
+        for (size_t k = 0; k < PM_COUNT(keys); k++)
+            is_known = is_known || strcmp(root->keys[i], keys[k]) == 0;
+        pm_loc loc = pm_json_loc(recipe->file, &root->items[i]);
+        if (!is_known)
+            return pm_error(diag, &loc, PM_ERR_INTERNAL, "unknown key '%s' in a recipe",
+                            root->keys[i]);
+    }
+    const pm_json *lists[] = {recipe->begin = pm_json_get(root, "begin"),
+                              recipe->layer = pm_json_get(root, "layer"),
+                              recipe->end = pm_json_get(root, "end")};
+    pm_loc loc = pm_json_loc(recipe->file, root);
+    PM_TRY(pm_json_get_str(diag, recipe->file, root, "recipe", true, &recipe->name));
+    for (size_t i = 0; i < PM_COUNT(lists); i++)
+        if (lists[i] == NULL || lists[i]->kind != PM_JSON_ARRAY)
+            return pm_error(diag, &loc, PM_ERR_INTERNAL, "a recipe needs begin, layer and end");
+    return PM_OK;
+}
+
+static bool handles(const pm_json *types, const char *model_type)
+{
+    for (size_t i = 0; types != NULL && i < types->n; i++)
+        if (types->items[i].kind == PM_JSON_STRING &&
+            strcmp(types->items[i].string, model_type) == 0)
+            return true;
+    return false;
+}
+
+pm_status pm_recipe_find(pm_arena *arena, pm_diag *diag, const pm_loc *loc, const char *model_type,
+                         const pm_recipe **out_recipe)
+{
+    *out_recipe = NULL;
+    PM_VEC(const char *) known = {0};
+    const char *name, *text;
+    size_t size;
+    for (size_t i = 0; pm_recipe_at(i, &name, &text, &size); i++) {
+        const char *file = pm_arena_printf(arena, "recipe %s", name);
+        const pm_json *root;
+        PM_TRY(pm_json_parse(arena, diag, file, text, size, &root));
+        const pm_json *types = pm_json_get(root, "model_types");
+        if (handles(types, model_type)) {
+            pm_recipe *recipe = PM_NEW(arena, pm_recipe);
+            *recipe = (pm_recipe){.name = name, .file = file, .root = root};
+            PM_TRY(check_recipe(diag, recipe));
+            *out_recipe = recipe;
+            return PM_OK;
+        }
+        for (size_t k = 0; types != NULL && k < types->n; k++)
+            PM_PUSH(arena, &known, types->items[k].string);
+    }
+    pm_status status = pm_error(diag, loc, PM_ERR_UNSUPPORTED,
+                                "no recipe for models of type '%.100s'", model_type);
+    const char *near = pm_nearest(model_type, known.data, known.n);
+    pm_str list = pm_str_new(arena);
+    for (size_t i = 0; i < known.n; i++)
+        pm_str_printf(&list, "%s%s", i > 0 ? ", " : "", known.data[i]);
+    if (near != NULL)
+        pm_note(diag, loc, "did you mean '%s'?", near);
+    pm_note(diag, loc, "there are recipes for: %s", list.data);
+    return status;
+}
+
+// ---- parameters ----
+
+typedef struct reader {
+    const pm_recipe *recipe;
+    pm_expr_scope *scope;
+    const char *file; ///< of the configuration
+    const pm_json *config;
+    const char *name; ///< of the parameter
+    const pm_json *spec;
+    pm_loc recipe_loc;
+    const char *key;         ///< under which the value was found
+    const pm_json *value;    ///< NULL: absent
+} reader;
+
+/// The member at a dotted path.
+static const pm_json *lookup(const pm_json *object, const char *path)
+{
+    char part[64];
+    for (;;) {
+        size_t n = strcspn(path, ".");
+        if (n >= sizeof part)
+            return NULL;
+        memcpy(part, path, n);
+        part[n] = '\0';
+        object = pm_json_get(object, part);
+        if (object == NULL || path[n] == '\0')
+            return object != NULL && object->kind == PM_JSON_NULL ? NULL : object;
+        path += n + 1;
+    }
+}
+
+static void find_value(reader *r)
+{
+    const pm_json *key = pm_json_get(r->spec, "key");
+    size_t n = key == NULL ? 0 : key->kind == PM_JSON_ARRAY ? key->n : 1;
+    r->value = NULL;
+    for (size_t i = 0; i < n && r->value == NULL; i++) {
+        r->key = key->kind == PM_JSON_ARRAY ? key->items[i].string : key->string;
+        r->value = lookup(r->config, r->key);
+    }
+    if (r->value == NULL && n > 0)
+        r->key = key->kind == PM_JSON_ARRAY ? key->items[0].string : key->string;
+}
+
+static pm_loc value_loc(const reader *r)
+{
+    pm_loc loc = {.file = r->file};
+    if (r->value != NULL)
+        loc = pm_json_loc(r->file, r->value);
+    loc.what = "key";
+    loc.name = r->key;
+    return loc;
+}
+
+/// The value in words, for messages.
+static const char *value_text(const reader *r, pm_expr_value v)
+{
+    if (v.kind == PM_EXPR_STRING)
+        return pm_arena_printf(r->scope->arena, "'%.100s'", v.string);
+    if (v.kind == PM_EXPR_NUMBER)
+        return pm_arena_printf(r->scope->arena, "%.17g", v.number);
+    return v.kind == PM_EXPR_LIST ? "a list" : "null";
+}
+
+/// `in`: the values that the recipe covers.
+static pm_status check_in(const reader *r, pm_expr_value v)
+{
+    const pm_json *in = pm_json_get(r->spec, "in");
+    if (in == NULL)
+        return PM_OK;
+    pm_str list = pm_str_new(r->scope->arena);
+    for (size_t i = 0; i < in->n; i++) {
+        pm_expr_value one = pm_expr_from_json(&in->items[i]);
+        if (one.kind == v.kind &&
+            (one.kind == PM_EXPR_NULL || (one.kind == PM_EXPR_NUMBER && one.number == v.number) ||
+             (one.kind == PM_EXPR_STRING && strcmp(one.string, v.string) == 0)))
+            return PM_OK;
+        pm_str_printf(&list, "%s%s", i > 0 ? ", " : "", value_text(r, one));
+    }
+    pm_loc loc = value_loc(r);
+    return pm_error(r->scope->diag, &loc, PM_ERR_UNSUPPORTED,
+                    "%s is %s; the recipe '%s' covers %s", r->key, value_text(r, v),
+                    r->recipe->name, list.data);
+}
+
+static pm_status check_kind(const reader *r, pm_expr_value v, const char *kind)
+{
+    pm_loc loc = value_loc(r);
+    pm_diag *diag = r->scope->diag;
+    bool is_json_bool = r->value != NULL && r->value->kind == PM_JSON_BOOL;
+    if (strcmp(kind, "any") == 0)
+        return PM_OK;
+    if (strcmp(kind, "string") == 0 || strcmp(kind, "list") == 0) {
+        pm_expr_kind want = kind[0] == 's' ? PM_EXPR_STRING : PM_EXPR_LIST;
+        if (v.kind == want || (v.kind == PM_EXPR_NULL && r->value == NULL))
+            return PM_OK;
+        return pm_error(diag, &loc, PM_ERR_INVALID, "%s must be a %s", r->key, kind);
+    }
+    if (strcmp(kind, "bool") == 0) {
+        if (r->value == NULL || is_json_bool)
+            return PM_OK;
+        return pm_error(diag, &loc, PM_ERR_INVALID, "%s must be true or false", r->key);
+    }
+    double lo = kind[0] == 'i' ? 1 : -INFINITY, hi = kind[0] == 'i' ? INT32_MAX : INFINITY;
+    PM_TRY(pm_json_get_f64(diag, r->recipe->file, r->spec, "min", false, &lo));
+    PM_TRY(pm_json_get_f64(diag, r->recipe->file, r->spec, "max", false, &hi));
+    const char *what = r->key != NULL ? r->key : r->name;
+    if (v.kind != PM_EXPR_NUMBER || is_json_bool)
+        return pm_error(diag, &loc, PM_ERR_INVALID, "%s must be a number", what);
+    if (kind[0] == 'i' && v.number != floor(v.number))
+        return pm_error(diag, &loc, PM_ERR_INVALID, "%s is %g, must be an integer", what, v.number);
+    if (!(v.number >= lo && v.number <= hi))
+        return pm_error(diag, &loc, PM_ERR_INVALID, "%s is %.17g, must be in [%g, %g]", what,
+                        v.number, lo, hi);
+    return PM_OK;
+}
+
+static pm_status read_param(reader *r)
+{
+    const char *kind = "int", *is = NULL, *fallback = NULL;
+    pm_diag *diag = r->scope->diag;
+    PM_TRY(pm_json_get_str(diag, r->recipe->file, r->spec, "kind", false, &kind));
+    PM_TRY(pm_json_get_str(diag, r->recipe->file, r->spec, "is", false, &is));
+    PM_TRY(pm_json_get_str(diag, r->recipe->file, r->spec, "default", false, &fallback));
+    find_value(r);
+    pm_expr_value v = pm_expr_from_json(r->value);
+    if (r->value == NULL) {
+        const char *text = is != NULL ? is : fallback;
+        pm_loc loc = value_loc(r);
+        if (text == NULL)
+            return pm_error(diag, &loc, PM_ERR_INVALID, "the key '%s' is missing", r->key);
+        PM_TRY(pm_expr_eval(r->scope, &r->recipe_loc, text, &v));
+    }
+    PM_TRY(check_kind(r, v, kind));
+    PM_TRY(check_in(r, v));
+    pm_expr_set(r->scope, r->name, v);
+    return PM_OK;
+}
+
+/// `require`: conditions between parameters.
+static pm_status check_require(const pm_recipe *recipe, pm_expr_scope *scope, const char *file)
+{
+    const pm_json *require = pm_json_get(recipe->root, "require");
+    for (size_t i = 0; require != NULL && i < require->n; i++) {
+        const pm_json *item = &require->items[i];
+        pm_loc loc = pm_json_loc(recipe->file, item), config = {.file = file};
+        const char *that, *otherwise;
+        bool holds;
+        PM_TRY(pm_json_get_str(scope->diag, recipe->file, item, "that", true, &that));
+        PM_TRY(pm_json_get_str(scope->diag, recipe->file, item, "else", true, &otherwise));
+        PM_TRY(pm_expr_bool(scope, &loc, that, &holds));
+        if (!holds)
+            return pm_error(scope->diag, &config, PM_ERR_UNSUPPORTED, "%s", otherwise);
+    }
+    return PM_OK;
+}
+
+pm_status pm_recipe_params(const pm_recipe *recipe, pm_expr_scope *scope, const char *config_file,
+                           const pm_json *config)
+{
+    pm_expr_set_number(scope, "true", 1);
+    pm_expr_set_number(scope, "false", 0);
+    const pm_json *params = pm_json_get(recipe->root, "params");
+    for (size_t i = 0; params != NULL && i < params->n; i++) {
+        reader r = {.recipe = recipe,
+                    .scope = scope,
+                    .file = config_file,
+                    .config = config,
+                    .name = params->keys[i],
+                    .spec = &params->items[i],
+                    .recipe_loc = pm_json_loc(recipe->file, &params->items[i])};
+        PM_TRY(read_param(&r));
+    }
+    return check_require(recipe, scope, config_file);
+}
