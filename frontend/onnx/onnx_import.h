@@ -13,6 +13,7 @@ enum {
     PM_ONNX_MIN_OPSET = 7,
     PM_ONNX_MAX_OPSET = 28,
     PM_ONNX_MAX_INLINE = 64,   ///< functions and subgraphs within one another
+    PM_ONNX_MAX_INLINED = 500000, ///< nodes that calls of functions may become
     PM_ONNX_MAX_ATTRS = 16,    ///< attributes of one op
     PM_ONNX_MAX_ELEMS = 4096,  ///< elements of an axes, sizes or shape input
 };
@@ -27,7 +28,7 @@ typedef struct pm_onnx {
     pm_map functions; ///< by domain, name and overload, each with its NUL: const Onnx__Function *
     pm_map externals; ///< by location: const pm_file *
     pm_map rows;      ///< rows found so far, by domain, name and version
-    uint64_t n_nodes; ///< imported so far, inlined ones included
+    uint64_t n_inlined; ///< nodes of functions imported so far
 } pm_onnx;
 
 typedef struct pm_onnx_frame {

@@ -18,7 +18,8 @@ static pm_status check_opsets(pm_onnx *onnx, const pm_loc *loc, Onnx__OpsetId *c
         for (size_t k = 0; k < i; k++) {
             if (strcmp(pm_onnx_domain(opsets[k]->domain), domain) == 0)
                 return pm_error(onnx->diag, loc, PM_ERR_INVALID,
-                                "operator domain '%s' is imported twice", domain);
+                                "operator domain '%s' is imported twice",
+                            *domain ? domain : "ai.onnx");
         }
         if (*domain == 0 && (opsets[i]->version < PM_ONNX_MIN_OPSET ||
                              opsets[i]->version > PM_ONNX_MAX_OPSET))

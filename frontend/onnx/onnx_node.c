@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "frontend/onnx/onnx_import.h"
-#include "frontend/onnx/onnx_wire.h"
 #include "ir/op_table.h"
 
 static const char *text_or_empty(const char *text)
@@ -19,10 +18,8 @@ pm_loc pm_onnx_node_loc(const pm_onnx_scope *scope, const Onnx__Node *node)
         loc.what = "node of";
         loc.name = node->n_output ? node->output[0] : "";
     }
-    if (scope->frame->caller) {
+    if (scope->frame->caller)
         loc.from = scope->frame->loc;
-        loc.by = "inline";
-    }
     return loc;
 }
 
@@ -61,7 +58,8 @@ static pm_status unknown_op(pm_onnx_scope *scope, const Onnx__Node *node, size_t
                         name, row->text, nodes);
     if (version < 0)
         return pm_error(onnx->diag, &loc, PM_ERR_INVALID,
-                        "operator '%s': domain '%s' is not imported by the %s", name, domain,
+                        "operator '%s': domain '%s' is not imported by the %s", name,
+                        *domain ? domain : "ai.onnx",
                         scope->frame->function ? "function" : "model");
     if (other)
         return pm_error(onnx->diag, &loc, PM_ERR_INVALID,
@@ -274,9 +272,9 @@ pm_status pm_onnx_import_node(pm_onnx_scope *scope, const Onnx__Node *node)
     pm_onnx *onnx = scope->onnx;
     pm_loc place = pm_onnx_node_loc(scope, node);
     const pm_loc *loc = pm_loc_intern(onnx->module, &place);
-    if (++onnx->n_nodes > PM_ONNX_MAX_NODES)
+    if (scope->frame->caller && ++onnx->n_inlined > PM_ONNX_MAX_INLINED)
         return pm_error(onnx->diag, loc, PM_ERR_UNSUPPORTED,
-                        "more than %d nodes after inlining functions", PM_ONNX_MAX_NODES);
+                        "functions expand to more than %d nodes", PM_ONNX_MAX_INLINED);
     const char *domain = pm_onnx_domain(node->domain), *name = text_or_empty(node->op_type);
     const Onnx__Function *function =
         pm_onnx_function(onnx, domain, name, text_or_empty(node->overload));

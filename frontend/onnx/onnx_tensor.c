@@ -241,6 +241,8 @@ static pm_status read_typed(reader *r, pm_data *out)
             return pm_error(r->onnx->diag, r->loc, PM_ERR_INVALID,
                             "its data is in %s, which isn't the field for %s", fields[i].name,
                             pm_onnx_type_name(t->data_type));
+    }
+    for (size_t i = 0; i < PM_COUNT(fields); i++) {
         if (!fields[i].mine)
             continue;
         if (fields[i].n != r->shape.count)
