@@ -380,7 +380,8 @@ pm_status pm_verify_slice(const pm_op *op, pm_diag *diag)
 
 static const int64_t FAR = INT64_C(1) << 62; ///< no extent is larger: "to the end"
 
-/// A bound as a position in [lo, hi]; PM_DIM_NONE when its sign is unknown.
+/// A bound as a position from the start of the axis, at least lo and, for bounds far beyond, hi;
+/// PM_DIM_NONE when its sign is unknown.
 static pm_dim resolve(pm_module *m, pm_dim bound, pm_dim extent, pm_dim lo, pm_dim hi)
 {
     int64_t value, least, most;
@@ -389,8 +390,7 @@ static pm_dim resolve(pm_module *m, pm_dim bound, pm_dim extent, pm_dim lo, pm_d
     pm_dim_range(m, bound, &least, &most);
     if (least < 0 && most >= 0)
         return PM_DIM_NONE;
-    pm_dim position = least >= 0 ? bound : pm_dim_add(m, bound, extent);
-    return pm_dim_max(m, lo, pm_dim_min(m, position, hi));
+    return pm_dim_max(m, lo, least >= 0 ? bound : pm_dim_add(m, bound, extent));
 }
 
 /// Elements that start:end:step takes of an axis; PM_DIM_NONE when unknown.
@@ -408,14 +408,15 @@ static pm_dim slice_extent(pm_module *m, pm_dim extent, pm_dim start, pm_dim end
         return pm_dim_ceildiv(m, extent, pm_dim_const(m, -step)); // all, in reverse
     pm_dim span;
     if (step > 0) {
+        // a start beyond the end needs no limit: nothing is left then
         pm_dim from = resolve(m, start, extent, zero, extent);
-        pm_dim to = resolve(m, end, extent, zero, extent);
+        pm_dim to = pm_dim_min(m, resolve(m, end, extent, zero, extent), extent);
         span = pm_dim_sub(m, to, from);
     } else {
         if (step <= -FAR)
             return PM_DIM_NONE;
         pm_dim top = pm_dim_sub(m, extent, one), below = pm_dim_const(m, -1);
-        pm_dim from = resolve(m, start, extent, zero, top);
+        pm_dim from = pm_dim_max(m, zero, pm_dim_min(m, resolve(m, start, extent, zero, top), top));
         pm_dim to = resolve(m, end, extent, below, top);
         span = pm_dim_sub(m, from, to);
         step = -step;
