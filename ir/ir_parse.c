@@ -321,36 +321,50 @@ static pm_status parse_regions(pm_parser *p, pm_op *op)
     return pm_parse_next(p);
 }
 
+/// Whether a value of the inferred type may be said to have the given one: they don't differ for
+/// certain. A text may say more than inference finds (passes know more), as pm_op_check has it.
+static bool may_be(const pm_module *m, const pm_type *given, const pm_type *inferred)
+{
+    if (given->elem != inferred->elem || given->rank != inferred->rank ||
+        given->layout != inferred->layout)
+        return false;
+    for (int32_t i = 0; i < given->rank; i++)
+        if (pm_dim_differs(m, given->dims[i], inferred->dims[i]))
+            return false;
+    return true;
+}
+
+/// The extents of `dims` are its content; its type follows from their number.
+static void set_content(pm_parser *p, raw_op *raw, pm_op *op)
+{
+    pm_dim n = pm_dim_const(p->module, (int64_t)raw->content.n);
+    pm_dim *content = PM_NEW_ARRAY(p->arena, pm_dim, raw->content.n);
+    if (raw->content.n > 0)
+        memcpy(content, raw->content.data, raw->content.n * sizeof *content);
+    op->results[0]->content = content;
+    op->results[0]->type = pm_type_get(p->module, PM_I64, 1, &n);
+}
+
 /// The types that the text gives are what inference starts from (a data-dependent extent keeps its
-/// symbol), and must be what it ends with.
+/// symbol), and must agree with what it finds.
 static pm_status infer(pm_parser *p, raw_op *raw, pm_op *op)
 {
+    const char *name = pm_op_table[op->code].name;
     for (size_t i = 0; i < raw->types.n; i++)
         op->results[i]->type = raw->types.data[i];
-    if (op->code == PM_OP_dims) {
-        pm_dim n = pm_dim_const(p->module, (int64_t)raw->content.n);
-        if (op->n_results == 1 && op->results[0]->type == NULL)
-            op->results[0]->type = pm_type_get(p->module, PM_I64, 1, &n);
-        if (raw->types.n == 1 && raw->types.data[0] != pm_type_get(p->module, PM_I64, 1, &n))
-            return pm_error(p->diag, &raw->type_locs.data[0], PM_ERR_INVALID,
-                            "the text says %s, but dims has %zu extents",
-                            pm_type_text(p->module, raw->types.data[0]), raw->content.n);
-        pm_dim *content = PM_NEW_ARRAY(p->arena, pm_dim, raw->content.n);
-        memcpy(content, raw->content.data, raw->content.n * sizeof *content);
-        op->results[0]->content = content;
-    }
+    if (op->code == PM_OP_dims)
+        set_content(p, raw, op);
+    if (op->code == PM_OP_const && raw->types.n == 0)
+        return pm_error(p->diag, &raw->loc, PM_ERR_INVALID, "a constant needs a type");
     PM_TRY(pm_op_infer(op));
-    for (uint32_t i = 0; i < op->n_results; i++) {
-        const pm_type *type = op->results[i]->type;
-        if (type == NULL)
-            return pm_error(p->diag, &raw->loc, PM_ERR_INVALID,
-                            "the type of %s must be given, it does not follow from the operands",
-                            pm_op_table[op->code].name);
-        if (i < raw->types.n && type != raw->types.data[i])
+    for (uint32_t i = 0; i < raw->types.n; i++) {
+        const pm_type *inferred = op->results[i]->type;
+        if (!may_be(p->module, raw->types.data[i], inferred))
             return pm_error(p->diag, &raw->type_locs.data[i], PM_ERR_INVALID,
                             "the text says %s, but %s gives %s",
-                            pm_type_text(p->module, raw->types.data[i]), pm_op_table[op->code].name,
-                            pm_type_text(p->module, type));
+                            pm_type_text(p->module, raw->types.data[i]), name,
+                            pm_type_text(p->module, inferred));
+        op->results[i]->type = raw->types.data[i];
     }
     return PM_OK;
 }

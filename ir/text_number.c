@@ -13,16 +13,16 @@
 /// How a float type is laid out in bits.
 typedef struct float_form {
     int exponent_bits, mantissa_bits;
-    int first_digits, last_digits; ///< decimal digits that may do, and that always do
+    int digits; ///< decimal digits that always do
 } float_form;
 
 static float_form form_of(pm_elem elem)
 {
     switch (elem) {
-    case PM_F64: return (float_form){11, 52, 15, 17};
-    case PM_F32: return (float_form){8, 23, 6, 9};
-    case PM_F16: return (float_form){5, 10, 3, 5};
-    default: return (float_form){8, 7, 2, 4};
+    case PM_F64: return (float_form){11, 52, 17};
+    case PM_F32: return (float_form){8, 23, 9};
+    case PM_F16: return (float_form){5, 10, 5};
+    default: return (float_form){8, 7, 4};
     }
 }
 
@@ -151,7 +151,7 @@ static void float_to_text(pm_elem elem, uint64_t bits, char out[PM_NUMBER_TEXT])
         strcpy(out, value < 0 ? "-inf" : "inf");
         return;
     }
-    for (int digits = form.first_digits; digits <= form.last_digits; digits++) {
+    for (int digits = 1; digits <= form.digits; digits++) {
         double_to_text(value, digits, out);
         if (double_to_bits(form, text_to_double(out, NULL)) == bits)
             return;
@@ -200,7 +200,7 @@ static const char *int_from_text(pm_elem elem, const char *text, void *out_bytes
     errno = 0;
     if (is_signed) {
         int64_t value = strtoll(text, &end, 10);
-        if (*end != '\0')
+        if (end == text || *end != '\0')
             return "expected an integer";
         int64_t highest = (int64_t)(UINT64_MAX >> (65 - width));
         if (errno != 0 || value > highest || value < -highest - 1)
@@ -211,7 +211,7 @@ static const char *int_from_text(pm_elem elem, const char *text, void *out_bytes
     if (*text == '-')
         return range;
     uint64_t value = strtoull(text, &end, 10);
-    if (*end != '\0')
+    if (end == text || *end != '\0')
         return "expected an integer";
     if (errno != 0 || value > UINT64_MAX >> (64 - width))
         return range;
