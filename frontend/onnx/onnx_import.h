@@ -154,6 +154,13 @@ PM_NODISCARD pm_status pm_onnx_const(pm_onnx *onnx, pm_builder *b, const Onnx__T
 /// Name of an element type by its ONNX number, for messages.
 const char *pm_onnx_type_name(int32_t data_type);
 
+/* ---- onnx_dims.c ---- */
+
+/// A symbol for each plain name among the dims of the graph's inputs.
+void pm_onnx_declare_dims(pm_onnx *onnx, const Onnx__Graph *graph);
+/// A dim's name as an expression: numbers and declared names with + - *. PM_DIM_NONE: none.
+pm_dim pm_onnx_parse_dim(pm_onnx *onnx, const char *text);
+
 /* ---- onnx_graph.c ---- */
 
 void pm_onnx_scope_init(pm_onnx_scope *scope, pm_onnx *onnx, const pm_onnx_frame *frame,

@@ -75,7 +75,9 @@ static pm_status input_dim(pm_onnx *onnx, const pm_loc *loc, const char *input, 
         *out = pm_dim_const(m, dim->dim_value);
         return PM_OK;
     }
-    *out = named ? pm_dim_find(m, dim->dim_param) : PM_DIM_NONE;
+    *out = named ? pm_onnx_parse_dim(onnx, dim->dim_param) : PM_DIM_NONE;
+    if (*out == PM_DIM_NONE && named)
+        *out = pm_dim_find(m, dim->dim_param);
     if (*out == PM_DIM_NONE)
         *out = pm_dim_symbol(m,
                              named ? dim->dim_param
@@ -125,6 +127,7 @@ static pm_status import_inputs(pm_onnx_scope *scope, const Onnx__Graph *graph)
     pm_onnx *onnx = scope->onnx;
     pm_map initializers;
     pm_map_init(&initializers, onnx->temp);
+    pm_onnx_declare_dims(onnx, graph);
     for (size_t i = 0; i < graph->n_initializer; i++) {
         if (graph->initializer[i]->name)
             pm_map_put_str(&initializers, graph->initializer[i]->name, graph->initializer[i]);

@@ -6,7 +6,9 @@
 
 pm_onnx_handler pm_onnx_do_reduce, pm_onnx_do_softmax_flat, pm_onnx_do_log_softmax,
     pm_onnx_do_cumsum, pm_onnx_do_topk, pm_onnx_do_norm, pm_onnx_do_skip_norm,
-    pm_onnx_do_batch_norm, pm_onnx_do_instance_norm, pm_onnx_do_lp_norm;
+    pm_onnx_do_batch_norm, pm_onnx_do_instance_norm, pm_onnx_do_lp_norm, pm_onnx_do_log_sum_exp,
+    pm_onnx_do_global_pool, pm_onnx_do_hardmax, pm_onnx_do_group_norm,
+    pm_onnx_do_mean_variance_norm;
 
 static pm_status build_reduce(pm_onnx_call *call, pm_opcode op, pm_value *x, const int64_t *axes,
                               size_t n, bool keep, pm_value **out)
@@ -57,6 +59,60 @@ pm_status pm_onnx_do_reduce(pm_onnx_call *call)
         PM_TRY(pm_onnx_expr(call, bar + 1, &x, &x));
     call->out[0] = x;
     return PM_OK;
+}
+
+/* log(sum(exp(x))), with the greatest element taken off first so that nothing overflows. */
+pm_status pm_onnx_do_log_sum_exp(pm_onnx_call *call)
+{
+    int64_t axes[PM_MAX_RANK];
+    size_t n;
+    bool noop;
+    PM_TRY(reduce_axes(call, axes, &n, &noop));
+    pm_value *x = call->in[0], *top, *parts[2];
+    call->out[0] = x;
+    if (noop)
+        return PM_OK;
+    bool keep = pm_onnx_attr_of(call, "keepdims")->i != 0;
+    PM_TRY(build_reduce(call, PM_OP_reduce_max, x, axes, n, true, &top));
+    PM_TRY(pm_onnx_expr(call, "where(isinf(x), 0, x)", &top, &parts[1]));
+    parts[0] = x;
+    PM_TRY(pm_onnx_expr(call, "exp(sub(x, y))", parts, &x));
+    PM_TRY(build_reduce(call, PM_OP_reduce_sum, x, axes, n, keep, &parts[0]));
+    PM_TRY(pm_onnx_reshape(call, parts[1], parts[0]->type->dims, parts[0]->type->rank, &parts[1]));
+    return pm_onnx_expr(call, "add(log(x), y)", parts, &call->out[0]);
+}
+
+/* Over everything behind batch and channel. */
+pm_status pm_onnx_do_global_pool(pm_onnx_call *call)
+{
+    int64_t axes[PM_MAX_RANK];
+    size_t n = 0;
+    for (int32_t i = 2; i < call->in[0]->type->rank; i++)
+        axes[n++] = i;
+    if (n == 0)
+        return pm_onnx_error(call, PM_ERR_INVALID, "needs rank 3 or more");
+    return build_reduce(call, (pm_opcode)call->row->op, call->in[0], axes, n, true, &call->out[0]);
+}
+
+/* One where the first of the greatest elements stands, zero elsewhere. */
+pm_status pm_onnx_do_hardmax(pm_onnx_call *call)
+{
+    pm_value *x = call->in[0], *where, *depth, *off, *on, *values;
+    int64_t axis;
+    PM_TRY(pm_onnx_axis(call, pm_onnx_attr_of(call, "axis")->i, x->type->rank, &axis));
+    PM_TRY(pm_onnx_build(call, &where, PM_OP_argmax, PM_OPERANDS(x),
+                         PM_ATTRS(pm_attr_i64("axis", axis), pm_attr_bool("keepdims", false))));
+    PM_TRY(pm_build_dims(&call->b, 1, &x->type->dims[axis], &depth));
+    const pm_dim one = pm_dim_const(call->onnx->module, 1);
+    PM_TRY(pm_onnx_scalar(call, x->type->elem, 0, &off));
+    PM_TRY(pm_onnx_scalar(call, x->type->elem, 1, &on));
+    PM_TRY(pm_onnx_reshape(call, off, &one, 1, &off));
+    PM_TRY(pm_onnx_reshape(call, on, &one, 1, &on));
+    PM_TRY(pm_onnx_build(call, &values, PM_OP_concat, PM_OPERANDS(off, on),
+                         PM_ATTRS(pm_attr_i64("axis", 0))));
+    PM_TRY(pm_onnx_reshape(call, depth, NULL, 0, &depth));
+    return pm_onnx_build(call, &call->out[0], PM_OP_onehot, PM_OPERANDS(where, depth, values),
+                         PM_ATTRS(pm_attr_i64("axis", axis)));
 }
 
 /* Until opset 12 softmax saw its input as a matrix, cut at `axis`. */
@@ -257,6 +313,57 @@ pm_status pm_onnx_do_instance_norm(pm_onnx_call *call)
                      &inverse));
     PM_TRY(build2(call, PM_OP_mul, x, scale, &x));
     return build2(call, PM_OP_add, x, bias, &call->out[0]);
+}
+
+/* x [B, C, ...] as [B, groups, C / groups, ...]; scale and bias per group (opset 18) or channel. */
+pm_status pm_onnx_do_group_norm(pm_onnx_call *call)
+{
+    pm_module *m = call->onnx->module;
+    pm_value *x = call->in[0], *mean, *inverse, *scale = call->in[1], *bias = call->in[2];
+    const pm_type *type = x->type;
+    int64_t channels, groups = pm_onnx_attr_of(call, "num_groups")->i;
+    if (type->rank < 3 || scale->type->rank != 1 || bias->type->rank != 1)
+        return pm_onnx_error(call, PM_ERR_INVALID, "needs rank 3 or more, and vectors");
+    if (!pm_dim_is_const(m, type->dims[1], &channels) || type->rank == PM_MAX_RANK)
+        return pm_onnx_error(call, PM_ERR_UNSUPPORTED, "the number of channels must be known");
+    if (groups < 1 || channels % groups)
+        return pm_onnx_error(call, PM_ERR_INVALID,
+                             "%" PRId64 " channels don't make %" PRId64 " groups", channels,
+                             groups);
+    pm_dim dims[PM_MAX_RANK];
+    int64_t axes[PM_MAX_RANK];
+    size_t n = 0;
+    dims[0] = type->dims[0];
+    dims[1] = pm_dim_const(m, groups);
+    dims[2] = pm_dim_const(m, channels / groups);
+    for (int32_t i = 2; i < type->rank; i++)
+        dims[i + 1] = type->dims[i];
+    for (int32_t i = 2; i <= type->rank; i++)
+        axes[n++] = i;
+    PM_TRY(pm_onnx_reshape(call, x, dims, type->rank + 1, &x));
+    PM_TRY(normalise(call, x, axes, n, true, pm_onnx_attr_of(call, "epsilon")->f, &x, &mean,
+                     &inverse));
+    bool per_group = scale->type->dims[0] == dims[1] && groups != channels;
+    if (!per_group)
+        PM_TRY(pm_onnx_reshape(call, x, type->dims, type->rank, &x));
+    for (int32_t i = 0; i < x->type->rank; i++)
+        dims[i] = i == 1 ? scale->type->dims[0] : pm_dim_const(m, 1);
+    PM_TRY(pm_onnx_reshape(call, scale, dims, x->type->rank, &scale));
+    PM_TRY(pm_onnx_reshape(call, bias, dims, x->type->rank, &bias));
+    PM_TRY(build2(call, PM_OP_mul, x, scale, &x));
+    PM_TRY(build2(call, PM_OP_add, x, bias, &x));
+    return pm_onnx_reshape(call, x, type->dims, type->rank, &call->out[0]);
+}
+
+pm_status pm_onnx_do_mean_variance_norm(pm_onnx_call *call)
+{
+    static const int64_t usual[] = {0, 2, 3};
+    pm_value *x = call->in[0], *mean, *inverse;
+    const pm_onnx_attr *given = pm_onnx_attr_of(call, "axes");
+    size_t n = given->given ? given->n : PM_COUNT(usual);
+    int64_t axes[PM_MAX_RANK];
+    PM_TRY(pm_onnx_axes(call, given->given ? given->ints : usual, n, x->type->rank, axes));
+    return normalise(call, x, axes, n, true, 1e-9, &call->out[0], &mean, &inverse);
 }
 
 pm_status pm_onnx_do_lp_norm(pm_onnx_call *call)

@@ -6,7 +6,7 @@
 
 pm_onnx_handler pm_onnx_do_size, pm_onnx_do_flatten, pm_onnx_do_squeeze, pm_onnx_do_unsqueeze,
     pm_onnx_do_transpose, pm_onnx_do_split, pm_onnx_do_slice, pm_onnx_do_pad, pm_onnx_do_compress,
-    pm_onnx_do_depth_to_space, pm_onnx_do_space_to_depth, pm_onnx_do_onehot;
+    pm_onnx_do_depth_to_space, pm_onnx_do_space_to_depth, pm_onnx_do_onehot, pm_onnx_do_eye_like;
 
 pm_status pm_onnx_reshape(pm_onnx_call *call, pm_value *x, const pm_dim *dims, int32_t rank,
                           pm_value **out)
@@ -306,4 +306,31 @@ pm_status pm_onnx_do_onehot(pm_onnx_call *call)
     PM_TRY(pm_onnx_cast(call, operands[1], PM_I64, &operands[1]));
     return pm_onnx_build(call, &call->out[0], PM_OP_onehot, operands, 3,
                          PM_ATTRS(pm_attr_i64("axis", pm_onnx_attr_of(call, "axis")->i)));
+}
+
+/* Ones where column - row == k. */
+pm_status pm_onnx_do_eye_like(pm_onnx_call *call)
+{
+    pm_module *m = call->onnx->module;
+    const pm_type *type = call->in[0]->type;
+    const pm_onnx_attr *elem = pm_onnx_attr_of(call, "dtype");
+    pm_value *zero, *one, *index[2], *k, *x;
+    if (type->rank != 2)
+        return pm_onnx_error(call, PM_ERR_INVALID, "needs rank 2, has %" PRId32, type->rank);
+    PM_TRY(pm_onnx_scalar(call, PM_I64, 0, &zero));
+    PM_TRY(pm_onnx_scalar(call, PM_I64, 1, &one));
+    for (int i = 0; i < 2; i++) {
+        const pm_dim column[] = {i ? pm_dim_const(m, 1) : type->dims[0],
+                                 i ? type->dims[1] : pm_dim_const(m, 1)};
+        pm_value *count;
+        PM_TRY(pm_build_dims(&call->b, 1, &type->dims[i], &count));
+        PM_TRY(pm_onnx_reshape(call, count, NULL, 0, &count));
+        PM_TRY(pm_onnx_build(call, &index[i], PM_OP_range, PM_OPERANDS(zero, count, one),
+                             PM_NO_ATTRS));
+        PM_TRY(pm_onnx_reshape(call, index[i], column, 2, &index[i]));
+    }
+    PM_TRY(pm_onnx_scalar(call, PM_I64, (double)pm_onnx_attr_of(call, "k")->i, &k));
+    PM_TRY(pm_onnx_build(call, &x, PM_OP_add, PM_OPERANDS(index[0], k), PM_NO_ATTRS));
+    PM_TRY(pm_onnx_build(call, &x, PM_OP_equal, PM_OPERANDS(x, index[1]), PM_NO_ATTRS));
+    return pm_onnx_cast(call, x, elem->given ? (pm_elem)elem->i : type->elem, &call->out[0]);
 }
