@@ -7,8 +7,8 @@
 #include "ir/op_table.h"
 
 static const char *const kind_names[] = {
-    [PM_ATTR_I64] = "i64",   [PM_ATTR_F64] = "f64",   [PM_ATTR_STR] = "str",
-    [PM_ATTR_BOOL] = "bool", [PM_ATTR_ELEM] = "elem", [PM_ATTR_INTS] = "ints",
+    [PM_ATTR_I64] = "i64",       [PM_ATTR_F64] = "f64",   [PM_ATTR_STR] = "str",
+    [PM_ATTR_BOOL] = "bool",     [PM_ATTR_ELEM] = "elem", [PM_ATTR_INTS] = "ints",
     [PM_ATTR_FLOATS] = "floats", [PM_ATTR_DATA] = "data",
 };
 
@@ -17,7 +17,7 @@ const char *pm_attr_kind_name(pm_attr_kind kind)
     return kind_names[kind];
 }
 
-/* ---- declarations ------------------------------------------------------------------------------- */
+/* ---- declarations ---------------------------------------------------------------------------- */
 
 /// All declarations, parsed once per process from the table's own text.
 static struct {
@@ -115,7 +115,7 @@ size_t pm_op_attr_decls(pm_opcode code, pm_attr_decl *out)
     return n;
 }
 
-/* ---- matching ----------------------------------------------------------------------------------- */
+/* ---- matching -------------------------------------------------------------------------------- */
 
 static pm_status unknown_attr(pm_module *m, const pm_loc *loc, pm_opcode code, const char *key)
 {
@@ -143,7 +143,8 @@ static bool coerce(pm_module *m, pm_attr *attr, pm_attr_kind kind)
     bool exact = attr->i >= -(INT64_C(1) << 53) && attr->i <= INT64_C(1) << 53;
     if (attr->kind == PM_ATTR_I64 && kind == PM_ATTR_F64 && exact) {
         attr->f = (double)attr->i;
-    } else if (attr->kind == PM_ATTR_I64 && kind == PM_ATTR_BOOL && (attr->i == 0 || attr->i == 1)) {
+    } else if (attr->kind == PM_ATTR_I64 && kind == PM_ATTR_BOOL &&
+               (attr->i == 0 || attr->i == 1)) {
         // as it is
     } else if (list && attr->n == 0 && (kind == PM_ATTR_INTS || kind == PM_ATTR_FLOATS)) {
         // an empty list is of either kind
@@ -229,7 +230,7 @@ pm_status pm_attrs_fill(pm_module *m, const pm_loc *loc, pm_opcode code, const p
     return PM_OK;
 }
 
-/* ---- access ------------------------------------------------------------------------------------- */
+/* ---- access ---------------------------------------------------------------------------------- */
 
 static pm_attr *find(const pm_op *op, const char *key)
 {
@@ -288,7 +289,7 @@ void pm_op_attr_values(const pm_op *op, pm_attr_value *out)
     for (uint32_t i = 0; i < op->n_attrs; i++) {
         const pm_attr *attr = &op->attrs[i];
         size_t n = attr->kind == PM_ATTR_STR && attr->s ? strlen(attr->s) : attr->n;
-        out[i] = (pm_attr_value){attr->i,      attr->f,    attr->s, attr->ints,
+        out[i] = (pm_attr_value){attr->i,      attr->f,    attr->s,      attr->ints,
                                  attr->floats, (int64_t)n, attr->present};
     }
 }

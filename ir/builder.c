@@ -4,7 +4,7 @@
 #include "ir/interner.h"
 #include "ir/op_table.h"
 
-/* ---- inference ---------------------------------------------------------------------------------- */
+/* ---- inference ------------------------------------------------------------------------------- */
 
 pm_status pm_infer_error(pm_infer *inf, const char *fmt, ...)
 {
@@ -182,8 +182,8 @@ static pm_status check_type(const pm_op *op, uint32_t result, const pm_type *inf
     if (agrees)
         return PM_OK;
     return pm_error(m->diag, op->loc, PM_ERR_INVALID, "%s: result %u is %s, must be %s",
-                    pm_op_info_of(op)->name, result, type ? pm_type_text(m, type) : "without a type",
-                    pm_type_text(m, inferred));
+                    pm_op_info_of(op)->name, result,
+                    type ? pm_type_text(m, type) : "without a type", pm_type_text(m, inferred));
 }
 
 pm_status pm_op_check(pm_op *op)
@@ -198,7 +198,7 @@ pm_status pm_op_check(pm_op *op)
     return status;
 }
 
-/* ---- building ----------------------------------------------------------------------------------- */
+/* ---- building -------------------------------------------------------------------------------- */
 
 pm_status pm_build(pm_builder *b, pm_opcode code, pm_value *const *operands, size_t n_operands,
                    const pm_attr *attrs, size_t n_attrs, size_t n_results, pm_op **out_op)

@@ -1,42 +1,35 @@
 /// Symbolic dims: interned integer expressions in canonical form.
 ///
-/// A canonical expression is a sum ((t1 + t2) + t3) + c of terms in falling structural order; a term
-/// is a product ((a1 * a2) * a3) * c of atoms in order with the constant last; an atom is a symbol or
-/// a div, mod, min, max of canonical expressions. The order depends on names and structure alone,
-/// never on ids, so that a module that is printed and parsed again has the same text.
+/// A canonical expression is a sum ((t1 + t2) + t3) + c of terms in falling structural order; a
+/// term is a product ((a1 * a2) * a3) * c of atoms in order with the constant last; an atom is a
+/// symbol or a div, mod, min, max of canonical expressions. The order depends on names and
+/// structure alone, never on ids, so that a module that is printed and parsed again has the same
+/// text.
 ///
 /// Arithmetic that overflows, or an expression that grows beyond MAX_SIZE nodes, becomes the one
 /// expression floordiv(1, 0), which absorbs everything; inference refuses it. So trees are bounded,
 /// and so is the recursion on them.
 #include <inttypes.h>
 
-#include "base/str.h"
 #include "ir/interner.h"
 
 enum {
-    MAX_SIZE = 4096,   ///< nodes of one expression
-    MAX_TERMS = 1024,  ///< terms of one sum
-    MAX_ATOMS = 64,    ///< atoms of one product
-    MAX_CHOICES = 32,  ///< operands of nested min or max that are looked at together
-    MAX_BOUND_DEPTH = 16, ///< symbols bounded by symbols bounded by …
+    MAX_SIZE = 4096,  ///< nodes of one expression
+    MAX_TERMS = 1024, ///< terms of one sum
+    MAX_ATOMS = 64,   ///< atoms of one product
+    MAX_CHOICES = 32, ///< operands of nested min or max that are looked at together
 };
 
-/* ---- nodes -------------------------------------------------------------------------------------- */
-
-static const pm_dim_node *node(const pm_module *m, pm_dim d)
-{
-    PM_ASSERT(d >= 0 && (size_t)d < m->interner->dims.n);
-    return &m->interner->dims.data[d];
-}
+/* ---- nodes ----------------------------------------------------------------------------------- */
 
 static pm_dim intern(pm_module *m, pm_dim_kind kind, int64_t value, pm_dim a, pm_dim b)
 {
     struct pm_interner *in = m->interner;
     uint32_t size = 1;
     if (a >= 0)
-        size += node(m, a)->size;
+        size += pm_dim_node_of(m, a)->size;
     if (b >= 0)
-        size += node(m, b)->size;
+        size += pm_dim_node_of(m, b)->size;
     if (size > MAX_SIZE)
         return in->too_large;
     const struct {
@@ -70,19 +63,19 @@ pm_dim pm_dim_const(pm_module *m, int64_t value)
 
 bool pm_dim_is_const(const pm_module *m, pm_dim d, int64_t *out_value)
 {
-    if (d < 0 || node(m, d)->kind != PM_DIM_CONST)
+    if (d < 0 || pm_dim_node_of(m, d)->kind != PM_DIM_CONST)
         return false;
     if (out_value)
-        *out_value = node(m, d)->value;
+        *out_value = pm_dim_node_of(m, d)->value;
     return true;
 }
 
 bool pm_dim_is_symbol(const pm_module *m, pm_dim d, uint32_t *out_symbol)
 {
-    if (d < 0 || node(m, d)->kind != PM_DIM_SYMBOL)
+    if (d < 0 || pm_dim_node_of(m, d)->kind != PM_DIM_SYMBOL)
         return false;
     if (out_symbol)
-        *out_symbol = (uint32_t)node(m, d)->value;
+        *out_symbol = (uint32_t)pm_dim_node_of(m, d)->value;
     return true;
 }
 
@@ -93,11 +86,11 @@ bool pm_dim_is_error(const pm_module *m, pm_dim d)
 
 pm_dim_info pm_dim_get(const pm_module *m, pm_dim d)
 {
-    const pm_dim_node *n = node(m, d);
+    const pm_dim_node *n = pm_dim_node_of(m, d);
     return (pm_dim_info){n->kind, n->value, n->a, n->b};
 }
 
-/* ---- symbols ------------------------------------------------------------------------------------ */
+/* ---- symbols --------------------------------------------------------------------------------- */
 
 pm_dim pm_dim_find(const pm_module *m, const char *name)
 {
@@ -138,7 +131,7 @@ pm_dim pm_dim_fresh(pm_module *m, const char *name, pm_dim bound)
     return d;
 }
 
-/* ---- structural order --------------------------------------------------------------------------- */
+/* ---- structural order ------------------------------------------------------------------------ */
 
 static int rank_of(pm_dim_kind kind)
 {
@@ -162,7 +155,7 @@ static int compare(const pm_module *m, pm_dim x, pm_dim y)
     for (;;) {
         if (x == y)
             return 0;
-        const pm_dim_node *a = node(m, x), *b = node(m, y);
+        const pm_dim_node *a = pm_dim_node_of(m, x), *b = pm_dim_node_of(m, y);
         if (a->kind != b->kind)
             return rank_of(a->kind) - rank_of(b->kind);
         if (a->kind == PM_DIM_CONST)
@@ -177,7 +170,7 @@ static int compare(const pm_module *m, pm_dim x, pm_dim y)
     }
 }
 
-/* ---- polynomials -------------------------------------------------------------------------------- */
+/* ---- polynomials ----------------------------------------------------------------------------- */
 
 /// coef * mono; mono is a product of atoms, or the constant 1.
 typedef struct term {
@@ -193,11 +186,11 @@ typedef struct poly {
 
 static term term_of(const pm_module *m, pm_dim d)
 {
-    const pm_dim_node *n = node(m, d);
+    const pm_dim_node *n = pm_dim_node_of(m, d);
     if (n->kind == PM_DIM_CONST)
         return (term){m->interner->one, n->value};
-    if (n->kind == PM_DIM_MUL && node(m, n->b)->kind == PM_DIM_CONST)
-        return (term){n->a, node(m, n->b)->value};
+    if (n->kind == PM_DIM_MUL && pm_dim_node_of(m, n->b)->kind == PM_DIM_CONST)
+        return (term){n->a, pm_dim_node_of(m, n->b)->value};
     return (term){d, 1};
 }
 
@@ -205,7 +198,7 @@ static void poly_of(const pm_module *m, pm_dim d, poly *out)
 {
     size_t n = 0;
     for (pm_dim rest = d;;) {
-        const pm_dim_node *x = node(m, rest);
+        const pm_dim_node *x = pm_dim_node_of(m, rest);
         bool sum = x->kind == PM_DIM_ADD;
         PM_ASSERT(n < MAX_TERMS);
         out->terms[n++] = term_of(m, sum ? x->b : rest);
@@ -303,7 +296,7 @@ static bool atoms_of(const pm_module *m, pm_dim mono, pm_dim *atoms, size_t *out
     if (mono == m->interner->one)
         return true;
     for (pm_dim rest = mono;;) {
-        const pm_dim_node *x = node(m, rest);
+        const pm_dim_node *x = pm_dim_node_of(m, rest);
         if (n == MAX_ATOMS)
             return false;
         atoms[n++] = x->kind == PM_DIM_MUL ? x->b : rest;
@@ -395,7 +388,7 @@ static pm_dim divide_exactly(pm_module *m, poly *a, const poly *b)
     return poly_build(m, &quotient);
 }
 
-/* ---- ranges ------------------------------------------------------------------------------------- */
+/* ---- ranges ---------------------------------------------------------------------------------- */
 
 typedef struct range {
     int64_t lo, hi; ///< INT64_MIN and INT64_MAX stand for unlimited
@@ -441,24 +434,6 @@ static range range_mul(range a, range b)
     return r;
 }
 
-static int64_t floor_div(int64_t a, int64_t b)
-{
-    int64_t q = a / b;
-    return a % b != 0 && (a < 0) != (b < 0) ? q - 1 : q;
-}
-
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    int64_t q = a / b;
-    return a % b != 0 && (a < 0) == (b < 0) ? q + 1 : q;
-}
-
-static int64_t floor_mod(int64_t a, int64_t b)
-{
-    int64_t r = a % b;
-    return r != 0 && (r < 0) != (b < 0) ? r + b : r;
-}
-
 static range range_div(range a, range b, int64_t divide(int64_t, int64_t))
 {
     if (b.lo < 0)
@@ -475,7 +450,7 @@ static range range_div(range a, range b, int64_t divide(int64_t, int64_t))
 
 static range range_of(const pm_module *m, pm_dim d)
 {
-    const pm_dim_node *n = node(m, d);
+    const pm_dim_node *n = pm_dim_node_of(m, d);
     if (n->kind == PM_DIM_CONST)
         return (range){n->value, n->value};
     if (n->kind == PM_DIM_SYMBOL) {
@@ -488,8 +463,8 @@ static range range_of(const pm_module *m, pm_dim d)
     switch (n->kind) {
     case PM_DIM_ADD: return range_add(a, b);
     case PM_DIM_MUL: return range_mul(a, b);
-    case PM_DIM_FLOORDIV: return range_div(a, b, floor_div);
-    case PM_DIM_CEILDIV: return range_div(a, b, ceil_div);
+    case PM_DIM_FLOORDIV: return range_div(a, b, pm_floor_div);
+    case PM_DIM_CEILDIV: return range_div(a, b, pm_ceil_div);
     case PM_DIM_MOD:
         if (b.lo < 0)
             return anything;
@@ -545,7 +520,7 @@ bool pm_dim_at_most(const pm_module *m, pm_dim a, pm_dim b)
     return a == b || difference(m, a, b).hi <= 0;
 }
 
-/* ---- arithmetic --------------------------------------------------------------------------------- */
+/* ---- arithmetic ------------------------------------------------------------------------------ */
 
 /// True when the result of any arithmetic on a and b is already known; it is in *out.
 static bool absorbs(const pm_module *m, pm_dim a, pm_dim b, pm_dim *out)
@@ -669,7 +644,7 @@ static pm_dim divide(pm_module *m, pm_dim_kind kind, pm_dim a, pm_dim b)
     if (by_const && pm_dim_is_const(m, a, &x)) {
         if (x == INT64_MIN && y == -1)
             return in->too_large;
-        return pm_dim_const(m, up ? ceil_div(x, y) : floor_div(x, y));
+        return pm_dim_const(m, up ? pm_ceil_div(x, y) : pm_floor_div(x, y));
     }
     poly p, q, rest;
     poly_of(m, a, &p);
@@ -698,7 +673,7 @@ static pm_dim divide(pm_module *m, pm_dim_kind kind, pm_dim a, pm_dim b)
         return divide(m, kind, poly_build(m, &p), poly_build(m, &q));
     }
     // (x div i) div j = x div (i*j)
-    const pm_dim_node *inner = node(m, a);
+    const pm_dim_node *inner = pm_dim_node_of(m, a);
     int64_t divisor, product;
     if (inner->kind == kind && by_const && y > 0 && pm_dim_is_const(m, inner->b, &divisor) &&
         divisor > 0 && pm_mul_i64(divisor, y, &product))
@@ -729,7 +704,7 @@ pm_dim pm_dim_mod(pm_module *m, pm_dim a, pm_dim b)
         return in->zero;
     bool by_const = pm_dim_is_const(m, b, &y);
     if (by_const && pm_dim_is_const(m, a, &x))
-        return y == -1 ? in->zero : pm_dim_const(m, floor_mod(x, y));
+        return y == -1 ? in->zero : pm_dim_const(m, pm_floor_mod(x, y));
     poly p, q, rest;
     poly_of(m, a, &p);
     poly_of(m, b, &q);
@@ -742,7 +717,7 @@ pm_dim pm_dim_mod(pm_module *m, pm_dim a, pm_dim b)
         bool changed = false;
         size_t kept = 0;
         for (size_t i = 0; i < p.n; i++) {
-            int64_t coef = floor_mod(p.terms[i].coef, y);
+            int64_t coef = pm_floor_mod(p.terms[i].coef, y);
             changed |= coef != p.terms[i].coef;
             if (coef != 0)
                 p.terms[kept++] = (term){p.terms[i].mono, coef};
@@ -767,9 +742,9 @@ static pm_dim choose(pm_module *m, pm_dim_kind kind, pm_dim a, pm_dim b)
     pm_dim sides[2] = {a, b};
     for (int side = 0; side < 2; side++) {
         pm_dim rest = sides[side];
-        while (node(m, rest)->kind == kind && n < MAX_CHOICES - 2) {
-            choices[n++] = node(m, rest)->b;
-            rest = node(m, rest)->a;
+        while (pm_dim_node_of(m, rest)->kind == kind && n < MAX_CHOICES - 2) {
+            choices[n++] = pm_dim_node_of(m, rest)->b;
+            rest = pm_dim_node_of(m, rest)->a;
         }
         choices[n++] = rest;
     }
@@ -779,7 +754,8 @@ static pm_dim choose(pm_module *m, pm_dim_kind kind, pm_dim a, pm_dim b)
             if (i == j)
                 continue;
             range less = difference(m, choices[j], choices[i]); // j - i
-            bool drop_i = choices[i] == choices[j] || (kind == PM_DIM_MIN ? less.hi <= 0 : less.lo >= 0);
+            bool drop_i =
+                choices[i] == choices[j] || (kind == PM_DIM_MIN ? less.hi <= 0 : less.lo >= 0);
             if (drop_i) {
                 choices[i--] = choices[--n];
                 break;
@@ -807,271 +783,4 @@ pm_dim pm_dim_min(pm_module *m, pm_dim a, pm_dim b)
 pm_dim pm_dim_max(pm_module *m, pm_dim a, pm_dim b)
 {
     return choose(m, PM_DIM_MAX, a, b);
-}
-
-/* ---- replacing ---------------------------------------------------------------------------------- */
-
-bool pm_dim_is_dynamic(const pm_module *m, pm_dim d)
-{
-    while (d >= 0) {
-        const pm_dim_node *n = node(m, d);
-        if (n->kind == PM_DIM_SYMBOL)
-            return m->symbols.data[n->value].data_dependent;
-        if (n->kind == PM_DIM_CONST)
-            return false;
-        if (pm_dim_is_dynamic(m, n->b))
-            return true;
-        d = n->a;
-    }
-    return false;
-}
-
-bool pm_dim_mentions(const pm_module *m, pm_dim d, uint32_t symbol)
-{
-    while (d >= 0) {
-        const pm_dim_node *n = node(m, d);
-        if (n->kind == PM_DIM_SYMBOL)
-            return n->value == (int64_t)symbol;
-        if (n->kind == PM_DIM_CONST)
-            return false;
-        if (pm_dim_mentions(m, n->b, symbol))
-            return true;
-        d = n->a;
-    }
-    return false;
-}
-
-static pm_dim combine(pm_module *m, pm_dim_kind kind, pm_dim a, pm_dim b)
-{
-    switch (kind) {
-    case PM_DIM_ADD: return pm_dim_add(m, a, b);
-    case PM_DIM_MUL: return pm_dim_mul(m, a, b);
-    case PM_DIM_FLOORDIV: return pm_dim_floordiv(m, a, b);
-    case PM_DIM_CEILDIV: return pm_dim_ceildiv(m, a, b);
-    case PM_DIM_MOD: return pm_dim_mod(m, a, b);
-    case PM_DIM_MIN: return pm_dim_min(m, a, b);
-    case PM_DIM_MAX: return pm_dim_max(m, a, b);
-    case PM_DIM_CONST:
-    case PM_DIM_SYMBOL: break;
-    }
-    return PM_DIM_NONE;
-}
-
-pm_dim pm_dim_replace(pm_module *m, pm_dim d, uint32_t symbol, pm_dim value)
-{
-    if (d < 0 || !pm_dim_mentions(m, d, symbol))
-        return d;
-    if (node(m, d)->kind == PM_DIM_SYMBOL)
-        return value;
-    pm_dim_node n = *node(m, d); // copied: interning may move the nodes
-    pm_dim a = pm_dim_replace(m, n.a, symbol, value);
-    return combine(m, n.kind, a, pm_dim_replace(m, n.b, symbol, value));
-}
-
-static pm_dim upper(pm_module *m, pm_dim d, int bound_depth);
-
-/// Upper bound of a product: factors that are never negative grow it.
-static pm_dim upper_product(pm_module *m, pm_dim d, const pm_dim_node *n, int bound_depth)
-{
-    int64_t c;
-    if (pm_dim_is_const(m, n->b, &c) && c < 0) {
-        // the smaller, the larger: only a constant lower bound is known
-        range r = range_of(m, n->a);
-        int64_t product;
-        if (r.lo == INT64_MIN || !pm_mul_i64(r.lo, c, &product))
-            return PM_DIM_NONE;
-        return pm_dim_const(m, product);
-    }
-    if (range_of(m, n->a).lo < 0 || range_of(m, n->b).lo < 0) {
-        range r = range_of(m, d);
-        return r.hi == INT64_MAX ? PM_DIM_NONE : pm_dim_const(m, r.hi);
-    }
-    pm_dim a = upper(m, n->a, bound_depth);
-    return pm_dim_mul(m, a, upper(m, n->b, bound_depth));
-}
-
-static pm_dim upper(pm_module *m, pm_dim d, int bound_depth)
-{
-    if (d == PM_DIM_NONE || !pm_dim_is_dynamic(m, d))
-        return d;
-    pm_dim_node n = *node(m, d);
-    if (n.kind == PM_DIM_SYMBOL) {
-        pm_dim bound = m->symbols.data[n.value].bound;
-        return bound_depth == MAX_BOUND_DEPTH ? PM_DIM_NONE : upper(m, bound, bound_depth + 1);
-    }
-    if (n.kind == PM_DIM_MUL)
-        return upper_product(m, d, &n, bound_depth);
-    pm_dim a = upper(m, n.a, bound_depth);
-    pm_dim b = upper(m, n.b, bound_depth);
-    switch (n.kind) {
-    case PM_DIM_FLOORDIV:
-    case PM_DIM_CEILDIV:
-        if (range_of(m, n.a).lo < 0 || range_of(m, n.b).lo < 0)
-            return PM_DIM_NONE;
-        return pm_dim_is_dynamic(m, n.b) ? a : combine(m, n.kind, a, n.b);
-    case PM_DIM_MOD:
-        if (range_of(m, n.b).lo < 0)
-            return PM_DIM_NONE;
-        return pm_dim_sub(m, b, m->interner->one);
-    case PM_DIM_MIN:
-        if (a == PM_DIM_NONE || b == PM_DIM_NONE)
-            return a == PM_DIM_NONE ? b : a; // either one bounds the smaller
-        return pm_dim_min(m, a, b);
-    default: return combine(m, n.kind, a, b);
-    }
-}
-
-pm_dim pm_dim_upper(pm_module *m, pm_dim d)
-{
-    pm_dim bound = upper(m, d, 0);
-    return bound == m->interner->too_large ? PM_DIM_NONE : bound;
-}
-
-/* ---- evaluation and text ------------------------------------------------------------------------ */
-
-static bool eval_binary(pm_dim_kind kind, int64_t a, int64_t b, int64_t *out)
-{
-    switch (kind) {
-    case PM_DIM_ADD: return pm_add_i64(a, b, out);
-    case PM_DIM_MUL: return pm_mul_i64(a, b, out);
-    case PM_DIM_MIN: *out = a < b ? a : b; return true;
-    case PM_DIM_MAX: *out = a > b ? a : b; return true;
-    case PM_DIM_FLOORDIV:
-    case PM_DIM_CEILDIV:
-    case PM_DIM_MOD:
-        if (b == 0 || (a == INT64_MIN && b == -1))
-            return false;
-        *out = kind == PM_DIM_MOD        ? floor_mod(a, b)
-               : kind == PM_DIM_FLOORDIV ? floor_div(a, b)
-                                         : ceil_div(a, b);
-        return true;
-    case PM_DIM_CONST:
-    case PM_DIM_SYMBOL: break;
-    }
-    return false;
-}
-
-bool pm_dim_eval(const pm_module *m, pm_dim d, const int64_t *bindings, int64_t *out_value)
-{
-    if (d < 0)
-        return false;
-    const pm_dim_node *n = node(m, d);
-    if (n->kind == PM_DIM_CONST) {
-        *out_value = n->value;
-        return true;
-    }
-    if (n->kind == PM_DIM_SYMBOL) {
-        *out_value = bindings[n->value];
-        return *out_value != -1;
-    }
-    int64_t a, b;
-    return pm_dim_eval(m, n->a, bindings, &a) && pm_dim_eval(m, n->b, bindings, &b) &&
-           eval_binary(n->kind, a, b, out_value);
-}
-
-static bool is_identifier(const char *name)
-{
-    static const char *const reserved[] = {"floordiv", "ceildiv", "mod", "min", "max"};
-    for (size_t i = 0; i < PM_COUNT(reserved); i++)
-        if (strcmp(name, reserved[i]) == 0)
-            return false;
-    for (size_t i = 0; name[i]; i++) {
-        char c = name[i];
-        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
-        if (!letter && !(i > 0 && ((c >= '0' && c <= '9') || c == '.')))
-            return false;
-    }
-    return name[0] != 0;
-}
-
-static void add_symbol_name(pm_str *text, const char *name)
-{
-    if (is_identifier(name)) {
-        pm_str_add(text, name);
-        return;
-    }
-    pm_str_add_char(text, '"');
-    for (const char *c = name; *c; c++) {
-        if (*c == '"' || *c == '\\')
-            pm_str_printf(text, "\\%c", *c);
-        else if ((unsigned char)*c < 0x20 || *c == 0x7f)
-            pm_str_printf(text, "\\x%02x", (unsigned char)*c);
-        else
-            pm_str_add_char(text, *c);
-    }
-    pm_str_add_char(text, '"');
-}
-
-static void add_text(const pm_module *m, pm_str *text, pm_dim d);
-
-static void add_product(const pm_module *m, pm_str *text, pm_dim mono)
-{
-    const pm_dim_node *n = node(m, mono);
-    if (n->kind != PM_DIM_MUL) {
-        add_text(m, text, mono);
-        return;
-    }
-    add_product(m, text, n->a);
-    pm_str_add_char(text, '*');
-    add_text(m, text, n->b);
-}
-
-/// One term, its sign apart (the sign of a first term is printed with it).
-static void add_term(const pm_module *m, pm_str *text, pm_dim d, bool first)
-{
-    term t = term_of(m, d);
-    if (!first)
-        pm_str_add(text, t.coef < 0 ? " - " : " + ");
-    else if (t.coef < 0)
-        pm_str_add_char(text, '-');
-    uint64_t size = t.coef < 0 ? -(uint64_t)t.coef : (uint64_t)t.coef;
-    if (t.mono == m->interner->one) {
-        pm_str_printf(text, "%" PRIu64, size);
-        return;
-    }
-    if (size != 1)
-        pm_str_printf(text, "%" PRIu64 "*", size);
-    add_product(m, text, t.mono);
-}
-
-static void add_sum(const pm_module *m, pm_str *text, pm_dim d)
-{
-    const pm_dim_node *n = node(m, d);
-    if (n->kind != PM_DIM_ADD) {
-        add_term(m, text, d, true);
-        return;
-    }
-    add_sum(m, text, n->a);
-    add_term(m, text, n->b, false);
-}
-
-static void add_text(const pm_module *m, pm_str *text, pm_dim d)
-{
-    static const char *const names[] = {
-        [PM_DIM_FLOORDIV] = "floordiv", [PM_DIM_CEILDIV] = "ceildiv", [PM_DIM_MOD] = "mod",
-        [PM_DIM_MIN] = "min",           [PM_DIM_MAX] = "max",
-    };
-    const pm_dim_node *n = node(m, d);
-    switch (n->kind) {
-    case PM_DIM_SYMBOL: add_symbol_name(text, m->symbols.data[n->value].name); return;
-    case PM_DIM_CONST:
-    case PM_DIM_ADD:
-    case PM_DIM_MUL: add_sum(m, text, d); return;
-    default: break;
-    }
-    pm_str_printf(text, "%s(", names[n->kind]);
-    add_text(m, text, n->a);
-    pm_str_add(text, ", ");
-    add_text(m, text, n->b);
-    pm_str_add_char(text, ')');
-}
-
-char *pm_dim_text(pm_module *m, pm_dim d)
-{
-    pm_str text = pm_str_new(m->arena);
-    if (d == PM_DIM_NONE)
-        pm_str_add_char(&text, '?');
-    else
-        add_text(m, &text, d);
-    return text.data;
 }

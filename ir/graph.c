@@ -6,7 +6,7 @@
 #include "ir/interner.h"
 #include "ir/op_table.h"
 
-/* ---- modules ------------------------------------------------------------------------------------ */
+/* ---- modules --------------------------------------------------------------------------------- */
 
 pm_module *pm_module_create(pm_arena *arena, pm_diag *diag, const char *name)
 {
@@ -75,7 +75,7 @@ const pm_loc *pm_loc_derive(pm_module *m, const pm_loc *from, const char *by)
     return pm_loc_intern(m, &loc);
 }
 
-/* ---- graphs ------------------------------------------------------------------------------------- */
+/* ---- graphs ---------------------------------------------------------------------------------- */
 
 static pm_graph *graph_create(pm_module *m, const char *name, pm_op *parent)
 {
@@ -161,7 +161,7 @@ int32_t pm_state_add(pm_module *m, const char *name, const pm_type *type)
     return (int32_t)m->states.n - 1;
 }
 
-/* ---- links -------------------------------------------------------------------------------------- */
+/* ---- links ----------------------------------------------------------------------------------- */
 
 static void link_op(pm_graph *g, pm_op *op, pm_op *before)
 {
@@ -348,7 +348,7 @@ uint32_t pm_value_use_count(const pm_value *value)
     return n;
 }
 
-/* ---- copies ------------------------------------------------------------------------------------- */
+/* ---- copies ---------------------------------------------------------------------------------- */
 
 pm_value *pm_value_map_get(const pm_map *value_map, const pm_value *key)
 {
@@ -403,7 +403,8 @@ pm_status pm_op_clone(pm_op *op, pm_graph *g, pm_op *before, pm_map *value_map, 
         operands[i] = mapped ? mapped : old;
         PM_ASSERT(operands[i] == NULL || operands[i]->graph == g);
     }
-    pm_op *copy = op_create(g, before, op->code, op->loc, operands, op->n_operands, op->n_results, 0);
+    pm_op *copy =
+        op_create(g, before, op->code, op->loc, operands, op->n_operands, op->n_results, 0);
     copy->attrs = PM_NEW_ARRAY(m->arena, pm_attr, op->n_attrs);
     copy->n_attrs = op->n_attrs;
     if (op->n_attrs)
@@ -419,7 +420,7 @@ pm_status pm_op_clone(pm_op *op, pm_graph *g, pm_op *before, pm_map *value_map, 
     return PM_OK;
 }
 
-/* ---- constants ---------------------------------------------------------------------------------- */
+/* ---- constants ------------------------------------------------------------------------------- */
 
 pm_status pm_data_bytes(pm_module *m, const pm_data *data, const uint8_t **out_bytes)
 {

@@ -25,6 +25,32 @@ struct pm_interner {
     pm_map file_bytes; ///< pm_data pointer -> bytes read
 };
 
+static inline const pm_dim_node *pm_dim_node_of(const pm_module *m, pm_dim d)
+{
+    PM_ASSERT(d >= 0 && (size_t)d < m->interner->dims.n);
+    return &m->interner->dims.data[d];
+}
+
+/* Integer division that rounds down, rounds up, and the remainder with the divisor's sign; b is not
+ * 0, and not -1 where a is INT64_MIN. */
+static inline int64_t pm_floor_div(int64_t a, int64_t b)
+{
+    int64_t q = a / b;
+    return a % b != 0 && (a < 0) != (b < 0) ? q - 1 : q;
+}
+
+static inline int64_t pm_ceil_div(int64_t a, int64_t b)
+{
+    int64_t q = a / b;
+    return a % b != 0 && (a < 0) == (b < 0) ? q + 1 : q;
+}
+
+static inline int64_t pm_floor_mod(int64_t a, int64_t b)
+{
+    int64_t r = a % b;
+    return r != 0 && (r < 0) != (b < 0) ? r + b : r;
+}
+
 /// Sets up the interner of a new module.
 void pm_dims_init(pm_module *m);
 

@@ -10,7 +10,8 @@ static const struct {
     bool is_float, is_signed_int;
     int32_t onnx;
 } elems[PM_ELEM_COUNT] = {
-#define X(id, name, size, is_float, is_signed, onnx, npy) [PM_##id] = {name, size, is_float, is_signed, onnx},
+#define X(id, name, size, is_float, is_signed, onnx, npy)                                          \
+    [PM_##id] = {name, size, is_float, is_signed, onnx},
     PM_ELEMS(X)
 #undef X
 };
@@ -139,8 +140,8 @@ pm_dim pm_type_bytes(pm_module *m, const pm_type *type)
     for (int32_t i = 0; i < type->rank; i++) {
         pm_dim extent = type->dims[i];
         if (type->layout && i >= type->rank - 2) {
-            pm_dim block = pm_dim_const(m, i == type->rank - 1 ? type->layout->pair
-                                                               : type->layout->panel);
+            pm_dim block =
+                pm_dim_const(m, i == type->rank - 1 ? type->layout->pair : type->layout->panel);
             extent = pm_dim_mul(m, pm_dim_ceildiv(m, extent, block), block);
         }
         count = pm_dim_mul(m, count, extent);

@@ -29,7 +29,7 @@ static bool too_many(const verifier *v)
     return v->n_faults >= MAX_FAULTS;
 }
 
-/* ---- values ------------------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 static void check_value(verifier *v, const pm_loc *loc, const pm_value *value, const pm_graph *g,
                         const pm_op *def, size_t index)
@@ -69,12 +69,13 @@ static void check_operands(verifier *v, const pm_op *op)
         else if (!is_defined(v, value, op->graph))
             fault(v, op->loc, "%s: operand %u is used before it is defined", name, i);
         const pm_use *linked = use->prev ? use->prev->next : value->uses;
-        if (use->op != op || use->index != i || linked != use || (use->next && use->next->prev != use))
+        if (use->op != op || use->index != i || linked != use ||
+            (use->next && use->next->prev != use))
             fault(v, op->loc, "%s: the use list of operand %u is broken", name, i);
     }
 }
 
-/* ---- ops ---------------------------------------------------------------------------------------- */
+/* ---- ops ------------------------------------------------------------------------------------- */
 
 static bool in_bounds(size_t n, uint32_t lo, uint32_t hi)
 {
@@ -88,7 +89,8 @@ static bool check_shape_of_op(verifier *v, const pm_op *op)
     if (!in_bounds(op->n_operands, info->min_in, info->max_in))
         fault(v, op->loc, "%s has %u operands", info->name, op->n_operands);
     if (!in_bounds(op->n_results, info->n_out == PM_ANY ? 0 : info->n_out, info->n_out))
-        fault(v, op->loc, "%s has %u results, must have %u", info->name, op->n_results, info->n_out);
+        fault(v, op->loc, "%s has %u results, must have %u", info->name, op->n_results,
+              info->n_out);
     if (!in_bounds(op->n_regions, info->n_regions == PM_ANY ? 0 : info->n_regions, info->n_regions))
         fault(v, op->loc, "%s has %u regions, must have %u", info->name, op->n_regions,
               info->n_regions);
@@ -143,7 +145,7 @@ static void check_op(verifier *v, pm_op *op, const pm_graph *g, int depth)
         v->n_faults++;
 }
 
-/* ---- graphs ------------------------------------------------------------------------------------- */
+/* ---- graphs ---------------------------------------------------------------------------------- */
 
 /// Arguments and results that stand for states have the states' types.
 static void check_states(verifier *v, const pm_graph *g)
@@ -172,7 +174,8 @@ static void check_states(verifier *v, const pm_graph *g)
                 fault(v, NULL, "%s %zu of '%s' names state %d, there are %zu", sides[side].what, i,
                       g->name ? g->name : "", (int)state, v->m->states.n);
             else if (g->parent)
-                fault(v, g->parent->loc, "%s %zu of a region can't be a state", sides[side].what, i);
+                fault(v, g->parent->loc, "%s %zu of a region can't be a state", sides[side].what,
+                      i);
             else if (type && type != v->m->states.data[state].type)
                 fault(v, NULL, "%s %zu of '%s' is %s, state '%s' is %s", sides[side].what, i,
                       g->name ? g->name : "", pm_type_text(v->m, type),

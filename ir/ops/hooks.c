@@ -216,7 +216,7 @@ bool pm_hook_splat(pm_value *v, double *out_number)
     return number_at(bytes, elem, out_number);
 }
 
-/* ---- results ------------------------------------------------------------------------------------ */
+/* ---- results --------------------------------------------------------------------------------- */
 
 pm_status pm_hook_broadcast(pm_infer *inf, pm_dim a, pm_dim b, pm_dim *out_dim)
 {

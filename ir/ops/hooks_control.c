@@ -1,7 +1,7 @@
 /// Constants, groups and control flow: verify, infer.
 #include "ir/ops/hooks.h"
 
-/* ---- const -------------------------------------------------------------------------------------- */
+/* ---- const ----------------------------------------------------------------------------------- */
 
 pm_status pm_verify_const(const pm_op *op, pm_diag *diag)
 {
@@ -24,11 +24,10 @@ pm_status pm_verify_const(const pm_op *op, pm_diag *diag)
     if (data->bytes == NULL && size > 0 &&
         (data->file == NULL || __builtin_add_overflow(data->offset, size, &end) ||
          end > data->file->size))
-        return pm_hook_error(op, diag, "its bytes %" PRIu64 " to %" PRIu64
-                                       " lie outside of %s, which has %" PRIu64,
-                             data->offset, data->offset + size,
-                             data->file ? data->file->path : "any file",
-                             data->file ? data->file->size : 0);
+        return pm_hook_error(
+            op, diag, "its bytes %" PRIu64 " to %" PRIu64 " lie outside of %s, which has %" PRIu64,
+            data->offset, data->offset + size, data->file ? data->file->path : "any file",
+            data->file ? data->file->size : 0);
     return PM_OK;
 }
 
@@ -47,7 +46,7 @@ pm_status pm_infer_const(pm_infer *inf)
     return PM_OK;
 }
 
-/* ---- regions ------------------------------------------------------------------------------------ */
+/* ---- regions --------------------------------------------------------------------------------- */
 
 /// True unless the types certainly differ.
 static bool compatible(const pm_module *m, const pm_type *a, const pm_type *b)
@@ -171,13 +170,14 @@ pm_status pm_verify_loop(const pm_op *op, pm_diag *diag)
     PM_TRY(check_one(op, diag, 0, PM_I64, "the trip count"));
     PM_TRY(check_one(op, diag, 1, PM_BOOL, "the condition"));
     if (carried < 0 || carried > (int64_t)op->n_operands - 2)
-        return pm_hook_error(op, diag, "carried is %" PRId64 ", there are %u operands after the "
-                                       "condition",
+        return pm_hook_error(op, diag,
+                             "carried is %" PRId64 ", there are %u operands after the "
+                             "condition",
                              carried, op->n_operands - 2);
     if (scanned < 0 || carried + scanned != (int64_t)op->n_results)
-        return pm_hook_error(op, diag, "%" PRId64 " carried and %" PRId64
-                                       " scanned values don't make %u results",
-                             carried, scanned, op->n_results);
+        return pm_hook_error(
+            op, diag, "%" PRId64 " carried and %" PRId64 " scanned values don't make %u results",
+            carried, scanned, op->n_results);
     PM_TRY(check_args(op, diag, 0, 2, 2));
     PM_TRY(check_results(op, diag, 0, (size_t)(1 + carried + scanned)));
     const pm_graph *g = op->regions[0];
@@ -193,8 +193,9 @@ pm_status pm_verify_loop(const pm_op *op, pm_diag *diag)
     for (int64_t i = 0; i < carried; i++) {
         const pm_type *in = g->args.data[2 + i]->type, *out = g->results.data[1 + i]->type;
         if (in->elem != out->elem || in->rank != out->rank || in->layout != out->layout)
-            return pm_hook_error(op, diag, "carried value %" PRId64 " enters as %s and leaves as %s",
-                                 i, pm_type_text(m, in), pm_type_text(m, out));
+            return pm_hook_error(op, diag,
+                                 "carried value %" PRId64 " enters as %s and leaves as %s", i,
+                                 pm_type_text(m, in), pm_type_text(m, out));
     }
     return PM_OK;
 }

@@ -1,7 +1,7 @@
 /// Elementwise ops: verify, infer.
 #include "ir/ops/hooks.h"
 
-/* ---- verify ------------------------------------------------------------------------------------- */
+/* ---- verify ---------------------------------------------------------------------------------- */
 
 pm_status pm_verify_numeric(const pm_op *op, pm_diag *diag)
 {
@@ -54,7 +54,7 @@ pm_status pm_verify_pow(const pm_op *op, pm_diag *diag)
     return PM_OK;
 }
 
-/* ---- content ------------------------------------------------------------------------------------ */
+/* ---- content --------------------------------------------------------------------------------- */
 
 /// True when every value of the expression fits the element type (or might well: extents are taken
 /// to fit the 32-bit and 64-bit types that programs compute them in).
@@ -209,7 +209,7 @@ static void infer_unary_content(pm_infer *inf)
     pm_infer_content(inf, 0, content, n);
 }
 
-/* ---- infer -------------------------------------------------------------------------------------- */
+/* ---- infer ----------------------------------------------------------------------------------- */
 
 /// The type of operand 0 (its row-major form: results are never packed).
 pm_status pm_infer_like(pm_infer *inf)

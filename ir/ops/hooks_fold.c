@@ -1,7 +1,7 @@
 /// Fold hooks: identities. Constants are folded generically through eval, by a pass.
 ///
-/// A replacement has the very type of the result. Nothing here changes a NaN, an infinity or the sign
-/// of a zero: x * 0 stays, x + 0.0 stays (it turns -0 into 0), x - 0.0 and x * 1 go.
+/// A replacement has the very type of the result. Nothing here changes a NaN, an infinity or the
+/// sign of a zero: x * 0 stays, x + 0.0 stays (it turns -0 into 0), x - 0.0 and x * 1 go.
 #include "ir/ops/hooks.h"
 
 /// Takes `value` as the replacement when it has the result's type.
@@ -24,7 +24,7 @@ static pm_status take_built(pm_op *op, pm_value *value, pm_value **out_value)
     return PM_OK;
 }
 
-/* ---- elementwise -------------------------------------------------------------------------------- */
+/* ---- elementwise ----------------------------------------------------------------------------- */
 
 /// Integers that a type wider than their own holds: a cast there and back is nothing.
 static bool widens(pm_elem from, pm_elem to)
@@ -106,7 +106,7 @@ pm_status pm_fold_where(pm_builder *b, pm_op *op, pm_value **out_value)
     return PM_OK;
 }
 
-/* ---- reductions --------------------------------------------------------------------------------- */
+/* ---- reductions ------------------------------------------------------------------------------ */
 
 pm_status pm_fold_reduce(pm_builder *b, pm_op *op, pm_value **out_value)
 {
@@ -131,7 +131,7 @@ pm_status pm_fold_reduce(pm_builder *b, pm_op *op, pm_value **out_value)
     return take_built(op, *out_value, out_value);
 }
 
-/* ---- shape and data movement -------------------------------------------------------------------- */
+/* ---- shape and data movement ----------------------------------------------------------------- */
 
 pm_status pm_fold_reshape(pm_builder *b, pm_op *op, pm_value **out_value)
 {
@@ -267,7 +267,7 @@ pm_status pm_fold_gather(pm_builder *b, pm_op *op, pm_value **out_value)
     return PM_OK;
 }
 
-/* ---- products ----------------------------------------------------------------------------------- */
+/* ---- products -------------------------------------------------------------------------------- */
 
 /// The operand of a transpose that swaps the last two axes only; NULL when v is none.
 static pm_value *matrix_transposed(pm_value *v)
@@ -292,14 +292,15 @@ pm_status pm_fold_matmul(pm_builder *b, pm_op *op, pm_value **out_value)
     *out_value = NULL;
     if (first == NULL && second == NULL)
         return PM_OK;
-    PM_TRY(pm_build1(b, out_value, PM_OP_matmul,
-                     PM_OPERANDS(first ? first : op->operands[0], second ? second : op->operands[1]),
-                     PM_ATTRS(pm_attr_bool("trans_a", trans_a != (first != NULL)),
-                              pm_attr_bool("trans_b", trans_b != (second != NULL)))));
+    PM_TRY(
+        pm_build1(b, out_value, PM_OP_matmul,
+                  PM_OPERANDS(first ? first : op->operands[0], second ? second : op->operands[1]),
+                  PM_ATTRS(pm_attr_bool("trans_a", trans_a != (first != NULL)),
+                           pm_attr_bool("trans_b", trans_b != (second != NULL)))));
     return take_built(op, *out_value, out_value);
 }
 
-/* ---- control flow ------------------------------------------------------------------------------- */
+/* ---- control flow ---------------------------------------------------------------------------- */
 
 /// An `if` whose condition is known becomes the ops of that region. All results are replaced here;
 /// *out_value is set as well when there is one.

@@ -1,7 +1,7 @@
 /// Products and the ops of language models: verify, infer.
 #include "ir/ops/hooks.h"
 
-/* ---- matmul, linear, conv ----------------------------------------------------------------------- */
+/* ---- matmul, linear, conv -------------------------------------------------------------------- */
 
 pm_status pm_infer_matmul(pm_infer *inf)
 {
@@ -16,7 +16,8 @@ pm_status pm_infer_matmul(pm_infer *inf)
     pm_dim k_a = a->dims[a->rank - 1 - trans_a];
     pm_dim k_b = b->rank == 1 ? b->dims[0] : b->dims[b->rank - 2 + trans_b];
     if (pm_dim_differs(inf->module, k_a, k_b))
-        return pm_infer_error(inf, "%s and %s disagree on the extent that is summed over: %s and %s",
+        return pm_infer_error(inf,
+                              "%s and %s disagree on the extent that is summed over: %s and %s",
                               pm_hook_type_text(op, 0), pm_hook_type_text(op, 1),
                               pm_dim_text(inf->module, k_a), pm_dim_text(inf->module, k_b));
     pm_dim dims[PM_MAX_RANK + 2];
@@ -55,8 +56,8 @@ pm_status pm_verify_linear(const pm_op *op, pm_diag *diag)
     else if (x->rank == 0)
         return pm_hook_error(op, diag, "operand 0 needs an axis, found %s",
                              pm_hook_type_text(op, 0));
-    PM_TRY(pm_hook_extent(op, diag, "the last extent of x (K of the weights)",
-                          x->dims[x->rank - 1], w->dims[w->rank - 1]));
+    PM_TRY(pm_hook_extent(op, diag, "the last extent of x (K of the weights)", x->dims[x->rank - 1],
+                          w->dims[w->rank - 1]));
     if (grouped) {
         pm_module *m = pm_hook_module(op);
         PM_TRY(pm_hook_elem(op, diag, 2, PM_I32));
@@ -100,7 +101,8 @@ static pm_status conv_list(pm_infer *inf, const char *key, size_t n, int64_t min
     for (size_t i = 0; i < n; i++) {
         out[i] = attr->present ? attr->ints[i] : absent;
         if (out[i] < min || out[i] > INT32_MAX)
-            return pm_infer_error(inf, "%s has the element %" PRId64 ", must be %" PRId64 " or more",
+            return pm_infer_error(inf,
+                                  "%s has the element %" PRId64 ", must be %" PRId64 " or more",
                                   key, out[i], min);
     }
     return PM_OK;
@@ -113,8 +115,9 @@ pm_status pm_infer_conv(pm_infer *inf)
     const pm_type *x = pm_hook_type(op, 0), *w = pm_hook_type(op, 1);
     int64_t group = pm_op_i64(op, "group");
     if (x->rank < 3 || w->rank != x->rank || !pm_elem_is_float(x->elem) || w->elem != x->elem)
-        return pm_infer_error(inf, "x [B, C, ...] and w [O, C/group, ...] must be floats of the same "
-                                   "type and rank, found %s and %s",
+        return pm_infer_error(inf,
+                              "x [B, C, ...] and w [O, C/group, ...] must be floats of the same "
+                              "type and rank, found %s and %s",
                               pm_hook_type_text(op, 0), pm_hook_type_text(op, 1));
     if (group < 1)
         return pm_infer_error(inf, "group is %" PRId64 ", must be 1 or more", group);
@@ -135,8 +138,8 @@ pm_status pm_infer_conv(pm_infer *inf)
     pm_dim dims[PM_MAX_RANK] = {x->dims[0], w->dims[0]}, one = pm_dim_const(m, 1);
     for (size_t i = 0; i < n; i++) {
         // the window spans dilation * (k - 1) + 1
-        pm_dim span = pm_dim_mul(m, pm_dim_sub(m, w->dims[2 + i], one),
-                                 pm_dim_const(m, dilations[i]));
+        pm_dim span =
+            pm_dim_mul(m, pm_dim_sub(m, w->dims[2 + i], one), pm_dim_const(m, dilations[i]));
         pm_dim room = pm_dim_add(m, x->dims[2 + i], pm_dim_const(m, pads[i] + pads[n + i]));
         room = pm_dim_sub(m, pm_dim_sub(m, room, span), one);
         dims[2 + i] = pm_dim_add(m, pm_dim_floordiv(m, room, pm_dim_const(m, strides[i])), one);
@@ -144,7 +147,7 @@ pm_status pm_infer_conv(pm_infer *inf)
     return pm_hook_result(inf, 0, x->elem, x->rank, dims);
 }
 
-/* ---- rotary positions, caches, attention -------------------------------------------------------- */
+/* ---- rotary positions, caches, attention ----------------------------------------------------- */
 
 /// past i64[B], with B that of operand `like`.
 static pm_status check_past(const pm_op *op, pm_diag *diag, uint32_t past, pm_dim batch)
@@ -190,11 +193,13 @@ pm_status pm_verify_rope(const pm_op *op, pm_diag *diag)
     if (head_dim < 2)
         return pm_hook_error(op, diag, "head_dim is %" PRId64 ", must be 2 or more", head_dim);
     if (pm_dim_is_const(m, x->dims[2], &width) && width % head_dim != 0)
-        return pm_hook_error(op, diag, "x has %" PRId64 " columns, not a multiple of head_dim %" PRId64,
+        return pm_hook_error(op, diag,
+                             "x has %" PRId64 " columns, not a multiple of head_dim %" PRId64,
                              width, head_dim);
     if (pm_dim_is_const(m, table->dims[2], &rotated) && (rotated > head_dim || rotated % 2 != 0))
-        return pm_hook_error(op, diag, "the table has %" PRId64
-                                       " columns, must be even and at most head_dim %" PRId64,
+        return pm_hook_error(op, diag,
+                             "the table has %" PRId64
+                             " columns, must be even and at most head_dim %" PRId64,
                              rotated, head_dim);
     return PM_OK;
 }
@@ -237,7 +242,8 @@ pm_status pm_verify_attention(const pm_op *op, pm_diag *diag)
     PM_TRY(pm_hook_rank(op, diag, 0, 3));
     PM_TRY(check_cache(op, diag, 1, true, &key_width));
     PM_TRY(check_cache(op, diag, 2, false, &value_width));
-    const pm_type *q = pm_hook_type(op, 0), *key = pm_hook_type(op, 1), *value = pm_hook_type(op, 2);
+    const pm_type *q = pm_hook_type(op, 0), *key = pm_hook_type(op, 1),
+                  *value = pm_hook_type(op, 2);
     if (heads < 1 || kv_heads < 1 || heads % kv_heads != 0)
         return pm_hook_error(op, diag, "%" PRId64 " heads can't share %" PRId64 " kv_heads evenly",
                              heads, kv_heads);
@@ -247,8 +253,8 @@ pm_status pm_verify_attention(const pm_op *op, pm_diag *diag)
     pm_dim kv = pm_dim_const(m, kv_heads);
     PM_TRY(pm_hook_extent(op, diag, "the heads of the key cache", key->dims[1], kv));
     PM_TRY(pm_hook_extent(op, diag, "the heads of the value cache", value->dims[1], kv));
-    PM_TRY(pm_hook_extent(op, diag, "the head size of the value cache", value->dims[3],
-                          key->dims[3]));
+    PM_TRY(
+        pm_hook_extent(op, diag, "the head size of the value cache", value->dims[3], key->dims[3]));
     PM_TRY(pm_hook_extent(op, diag, "the capacity of the value cache", value->dims[2],
                           pm_dim_mul(m, key->dims[2], pm_dim_const(m, 16))));
     PM_TRY(pm_hook_extent(op, diag, "the columns of q (heads times head size)", q->dims[2],

@@ -30,15 +30,16 @@ pm_status pm_verify_route(const pm_op *op, pm_diag *diag)
         return pm_hook_error(op, diag, "keep_groups is %" PRId64 ", must be in [1, %" PRId64 "]",
                              keep, groups);
     if (keep * (experts / groups) < top_k)
-        return pm_hook_error(op, diag, "top_k is %" PRId64 ", but the %" PRId64
-                                       " groups that are kept have only %" PRId64 " experts",
+        return pm_hook_error(op, diag,
+                             "top_k is %" PRId64 ", but the %" PRId64
+                             " groups that are kept have only %" PRId64 " experts",
                              top_k, keep, keep * (experts / groups));
     if (!pm_hook_has(op, 1))
         return PM_OK;
     PM_TRY(pm_hook_float(op, diag, 1));
     PM_TRY(pm_hook_rank(op, diag, 1, 1));
-    return pm_hook_extent(op, diag, "the length of the selection bias", pm_hook_type(op, 1)->dims[0],
-                          pm_hook_type(op, 0)->dims[1]);
+    return pm_hook_extent(op, diag, "the length of the selection bias",
+                          pm_hook_type(op, 1)->dims[0], pm_hook_type(op, 0)->dims[1]);
 }
 
 pm_status pm_infer_route(pm_infer *inf)
@@ -58,9 +59,9 @@ static pm_status check_region(const pm_op *op, pm_diag *diag, uint32_t r, bool i
     if (g == NULL)
         return pm_hook_error(op, diag, "region %u is missing", r);
     if (g->args.n != 1 + (size_t)n_captured)
-        return pm_hook_error(op, diag,
-                             "region %u takes %zu arguments, must be the rows and %u captured tensors",
-                             r, g->args.n, n_captured);
+        return pm_hook_error(
+            op, diag, "region %u takes %zu arguments, must be the rows and %u captured tensors", r,
+            g->args.n, n_captured);
     const pm_type *rows = g->args.data[0]->type, *x = pm_hook_type(op, 0);
     if (rows->rank != 2 || rows->elem != x->elem || pm_dim_differs(m, rows->dims[1], x->dims[1]))
         return pm_hook_error(op, diag, "argument 0 of region %u must be rows of %s, found %s", r,
@@ -103,8 +104,8 @@ pm_status pm_verify_experts(const pm_op *op, pm_diag *diag)
         PM_TRY(pm_hook_rank(op, diag, i, 2));
         PM_TRY(pm_hook_extent(op, diag, i == 1 ? "the rows of expert" : "the rows of weight",
                               pm_hook_type(op, i)->dims[0], pm_hook_type(op, 0)->dims[0]));
-        PM_TRY(pm_hook_extent(op, diag, what, pm_hook_type(op, i)->dims[1],
-                              pm_dim_const(m, top_k)));
+        PM_TRY(
+            pm_hook_extent(op, diag, what, pm_hook_type(op, i)->dims[1], pm_dim_const(m, top_k)));
     }
     if (op->n_regions != 1 && op->n_regions != experts)
         return pm_hook_error(op, diag,
@@ -119,8 +120,9 @@ pm_status pm_verify_experts(const pm_op *op, pm_diag *diag)
         if (!is_template)
             continue;
         if (captured->rank == 0)
-            return pm_hook_error(op, diag, "captured operand %u must have an axis of experts, "
-                                           "found %s",
+            return pm_hook_error(op, diag,
+                                 "captured operand %u must have an axis of experts, "
+                                 "found %s",
                                  i, pm_hook_type_text(op, i));
         PM_TRY(pm_hook_extent(op, diag, "the first extent of a captured tensor", captured->dims[0],
                               pm_dim_const(m, experts)));
@@ -177,8 +179,8 @@ pm_status pm_infer_expert_rows(pm_infer *inf)
     PM_TRY(check_rows(op, inf->diag));
     PM_TRY(pm_hook_elem(op, inf->diag, 2, PM_I32));
     PM_TRY(pm_hook_rank(op, inf->diag, 2, 1));
-    if (expert < 0 || (pm_dim_is_const(m, pm_hook_type(op, 2)->dims[0], &offsets) &&
-                       expert >= offsets - 1))
+    if (expert < 0 ||
+        (pm_dim_is_const(m, pm_hook_type(op, 2)->dims[0], &offsets) && expert >= offsets - 1))
         return pm_infer_error(inf, "expert is %" PRId64 ", but offsets are %s", expert,
                               pm_hook_type_text(op, 2));
     pm_dim dims[2] = {pm_infer_fresh(inf, 0, 0, pm_hook_type(op, 1)->dims[0]),
@@ -213,7 +215,7 @@ pm_status pm_infer_combine(pm_infer *inf)
     return pm_hook_result(inf, 0, y->elem, 2, dims);
 }
 
-/* ---- weights ------------------------------------------------------------------------------------ */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 pm_status pm_verify_stack(const pm_op *op, pm_diag *diag)
 {

@@ -1,7 +1,7 @@
 /// Reductions and ops along an axis: verify, infer.
 #include "ir/ops/hooks.h"
 
-/* ---- verify ------------------------------------------------------------------------------------- */
+/* ---- verify ---------------------------------------------------------------------------------- */
 
 pm_status pm_verify_axes(const pm_op *op, pm_diag *diag)
 {
@@ -68,12 +68,13 @@ pm_status pm_verify_topk(const pm_op *op, pm_diag *diag)
     if (k < 0)
         return pm_hook_error(op, diag, "k is %" PRId64 ", must be 0 or more", k);
     if (pm_dim_is_const(pm_hook_module(op), x->dims[axis], &extent) && k > extent)
-        return pm_hook_error(op, diag, "k is %" PRId64 ", but axis %d has only %" PRId64 " elements",
-                             k, (int)axis, extent);
+        return pm_hook_error(op, diag,
+                             "k is %" PRId64 ", but axis %d has only %" PRId64 " elements", k,
+                             (int)axis, extent);
     return PM_OK;
 }
 
-/* ---- infer -------------------------------------------------------------------------------------- */
+/* ---- infer ----------------------------------------------------------------------------------- */
 
 static pm_dim reduce_two(pm_module *m, pm_opcode code, pm_dim a, pm_dim b)
 {

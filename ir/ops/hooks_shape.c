@@ -62,7 +62,7 @@ static pm_status infer_listed(pm_infer *inf, uint32_t operand, pm_elem elem)
     return pm_hook_result(inf, 0, elem, (int32_t)n, dims);
 }
 
-/* ---- shape, dims -------------------------------------------------------------------------------- */
+/* ---- shape, dims ----------------------------------------------------------------------------- */
 
 pm_status pm_infer_shape(pm_infer *inf)
 {
@@ -97,7 +97,7 @@ pm_status pm_infer_dims(pm_infer *inf)
     return PM_OK;
 }
 
-/* ---- reshape ------------------------------------------------------------------------------------ */
+/* ---- reshape --------------------------------------------------------------------------------- */
 
 pm_status pm_verify_reshape(const pm_op *op, pm_diag *diag)
 {
@@ -149,7 +149,8 @@ pm_status pm_infer_reshape(pm_infer *inf)
     if (rest >= 0) {
         if (pm_dim_is_const(m, known, &value) &&
             (value == 0 || (pm_dim_is_const(m, count, &total) && total % value != 0)))
-            return pm_infer_error(inf, "%s has no extent for -1 in the shape: %s elements, %s known",
+            return pm_infer_error(inf,
+                                  "%s has no extent for -1 in the shape: %s elements, %s known",
                                   pm_type_text(m, x), pm_dim_text(m, count), pm_dim_text(m, known));
         dims[rest] = pm_dim_floordiv(m, count, known);
     } else if (pm_dim_differs(m, count, known)) {
@@ -164,7 +165,7 @@ pm_status pm_infer_reshape(pm_infer *inf)
     return PM_OK;
 }
 
-/* ---- transpose, concat, split ------------------------------------------------------------------- */
+/* ---- transpose, concat, split ---------------------------------------------------------------- */
 
 pm_status pm_verify_transpose(const pm_op *op, pm_diag *diag)
 {
@@ -315,7 +316,7 @@ pm_status pm_infer_split(pm_infer *inf)
     return PM_OK;
 }
 
-/* ---- slice -------------------------------------------------------------------------------------- */
+/* ---- slice ----------------------------------------------------------------------------------- */
 
 /// The bounds of a slice as far as they are known, per entry of `axes`.
 typedef struct slice {
@@ -332,8 +333,8 @@ static pm_status slice_of(const pm_op *op, pm_diag *diag, slice *out)
     PM_TRY(check_list(op, diag, 1, "starts", rank, &out->n));
     PM_TRY(check_list(op, diag, 2, "ends", rank, &n));
     if (n != out->n)
-        return pm_hook_error(op, diag, "starts has %" PRId64 " elements, ends has %" PRId64,
-                             out->n, n);
+        return pm_hook_error(op, diag, "starts has %" PRId64 " elements, ends has %" PRId64, out->n,
+                             n);
     for (int64_t i = 0; i < out->n; i++) {
         out->axes[i] = i;
         out->steps[i] = 1;
@@ -472,7 +473,7 @@ pm_status pm_infer_slice(pm_infer *inf)
     return PM_OK;
 }
 
-/* ---- expand, tile, pad -------------------------------------------------------------------------- */
+/* ---- expand, tile, pad ----------------------------------------------------------------------- */
 
 /// Content of a result that repeats the only element of `from`.
 static void infer_repeated_content(pm_infer *inf, const pm_value *from)
@@ -553,9 +554,9 @@ pm_status pm_infer_pad(pm_infer *inf)
             return pm_error(inf->diag, op->loc, PM_ERR_UNSUPPORTED, "pad: axes must be constant");
     }
     if (n_pads != 2 * n_axes)
-        return pm_infer_error(inf, "pads has %" PRId64 " elements, must have two for each of %" PRId64
-                                   " axes",
-                              n_pads, n_axes);
+        return pm_infer_error(
+            inf, "pads has %" PRId64 " elements, must have two for each of %" PRId64 " axes",
+            n_pads, n_axes);
     const pm_dim *pads = pm_hook_content(op->operands[1], &n_known);
     pm_dim dims[PM_MAX_RANK];
     if (x->rank)
@@ -573,7 +574,7 @@ pm_status pm_infer_pad(pm_infer *inf)
     return pm_hook_result(inf, 0, x->elem, x->rank, dims);
 }
 
-/* ---- gather, scatter ---------------------------------------------------------------------------- */
+/* ---- gather, scatter ------------------------------------------------------------------------- */
 
 pm_status pm_verify_gather(const pm_op *op, pm_diag *diag)
 {
@@ -685,15 +686,15 @@ pm_status pm_verify_scatter_nd(const pm_op *op, pm_diag *diag)
     int32_t rank = indices->rank - 1 + x->rank - (int32_t)n;
     PM_TRY(pm_hook_rank(op, diag, 2, rank));
     for (int32_t i = 0; i < rank; i++) {
-        pm_dim expected = i < indices->rank - 1 ? indices->dims[i]
-                                                : x->dims[n + i - (indices->rank - 1)];
+        pm_dim expected =
+            i < indices->rank - 1 ? indices->dims[i] : x->dims[n + i - (indices->rank - 1)];
         PM_TRY(pm_hook_extent(op, diag, "an extent of updates", pm_hook_type(op, 2)->dims[i],
                               expected));
     }
     return PM_OK;
 }
 
-/* ---- range, fill, empty, onehot, nonzero, trilu --------------------------------------------------- */
+/* ---- range, fill, empty, onehot, nonzero, trilu ---------------------------------------------- */
 
 /// Number of elements of a range whose bounds are floating constants; false when unknown.
 static bool float_range_count(const pm_op *op, int64_t *out_n)
@@ -721,8 +722,9 @@ pm_status pm_infer_range(pm_infer *inf)
         const pm_type *type = pm_hook_type(op, i);
         if (type->elem != elem || elem == PM_BOOL || !pm_type_const_count(m, type, &count) ||
             count != 1)
-            return pm_infer_error(inf, "operand %u must be one number of operand 0's type, found %s",
-                                  i, pm_hook_type_text(op, i));
+            return pm_infer_error(inf,
+                                  "operand %u must be one number of operand 0's type, found %s", i,
+                                  pm_hook_type_text(op, i));
         bounds[i] = pm_hook_scalar(op->operands[i]);
     }
     if (pm_dim_is_const(m, bounds[2], &delta) && delta == 0)
@@ -775,7 +777,8 @@ pm_status pm_infer_onehot(pm_infer *inf)
     int64_t count, two;
     int32_t axis;
     if (indices->elem == PM_BOOL)
-        return pm_infer_error(inf, "indices must be of numbers, found %s", pm_hook_type_text(op, 0));
+        return pm_infer_error(inf, "indices must be of numbers, found %s",
+                              pm_hook_type_text(op, 0));
     if (!pm_type_const_count(m, pm_hook_type(op, 1), &count) || count != 1)
         return pm_infer_error(inf, "depth must be one number, found %s", pm_hook_type_text(op, 1));
     if (!pm_type_const_count(m, pm_hook_type(op, 2), &two) || two != 2)

@@ -106,13 +106,13 @@ START_TEST(attributes_are_matched)
     pm_op_set_i64(op, "axis", 0);
     ck_assert_int_eq(pm_op_i64(op, "axis"), 0);
 
-    ck_assert_int_eq(pm_build1(&b, &v, PM_OP_softmax, PM_OPERANDS(x),
-                               PM_ATTRS(pm_attr_i64("axes", 0))),
-                     PM_ERR_INVALID);
+    ck_assert_int_eq(
+        pm_build1(&b, &v, PM_OP_softmax, PM_OPERANDS(x), PM_ATTRS(pm_attr_i64("axes", 0))),
+        PM_ERR_INVALID);
     CONTAINS(last_error(), "did you mean 'axis'");
-    ck_assert_int_eq(pm_build1(&b, &v, PM_OP_softmax, PM_OPERANDS(x),
-                               PM_ATTRS(pm_attr_str("axis", "0"))),
-                     PM_ERR_INVALID);
+    ck_assert_int_eq(
+        pm_build1(&b, &v, PM_OP_softmax, PM_OPERANDS(x), PM_ATTRS(pm_attr_str("axis", "0"))),
+        PM_ERR_INVALID);
     CONTAINS(last_error(), "must be of kind i64, found str");
     ck_assert_int_eq(pm_build1(&b, &v, PM_OP_softmax, PM_OPERANDS(x),
                                PM_ATTRS(pm_attr_i64("axis", 0), pm_attr_i64("axis", 0))),
@@ -205,9 +205,9 @@ END_TEST
 static pm_op *build_if(pm_value *condition)
 {
     pm_op *op;
-    ck_assert_int_eq(pm_op_create(g, NULL, PM_OP_if, b.loc, PM_OPERANDS(condition, x), PM_NO_ATTRS,
-                                  1, 2, &op),
-                     PM_OK);
+    ck_assert_int_eq(
+        pm_op_create(g, NULL, PM_OP_if, b.loc, PM_OPERANDS(condition, x), PM_NO_ATTRS, 1, 2, &op),
+        PM_OK);
     for (int r = 0; r < 2; r++) {
         pm_graph *region = pm_region_create(op);
         pm_value *v = pm_graph_add_arg(region, "v", f32_4, -1);

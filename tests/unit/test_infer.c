@@ -34,7 +34,7 @@ static void teardown(void)
     pm_arena_destroy(arena);
 }
 
-/* ---- helpers ------------------------------------------------------------------------------------ */
+/* ---- helpers --------------------------------------------------------------------------------- */
 
 static pm_dim c(int64_t value)
 {
@@ -109,8 +109,8 @@ static void check_refused(pm_opcode code, pm_value *const *operands, size_t n_op
 {
     pm_op *op;
     pm_op *last = g->last;
-    ck_assert_int_ne(
-        pm_build(&b, code, operands, n_operands, attrs, n_attrs, n_results, &op), PM_OK);
+    ck_assert_int_ne(pm_build(&b, code, operands, n_operands, attrs, n_attrs, n_results, &op),
+                     PM_OK);
     ck_assert_ptr_null(op);
     ck_assert_ptr_eq(g->last, last);
     size_t n = pm_diag_size(m->diag);
@@ -136,7 +136,7 @@ static pm_value *unsqueeze(pm_value *x)
     return OP(reshape, PM_OPERANDS(x, INTS(1)), PM_NO_ATTRS);
 }
 
-/* ---- elementwise -------------------------------------------------------------------------------- */
+/* ---- elementwise ----------------------------------------------------------------------------- */
 
 START_TEST(broadcasting)
 {
@@ -196,9 +196,9 @@ START_TEST(integer_content)
     check_content(OP(concat, PM_OPERANDS(unsqueeze(t), INTS(-1), unsqueeze(b_)),
                      PM_ATTRS(pm_attr_i64("axis", 0))),
                   "T, -1, B");
-    check_content(OP(slice, PM_OPERANDS(shape_of(x), INTS(-2), INTS(INT64_MAX), NULL, NULL),
-                     PM_NO_ATTRS),
-                  "T, 8");
+    check_content(
+        OP(slice, PM_OPERANDS(shape_of(x), INTS(-2), INTS(INT64_MAX), NULL, NULL), PM_NO_ATTRS),
+        "T, 8");
     check_content(OP(slice, PM_OPERANDS(shape_of(x), INTS(-1), INTS(INT64_MIN), INTS(0), INTS(-1)),
                      PM_NO_ATTRS),
                   "8, T, B");
@@ -218,7 +218,7 @@ START_TEST(integer_content)
 }
 END_TEST
 
-/* ---- shape -------------------------------------------------------------------------------------- */
+/* ---- shape ----------------------------------------------------------------------------------- */
 
 START_TEST(reshaping)
 {
@@ -228,10 +228,9 @@ START_TEST(reshaping)
     check_type(OP(reshape, PM_OPERANDS(x, INTS(0, 0, 4, -1)), PM_NO_ATTRS), "f32[B, T, 4, 16]");
     check_type(OP(reshape, PM_OPERANDS(x, INTS(0, -1, 32)), PM_NO_ATTRS), "f32[B, 2*T, 32]");
     // back, by the extents of another tensor
-    pm_value *shape = OP(concat,
-                         PM_OPERANDS(unsqueeze(extent_of(x, 0)), unsqueeze(extent_of(x, 1)),
-                                     INTS(-1)),
-                         PM_ATTRS(pm_attr_i64("axis", 0)));
+    pm_value *shape =
+        OP(concat, PM_OPERANDS(unsqueeze(extent_of(x, 0)), unsqueeze(extent_of(x, 1)), INTS(-1)),
+           PM_ATTRS(pm_attr_i64("axis", 0)));
     check_type(OP(reshape, PM_OPERANDS(rows, shape), PM_NO_ATTRS), "f32[B, T, 64]");
     check_type(OP(reshape, PM_OPERANDS(x, ints_of(0, NULL)), PM_NO_ATTRS), "f32[]");
     // an extent that isn't a multiple
@@ -292,7 +291,8 @@ START_TEST(transposing_joining_splitting)
     pm_value *y = ARG(PM_F32, B, P, c(4), c(16));
     check_type(OP(concat, PM_OPERANDS(x, y), PM_ATTRS(pm_attr_i64("axis", 1))),
                "f32[B, P + T, 4, 16]");
-    check_type(OP(concat, PM_OPERANDS(x, x), PM_ATTRS(pm_attr_i64("axis", -1))), "f32[B, T, 4, 32]");
+    check_type(OP(concat, PM_OPERANDS(x, x), PM_ATTRS(pm_attr_i64("axis", -1))),
+               "f32[B, T, 4, 32]");
     REFUSED("must agree with operand 0", concat, PM_OPERANDS(x, ARG(PM_F32, B, T, c(5), c(16))),
             PM_ATTRS(pm_attr_i64("axis", 1)));
     REFUSED("axis is 4, must be in [-4, 3]", concat, PM_OPERANDS(x, x),
@@ -380,7 +380,8 @@ static int64_t slice_extent(int64_t extent, int64_t start, int64_t end, int64_t 
 
 START_TEST(slice_extents_follow_the_definition)
 {
-    static const int64_t bounds[] = {INT64_MIN, -12, -8, -7, -2, -1, 0, 1, 2, 6, 7, 8, 12, INT64_MAX};
+    static const int64_t bounds[] = {INT64_MIN, -12, -8, -7, -2, -1, 0,
+                                     1,         2,   6,  7,  8,  12, INT64_MAX};
     static const int64_t steps[] = {1, 2, 3, 7, -1, -2, -3};
     enum { N = 14, MAX_EXTENT = 9 };
     pm_value *x = ARG(PM_F32, T);
@@ -396,13 +397,14 @@ START_TEST(slice_extents_follow_the_definition)
                     int64_t bindings[] = {1, extent, 1}, found;
                     int64_t expected = slice_extent(extent, bounds[s], bounds[e], steps[k]);
                     ck_assert(pm_dim_eval(m, v->type->dims[0], bindings, &found));
-                    ck_assert_msg(found == expected, "%d[%lld:%lld:%lld] is %s = %lld, must be %lld",
-                                  (int)extent, (long long)bounds[s], (long long)bounds[e],
-                                  (long long)steps[k], pm_dim_text(m, v->type->dims[0]),
-                                  (long long)found, (long long)expected);
+                    ck_assert_msg(found == expected,
+                                  "%d[%lld:%lld:%lld] is %s = %lld, must be %lld", (int)extent,
+                                  (long long)bounds[s], (long long)bounds[e], (long long)steps[k],
+                                  pm_dim_text(m, v->type->dims[0]), (long long)found,
+                                  (long long)expected);
                     // and with constants all the way
-                    pm_value *fixed =
-                        slice(ARG(PM_F32, c(extent)), INTS(bounds[s]), INTS(bounds[e]), 0, steps[k]);
+                    pm_value *fixed = slice(ARG(PM_F32, c(extent)), INTS(bounds[s]),
+                                            INTS(bounds[e]), 0, steps[k]);
                     ck_assert_int_eq(fixed->type->dims[0], c(expected));
                 }
             }
@@ -422,9 +424,9 @@ START_TEST(data_movement)
                   PM_ATTRS(pm_attr_i64("axis", 1))),
                "f32[B, T]");
     check_type(OP(gather_nd, PM_OPERANDS(x, ARG(PM_I64, P, c(2))), PM_NO_ATTRS), "f32[P, 8]");
-    check_type(OP(scatter_nd, PM_OPERANDS(x, ARG(PM_I64, P, c(2)), ARG(PM_F32, P, c(8))),
-                  PM_NO_ATTRS),
-               "f32[B, T, 8]");
+    check_type(
+        OP(scatter_nd, PM_OPERANDS(x, ARG(PM_I64, P, c(2)), ARG(PM_F32, P, c(8))), PM_NO_ATTRS),
+        "f32[B, T, 8]");
     REFUSED("an extent of updates must be 8, found 9", scatter_nd,
             PM_OPERANDS(x, ARG(PM_I64, P, c(2)), ARG(PM_F32, P, c(9))), PM_NO_ATTRS);
     REFUSED("did you mean 'add'", scatter_nd,
@@ -461,7 +463,7 @@ START_TEST(data_movement)
 }
 END_TEST
 
-/* ---- reductions, products ----------------------------------------------------------------------- */
+/* ---- reductions, products -------------------------------------------------------------------- */
 
 START_TEST(reductions)
 {
@@ -474,7 +476,8 @@ START_TEST(reductions)
                "f32[T]");
     check_type(OP(argmax, PM_OPERANDS(x), PM_ATTRS(pm_attr_i64("axis", -1))), "i64[B, T, 1]");
     check_type(OP(cumsum, PM_OPERANDS(x), PM_ATTRS(pm_attr_i64("axis", 1))), "f32[B, T, 8]");
-    REFUSED("names axis 2 twice", reduce_sum, PM_OPERANDS(x), PM_ATTRS(pm_attr_ints("axes", same, 2)));
+    REFUSED("names axis 2 twice", reduce_sum, PM_OPERANDS(x),
+            PM_ATTRS(pm_attr_ints("axes", same, 2)));
     REFUSED("axis is 3, must be in [-3, 2]", softmax, PM_OPERANDS(x),
             PM_ATTRS(pm_attr_i64("axis", 3)));
     REFUSED("has no axes", argmin, PM_OPERANDS(SCALAR(PM_F32)), PM_NO_ATTRS);
@@ -517,20 +520,22 @@ START_TEST(products)
     pm_value *rows = ARG(PM_F32, c(24), c(8));
     check_type(OP(linear, PM_OPERANDS(x, rows, ARG(PM_F32, c(24))), PM_NO_ATTRS), "f32[B, T, 24]");
     check_type(OP(linear, PM_OPERANDS(x, ARG(PM_BF16, c(24), c(8))), PM_NO_ATTRS), "f32[B, T, 24]");
-    pm_value *packed = OP(pack, PM_OPERANDS(rows, rows),
-                          PM_ATTRS(pm_attr_i64("panel", 16), pm_attr_i64("pair", 2),
-                                   pm_attr_elem("elem", PM_BF16)));
+    pm_value *packed = OP(
+        pack, PM_OPERANDS(rows, rows),
+        PM_ATTRS(pm_attr_i64("panel", 16), pm_attr_i64("pair", 2), pm_attr_elem("elem", PM_BF16)));
     check_type(packed, "bf16[48, 8]{panel=16, pair=2, ways=2}");
     check_type(OP(linear, PM_OPERANDS(x, packed), PM_NO_ATTRS), "f32[B, T, 48]");
     REFUSED("operand 0 must be row-major", neg, PM_OPERANDS(packed), PM_NO_ATTRS);
     REFUSED("(K of the weights) must be 3, found 8", linear,
             PM_OPERANDS(x, ARG(PM_F32, c(24), c(3))), PM_NO_ATTRS);
-    REFUSED("compute is i8", linear, PM_OPERANDS(x, rows), PM_ATTRS(pm_attr_elem("compute", PM_I8)));
+    REFUSED("compute is i8", linear, PM_OPERANDS(x, rows),
+            PM_ATTRS(pm_attr_elem("compute", PM_I8)));
     REFUSED("panel is 15", pack, PM_OPERANDS(rows, rows), PM_ATTRS(pm_attr_i64("panel", 15)));
     check_type(OP(stack, PM_OPERANDS(rows, rows, rows), PM_NO_ATTRS), "f32[3, 24, 8]");
     REFUSED("must be like operand 0", stack, PM_OPERANDS(rows, w), PM_NO_ATTRS);
 
-    pm_value *image = ARG(PM_F32, B, c(3), c(32), c(32)), *kernel = ARG(PM_F32, c(16), c(3), c(3), c(3));
+    pm_value *image = ARG(PM_F32, B, c(3), c(32), c(32)),
+             *kernel = ARG(PM_F32, c(16), c(3), c(3), c(3));
     const int64_t strides[] = {2, 2}, pads[] = {1, 1, 1, 1}, none[] = {0, 1};
     check_type(OP(conv, PM_OPERANDS(image, kernel), PM_NO_ATTRS), "f32[B, 16, 30, 30]");
     check_type(OP(conv, PM_OPERANDS(image, kernel),
@@ -541,12 +546,13 @@ START_TEST(products)
 }
 END_TEST
 
-/* ---- language models ---------------------------------------------------------------------------- */
+/* ---- language models ------------------------------------------------------------------------- */
 
 START_TEST(language_models)
 {
     pm_dim C = pm_dim_symbol(m, "C", 1, 1 << 20);
-    pm_value *past = ARG(PM_I64, B), *q = ARG(PM_F32, B, T, c(8 * 32)), *k = ARG(PM_F32, B, T, c(2 * 32));
+    pm_value *past = ARG(PM_I64, B), *q = ARG(PM_F32, B, T, c(8 * 32)),
+             *k = ARG(PM_F32, B, T, c(2 * 32));
     pm_value *keys = ARG(PM_F32, B, c(2), C, c(32), c(16));
     pm_value *values = ARG(PM_F32, B, c(2), pm_dim_mul(m, C, c(16)), c(32));
     pm_value *table = OP(rope_table, PM_OPERANDS(past, ARG(PM_F32, c(16)), q), PM_NO_ATTRS);
@@ -562,7 +568,8 @@ START_TEST(language_models)
     check_type(new_keys, "f32[B, 2, C, 32, 16]");
     const pm_attr attrs[] = {pm_attr_i64("heads", 8), pm_attr_i64("kv_heads", 2),
                              pm_attr_f64("scale", 0.125)};
-    check_type(OP(attention, PM_OPERANDS(q, new_keys, new_values, past), attrs, 3), "f32[B, T, 256]");
+    check_type(OP(attention, PM_OPERANDS(q, new_keys, new_values, past), attrs, 3),
+               "f32[B, T, 256]");
     const pm_attr odd[] = {pm_attr_i64("heads", 8), pm_attr_i64("kv_heads", 3),
                            pm_attr_f64("scale", 0.125)};
     REFUSED("8 heads can't share 3 kv_heads", attention, PM_OPERANDS(q, new_keys, new_values, past),
@@ -650,8 +657,8 @@ START_TEST(mixture_of_experts)
             PM_OPERANDS(ARG(PM_F32, pm_dim_add(m, pm_dim_mul(m, rows, c(2)), c(1)), c(8)),
                         order->results[2], weight),
             PM_NO_ATTRS);
-    pm_value *part = OP(expert_rows, PM_OPERANDS(x, token, offsets),
-                        PM_ATTRS(pm_attr_i64("expert", 3)));
+    pm_value *part =
+        OP(expert_rows, PM_OPERANDS(x, token, offsets), PM_ATTRS(pm_attr_i64("expert", 3)));
     ck_assert(pm_dim_is_dynamic(m, part->type->dims[0]));
     ck_assert_int_eq(pm_dim_upper(m, part->type->dims[0]), pm_dim_mul(m, rows, c(2)));
     REFUSED("expert is 4", expert_rows, PM_OPERANDS(x, token, offsets),
@@ -661,7 +668,7 @@ START_TEST(mixture_of_experts)
 }
 END_TEST
 
-/* ---- control flow ------------------------------------------------------------------------------- */
+/* ---- control flow ---------------------------------------------------------------------------- */
 
 START_TEST(loops)
 {
@@ -692,9 +699,9 @@ START_TEST(choices_between_extents)
 {
     pm_value *condition = SCALAR(PM_BOOL), *x = ARG(PM_F32, B, c(4));
     pm_op *op;
-    ck_assert_int_eq(pm_op_create(g, NULL, PM_OP_if, b.loc, PM_OPERANDS(condition, x), PM_NO_ATTRS,
-                                  1, 2, &op),
-                     PM_OK);
+    ck_assert_int_eq(
+        pm_op_create(g, NULL, PM_OP_if, b.loc, PM_OPERANDS(condition, x), PM_NO_ATTRS, 1, 2, &op),
+        PM_OK);
     for (int r = 0; r < 2; r++) {
         pm_graph *region = pm_region_create(op);
         pm_builder inner = {region, NULL, b.loc};
@@ -720,7 +727,7 @@ START_TEST(overflowing_extents_are_refused)
 }
 END_TEST
 
-/* ---- folding ------------------------------------------------------------------------------------ */
+/* ---- folding --------------------------------------------------------------------------------- */
 
 static pm_value *fold(pm_value *v)
 {
@@ -756,7 +763,8 @@ START_TEST(identities)
     ck_assert_ptr_eq(fold(OP(cast, PM_OPERANDS(x), PM_ATTRS(pm_attr_elem("to", PM_F32)))), x);
     pm_value *half = ARG(PM_BF16, B);
     pm_value *wide = OP(cast, PM_OPERANDS(half), PM_ATTRS(pm_attr_elem("to", PM_F32)));
-    ck_assert_ptr_eq(fold(OP(cast, PM_OPERANDS(wide), PM_ATTRS(pm_attr_elem("to", PM_BF16)))), half);
+    ck_assert_ptr_eq(fold(OP(cast, PM_OPERANDS(wide), PM_ATTRS(pm_attr_elem("to", PM_BF16)))),
+                     half);
     pm_value *narrow = OP(cast, PM_OPERANDS(x), PM_ATTRS(pm_attr_elem("to", PM_BF16)));
     ck_assert_ptr_null(fold(OP(cast, PM_OPERANDS(narrow), PM_ATTRS(pm_attr_elem("to", PM_F32)))));
 
@@ -773,16 +781,18 @@ START_TEST(identities_of_movement)
 {
     pm_value *x = ARG(PM_F32, B, c(1), c(8));
     const int64_t same[] = {0, 1, 2}, swap[] = {0, 2, 1}, turn[] = {1, 2, 0}, back[] = {2, 0, 1};
-    ck_assert_ptr_eq(fold(OP(transpose, PM_OPERANDS(x), PM_ATTRS(pm_attr_ints("perm", same, 3)))), x);
+    ck_assert_ptr_eq(fold(OP(transpose, PM_OPERANDS(x), PM_ATTRS(pm_attr_ints("perm", same, 3)))),
+                     x);
     // moving an axis of 1 is a reshape
     pm_value *moved = fold(OP(transpose, PM_OPERANDS(x), PM_ATTRS(pm_attr_ints("perm", swap, 3))));
     ck_assert(pm_value_is(moved, PM_OP_reshape));
     pm_value *y = ARG(PM_F32, B, T, c(8));
     pm_value *once = OP(transpose, PM_OPERANDS(y), PM_ATTRS(pm_attr_ints("perm", turn, 3)));
     ck_assert_ptr_null(fold(once));
-    ck_assert_ptr_eq(fold(OP(transpose, PM_OPERANDS(once), PM_ATTRS(pm_attr_ints("perm", back, 3)))),
-                     y);
-    pm_value *both = fold(OP(transpose, PM_OPERANDS(once), PM_ATTRS(pm_attr_ints("perm", turn, 3))));
+    ck_assert_ptr_eq(
+        fold(OP(transpose, PM_OPERANDS(once), PM_ATTRS(pm_attr_ints("perm", back, 3)))), y);
+    pm_value *both =
+        fold(OP(transpose, PM_OPERANDS(once), PM_ATTRS(pm_attr_ints("perm", turn, 3))));
     ck_assert(pm_value_is(both, PM_OP_transpose) && both->def->operands[0] == y);
 
     pm_value *flat = OP(reshape, PM_OPERANDS(y, INTS(-1)), PM_NO_ATTRS);
@@ -797,7 +807,8 @@ START_TEST(identities_of_movement)
     ck_assert_ptr_null(fold(slice(y, INTS(0), INTS(3), 2, 1)));
     ck_assert_ptr_eq(fold(OP(expand, PM_OPERANDS(y, INTS(1)), PM_NO_ATTRS)), y);
     pm_value *nothing = ARG(PM_F32, B, c(0), c(8)), *some = ARG(PM_F32, B, T, c(8));
-    ck_assert_ptr_eq(fold(OP(concat, PM_OPERANDS(nothing, y), PM_ATTRS(pm_attr_i64("axis", 1)))), y);
+    ck_assert_ptr_eq(fold(OP(concat, PM_OPERANDS(nothing, y), PM_ATTRS(pm_attr_i64("axis", 1)))),
+                     y);
     pm_value *joined =
         fold(OP(concat, PM_OPERANDS(some, nothing, y), PM_ATTRS(pm_attr_i64("axis", 1))));
     ck_assert(pm_value_is(joined, PM_OP_concat) && joined->def->n_operands == 2);
@@ -806,8 +817,10 @@ START_TEST(identities_of_movement)
     ck_assert_ptr_null(fold(OP(gather, PM_OPERANDS(ARG(PM_F32, c(2)), INTS(1, 0)), PM_NO_ATTRS)));
 
     const int64_t one[] = {1};
-    ck_assert_ptr_eq(fold(OP(reduce_max, PM_OPERANDS(x), PM_ATTRS(pm_attr_ints("axes", one, 1)))), x);
-    ck_assert_ptr_null(fold(OP(reduce_sum, PM_OPERANDS(x), PM_ATTRS(pm_attr_ints("axes", one, 1)))));
+    ck_assert_ptr_eq(fold(OP(reduce_max, PM_OPERANDS(x), PM_ATTRS(pm_attr_ints("axes", one, 1)))),
+                     x);
+    ck_assert_ptr_null(
+        fold(OP(reduce_sum, PM_OPERANDS(x), PM_ATTRS(pm_attr_ints("axes", one, 1)))));
 
     const int64_t matrix[] = {0, 2, 1};
     pm_value *k = ARG(PM_F32, B, P, c(8));

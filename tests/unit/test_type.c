@@ -260,16 +260,28 @@ START_TEST(simplification_keeps_values)
             int64_t x = value[i], y = value[j], q = y ? x / y : 0, r = y ? x % y : 0;
             pm_dim d = PM_DIM_NONE;
             switch (RANDOM(8)) {
-            case 0: d = ADD(pool[i], pool[j]); value[n] = x + y; break;
-            case 1: d = SUB(pool[i], pool[j]); value[n] = x - y; break;
+            case 0:
+                d = ADD(pool[i], pool[j]);
+                value[n] = x + y;
+                break;
+            case 1:
+                d = SUB(pool[i], pool[j]);
+                value[n] = x - y;
+                break;
             case 2:
                 if (llabs(x) < 1 << 20 && llabs(y) < 1 << 20) {
                     d = MUL(pool[i], pool[j]);
                     value[n] = x * y;
                 }
                 break;
-            case 3: d = MIN(pool[i], pool[j]); value[n] = x < y ? x : y; break;
-            case 4: d = MAX(pool[i], pool[j]); value[n] = x > y ? x : y; break;
+            case 3:
+                d = MIN(pool[i], pool[j]);
+                value[n] = x < y ? x : y;
+                break;
+            case 4:
+                d = MAX(pool[i], pool[j]);
+                value[n] = x > y ? x : y;
+                break;
             case 5:
                 if (y > 0) {
                     d = DIV(pool[i], pool[j]);
