@@ -229,9 +229,9 @@ pm_status pm_hook_broadcast(pm_infer *inf, pm_dim a, pm_dim b, pm_dim *out_dim)
     *out_dim = b;
     if (a_const && x == 1)
         return PM_OK;
-    int64_t lo_a, lo_b, hi;
-    pm_dim_range(m, a, &lo_a, &hi);
-    pm_dim_range(m, b, &lo_b, &hi);
+    int64_t lo_a, lo_b, hi_a, hi_b;
+    pm_dim_range(m, a, &lo_a, &hi_a);
+    pm_dim_range(m, b, &lo_b, &hi_b);
     bool none_is_one = (lo_a > 1 || (a_const && x != 1)) && (lo_b > 1 || (b_const && y != 1));
     if (none_is_one && pm_dim_differs(m, a, b))
         return pm_infer_error(inf, "extents %s and %s can't be broadcast", pm_dim_text(m, a),
@@ -239,8 +239,16 @@ pm_status pm_hook_broadcast(pm_infer *inf, pm_dim a, pm_dim b, pm_dim *out_dim)
     // a constant other than 1 decides: the other one is equal to it, or 1, when the program runs
     if (a_const)
         *out_dim = a;
-    else if (!b_const)
+    if (a_const || b_const)
+        return PM_OK;
+    // the greater one, but nothing when one is empty (0 and 1 make 0)
+    pm_dim one = pm_dim_const(m, 1);
+    if (hi_a <= 1 || hi_b <= 1)
+        *out_dim = pm_dim_mul(m, a, b);
+    else if (lo_a >= 1 && lo_b >= 1)
         *out_dim = pm_dim_max(m, a, b);
+    else
+        *out_dim = pm_dim_mul(m, pm_dim_max(m, a, b), pm_dim_min(m, one, pm_dim_min(m, a, b)));
     return PM_OK;
 }
 

@@ -148,7 +148,13 @@ START_TEST(broadcasting)
     check_type(OP(add, PM_OPERANDS(x, SCALAR(PM_F32)), PM_NO_ATTRS), "f32[B, T, 8]");
     // an unknown extent beside a constant is equal to it, or 1
     check_type(OP(add, PM_OPERANDS(ARG(PM_F32, T), y), PM_NO_ATTRS), "f32[8]");
-    check_type(OP(add, PM_OPERANDS(ARG(PM_F32, T), ARG(PM_F32, P)), PM_NO_ATTRS), "f32[max(P, T)]");
+    // two unknown ones: the greater, but 0 and 1 make 0
+    check_type(OP(add, PM_OPERANDS(ARG(PM_F32, T), ARG(PM_F32, P)), PM_NO_ATTRS),
+               "f32[min(min(P, T), 1)*max(P, T)]");
+    pm_dim one = pm_dim_min(m, T, c(1)), C = pm_dim_symbol(m, "C", 1, 64);
+    check_type(OP(add, PM_OPERANDS(ARG(PM_F32, one), ARG(PM_F32, P)), PM_NO_ATTRS),
+               "f32[P*min(T, 1)]");
+    check_type(OP(add, PM_OPERANDS(ARG(PM_F32, B), ARG(PM_F32, C)), PM_NO_ATTRS), "f32[max(B, C)]");
     check_type(OP(where, PM_OPERANDS(ARG(PM_BOOL, T, c(1)), y, SCALAR(PM_F32)), PM_NO_ATTRS),
                "f32[T, 8]");
     check_type(OP(pow, PM_OPERANDS(x, integer(2)), PM_NO_ATTRS), "f32[B, T, 8]");
