@@ -153,7 +153,7 @@ START_TEST(broadcasting)
                "f32[min(min(P, T), 1)*max(P, T)]");
     pm_dim one = pm_dim_min(m, T, c(1)), C = pm_dim_symbol(m, "C", 1, 64);
     check_type(OP(add, PM_OPERANDS(ARG(PM_F32, one), ARG(PM_F32, P)), PM_NO_ATTRS),
-               "f32[P*min(T, 1)]");
+               "f32[min(T, 1)*P]");
     check_type(OP(add, PM_OPERANDS(ARG(PM_F32, B), ARG(PM_F32, C)), PM_NO_ATTRS), "f32[max(B, C)]");
     check_type(OP(where, PM_OPERANDS(ARG(PM_BOOL, T, c(1)), y, SCALAR(PM_F32)), PM_NO_ATTRS),
                "f32[T, 8]");
