@@ -122,7 +122,7 @@ int main(int argc, char **argv)
             break;
         case OPT_EMIT:
             if (!pm_emit_parse(optarg, &o.emit)) {
-                const char *near = pm_nearest(optarg, pm_emit_names, pm_emit_count);
+                const char *near = pm_nearest(optarg, pm_emit_words, pm_emit_word_count);
                 fprintf(stderr, "pimoec: unknown kind --emit=%s%s%s%s\n", optarg,
                         near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
                 return 2;

@@ -11,13 +11,13 @@
 #include "ir/text.h"
 #include "runtime/artifact_format.h"
 
-const char *const pm_emit_names[] = {"exe", "obj", "lib", "shared", "header", "ir", "mlir", "llvm", "asm"};
-const size_t pm_emit_count = PM_COUNT(pm_emit_names);
+const char *const pm_emit_words[] = {"exe", "obj", "lib", "shared", "header", "ir", "mlir", "llvm", "asm"};
+const size_t pm_emit_word_count = PM_COUNT(pm_emit_words);
 
 int pm_emit_parse(const char *word, pm_emit *out_emit)
 {
-    for (size_t i = 0; i < pm_emit_count; i++)
-        if (strcmp(word, pm_emit_names[i]) == 0) {
+    for (size_t i = 0; i < pm_emit_word_count; i++)
+        if (strcmp(word, pm_emit_words[i]) == 0) {
             *out_emit = (pm_emit)i;
             return 1;
         }

@@ -26,7 +26,7 @@ PM_NODISCARD pm_status pm_driver_back(pm_driver *d, const char *output);
 
 /// The emit kind of a word ("exe", "obj", …); false when unknown.
 int pm_emit_parse(const char *word, pm_emit *out_emit);
-extern const char *const pm_emit_names[];
-extern const size_t pm_emit_count;
+extern const char *const pm_emit_words[];
+extern const size_t pm_emit_word_count;
 
 #endif
