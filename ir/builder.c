@@ -16,8 +16,7 @@ pm_status pm_infer_error(pm_infer *inf, const char *fmt, ...)
                     text);
 }
 
-/// True when the op's own operands carry the symbol, so that another op defines it.
-static bool comes_from_operands(const pm_op *op, uint32_t symbol)
+bool pm_op_takes_symbol(const pm_op *op, uint32_t symbol)
 {
     const pm_module *m = op->graph->module;
     for (uint32_t i = 0; i < op->n_operands; i++) {
@@ -46,7 +45,7 @@ pm_dim pm_infer_fresh(pm_infer *inf, uint32_t result, int32_t dim, pm_dim bound)
         return old && dim < old->rank ? old->dims[dim] : pm_dim_const(m, 0);
     if (old && !inf->op->is_clone && dim < old->rank &&
         pm_dim_is_symbol(m, old->dims[dim], &symbol) && m->symbols.data[symbol].data_dependent &&
-        !comes_from_operands(inf->op, symbol))
+        !pm_op_takes_symbol(inf->op, symbol))
         return old->dims[dim];
     return pm_dim_fresh(m, "n", bound);
 }

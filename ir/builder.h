@@ -67,6 +67,9 @@ void pm_infer_content(pm_infer *inf, uint32_t result, const pm_dim *content, siz
 /// Checks an op by its verify hook, then infers its result types (again, after its operands changed).
 /// Results keep the types they had when it fails.
 PM_NODISCARD pm_status pm_op_infer(pm_op *op);
+/// True when the types or the content of the op's operands mention the symbol, so that it's another
+/// op that finds its value.
+bool pm_op_takes_symbol(const pm_op *op, uint32_t symbol);
 /// Checks an op by its verify hook and that its results have the types that inference gives (or types
 /// that say more). Changes nothing.
 PM_NODISCARD pm_status pm_op_check(pm_op *op);

@@ -20,34 +20,45 @@ static range range_of(const pm_module *m, pm_dim d)
 
 /* ---- replacing ------------------------------------------------------------------------------- */
 
+bool pm_dim_find_symbol(const pm_module *m, pm_dim d,
+                        bool test(const pm_module *m, uint32_t symbol, const void *arg),
+                        const void *arg, uint32_t *out_symbol)
+{
+    if (d < 0)
+        return false;
+    const pm_dim_node *n = pm_dim_node_of(m, d);
+    if (n->kind == PM_DIM_CONST)
+        return false;
+    if (n->kind == PM_DIM_SYMBOL) {
+        *out_symbol = (uint32_t)n->value;
+        return test(m, *out_symbol, arg);
+    }
+    return pm_dim_find_symbol(m, n->a, test, arg, out_symbol) ||
+           pm_dim_find_symbol(m, n->b, test, arg, out_symbol);
+}
+
+static bool is_dynamic(const pm_module *m, uint32_t symbol, const void *unused)
+{
+    (void)unused;
+    return m->symbols.data[symbol].data_dependent;
+}
+
 bool pm_dim_is_dynamic(const pm_module *m, pm_dim d)
 {
-    while (d >= 0) {
-        const pm_dim_node *n = pm_dim_node_of(m, d);
-        if (n->kind == PM_DIM_SYMBOL)
-            return m->symbols.data[n->value].data_dependent;
-        if (n->kind == PM_DIM_CONST)
-            return false;
-        if (pm_dim_is_dynamic(m, n->b))
-            return true;
-        d = n->a;
-    }
-    return false;
+    uint32_t symbol;
+    return pm_dim_find_symbol(m, d, is_dynamic, NULL, &symbol);
+}
+
+static bool is_same(const pm_module *m, uint32_t symbol, const void *wanted)
+{
+    (void)m;
+    return symbol == *(const uint32_t *)wanted;
 }
 
 bool pm_dim_mentions(const pm_module *m, pm_dim d, uint32_t symbol)
 {
-    while (d >= 0) {
-        const pm_dim_node *n = pm_dim_node_of(m, d);
-        if (n->kind == PM_DIM_SYMBOL)
-            return n->value == (int64_t)symbol;
-        if (n->kind == PM_DIM_CONST)
-            return false;
-        if (pm_dim_mentions(m, n->b, symbol))
-            return true;
-        d = n->a;
-    }
-    return false;
+    uint32_t found;
+    return pm_dim_find_symbol(m, d, is_same, &symbol, &found);
 }
 
 static pm_dim combine(pm_module *m, pm_dim_kind kind, pm_dim a, pm_dim b)

@@ -61,6 +61,10 @@ bool pm_dim_at_most(const pm_module *m, pm_dim a, pm_dim b);
 bool pm_dim_is_error(const pm_module *m, pm_dim d);
 /// True when `d` mentions the symbol.
 bool pm_dim_mentions(const pm_module *m, pm_dim d, uint32_t symbol);
+/// The first symbol of `d` (in its own order) for which `test` is true; false when there is none.
+bool pm_dim_find_symbol(const pm_module *m, pm_dim d,
+                        bool test(const pm_module *m, uint32_t symbol, const void *arg),
+                        const void *arg, uint32_t *out_symbol);
 /// `d` with the symbol replaced by `value`, simplified.
 pm_dim pm_dim_replace(pm_module *m, pm_dim d, uint32_t symbol, pm_dim value);
 /// True when `a == b` for every binding; false when unknown.

@@ -5,7 +5,9 @@
 typedef struct verifier {
     pm_module *m;
     pm_arena *scratch;
-    uint8_t *defined; ///< by value id: defined so far in the graph being walked
+    uint8_t *defined;            ///< by value id: defined so far in the graph being walked
+    uint8_t *found;              ///< by symbol: a data-dependent one whose value is known by now
+    PM_VEC(uint32_t) found_list; ///< those, in order: a graph's own are forgotten at its end
     size_t n_faults;
 } verifier;
 
@@ -75,6 +77,71 @@ static void check_operands(verifier *v, const pm_op *op)
     }
 }
 
+/* ---- symbols that are found while the entry runs ------------------------------------------------
+ */
+
+static bool is_lost(const pm_module *m, uint32_t symbol, const void *found)
+{
+    return m->symbols.data[symbol].data_dependent && !((const uint8_t *)found)[symbol];
+}
+
+/// The symbol when the extent is nothing else, and data-dependent.
+static bool is_found_here(const pm_module *m, pm_dim d, uint32_t *out_symbol)
+{
+    return pm_dim_is_symbol(m, d, out_symbol) && m->symbols.data[*out_symbol].data_dependent;
+}
+
+static void check_mentions(verifier *v, const pm_loc *loc, pm_dim d, const char *what)
+{
+    uint32_t symbol;
+    if (pm_dim_find_symbol(v->m, d, is_lost, v->found, &symbol))
+        fault(v, loc, "%s mentions %s before its value is found", what,
+              v->m->symbols.data[symbol].name);
+}
+
+/// A new value: extents that are data-dependent symbols are found with it, others must be known.
+/// `def` NULL: an argument.
+static void find_symbols(verifier *v, const pm_loc *loc, const pm_value *value, const pm_op *def)
+{
+    uint32_t symbol;
+    for (int32_t i = 0; i < value->type->rank; i++) {
+        if (!is_found_here(v->m, value->type->dims[i], &symbol) || v->found[symbol])
+            continue;
+        v->found[symbol] = 1;
+        PM_PUSH(v->scratch, &v->found_list, symbol);
+    }
+    for (int32_t i = 0; i < value->type->rank; i++)
+        check_mentions(v, loc, value->type->dims[i], "a type");
+    int64_t n;
+    if (def == NULL || def->code != PM_OP_dims || value->content == NULL ||
+        !pm_type_const_count(v->m, value->type, &n))
+        return;
+    for (int64_t i = 0; i < n; i++)
+        check_mentions(v, loc, value->content[i], "dims");
+}
+
+/// Two ops that find the same symbol would each overwrite the other's extent.
+static void check_found_once(verifier *v, const pm_op *op)
+{
+    uint32_t symbol;
+    if (pm_op_info_of(op)->infer == NULL || op->n_regions > 0)
+        return;
+    for (uint32_t i = 0; i < op->n_results; i++) {
+        const pm_type *type = op->results[i]->type;
+        for (int32_t d = 0; type && d < type->rank; d++)
+            if (is_found_here(v->m, type->dims[d], &symbol) && v->found[symbol] &&
+                !pm_op_takes_symbol(op, symbol))
+                fault(v, op->loc, "%s: result %u has the extent %s, which another op finds",
+                      pm_op_info_of(op)->name, i, v->m->symbols.data[symbol].name);
+    }
+}
+
+static void forget_symbols(verifier *v, size_t n_before)
+{
+    while (v->found_list.n > n_before)
+        v->found[v->found_list.data[--v->found_list.n]] = 0;
+}
+
 /* ---- ops ------------------------------------------------------------------------------------- */
 
 static bool in_bounds(size_t n, uint32_t lo, uint32_t hi)
@@ -140,6 +207,10 @@ static void check_op(verifier *v, pm_op *op, const pm_graph *g, int depth)
     }
     for (uint32_t i = 0; i < op->n_results; i++)
         check_value(v, op->loc, op->results[i], g, op, i);
+    if (v->n_faults == before)
+        check_found_once(v, op);
+    for (uint32_t i = 0; i < op->n_results && v->n_faults == before; i++)
+        find_symbols(v, op->loc, op->results[i], op);
     // the hooks rely on sound structure
     if (v->n_faults == before && pm_op_check(op) != PM_OK)
         v->n_faults++;
@@ -194,8 +265,12 @@ static void check_graph(verifier *v, const pm_graph *g, int depth)
     }
     if (g->module != v->m)
         fault(v, loc, "graph '%s' belongs to another module", g->name ? g->name : "");
-    for (size_t i = 0; i < g->args.n; i++)
+    size_t n_found = v->found_list.n;
+    for (size_t i = 0; i < g->args.n; i++) {
         check_value(v, loc, g->args.data[i], g, NULL, i);
+        if (g->args.data[i] && g->args.data[i]->type)
+            find_symbols(v, loc, g->args.data[i], NULL);
+    }
     const pm_op *previous = NULL;
     for (pm_op *op = g->first; op && !too_many(v); previous = op, op = op->next) {
         if (op->prev != previous) {
@@ -204,6 +279,7 @@ static void check_graph(verifier *v, const pm_graph *g, int depth)
         }
         check_op(v, op, g, depth);
     }
+    forget_symbols(v, n_found);
     if (too_many(v))
         return;
     if (g->results.n != g->result_names.n)
@@ -226,6 +302,7 @@ pm_status pm_module_verify(const pm_module *m)
     if (v.scratch == NULL)
         return PM_ERR_NO_MEMORY;
     v.defined = PM_NEW_ARRAY(v.scratch, uint8_t, m->next_value);
+    v.found = PM_NEW_ARRAY(v.scratch, uint8_t, m->symbols.n);
     pm_map names;
     pm_map_init(&names, v.scratch);
     for (size_t i = 0; i < m->entries.n && !too_many(&v); i++) {

@@ -394,6 +394,28 @@ START_TEST(the_verifier_reports_all_faults_and_makes_no_symbols)
 }
 END_TEST
 
+START_TEST(symbols_are_found_once_and_in_time)
+{
+    pm_op *first, *copy;
+    ck_assert_int_eq(pm_build(&b, PM_OP_nonzero, &x, 1, PM_NO_ATTRS, 0, &first), PM_OK);
+    pm_dim n = first->results[0]->type->dims[1];
+    pm_value *dims;
+    ck_assert_int_eq(pm_build_dims(&b, 1, &n, &dims), PM_OK);
+    ck_assert_int_eq(pm_module_verify(m), PM_OK);
+    pm_op_move_before(dims->def, first);
+    ck_assert_int_eq(pm_module_verify(m), PM_ERR_INVALID);
+    CONTAINS(last_error(), "dims mentions n before its value is found");
+    pm_op_move_before(dims->def, NULL);
+    pm_map map;
+    pm_map_init(&map, arena);
+    ck_assert_int_eq(pm_op_clone(first, g, NULL, &map, &copy), PM_OK);
+    ck_assert_int_eq(pm_module_verify(m), PM_ERR_INVALID);
+    CONTAINS(last_error(), "has the extent n, which another op finds");
+    ck_assert_int_eq(pm_op_infer(copy), PM_OK);
+    ck_assert_int_eq(pm_module_verify(m), PM_OK);
+}
+END_TEST
+
 static volatile sig_atomic_t trapped;
 
 static void on_trap(int signal_number)
@@ -437,6 +459,7 @@ int main(void)
     tcase_add_test(tc, locations);
     tcase_add_test(tc, the_verifier_finds_broken_graphs);
     tcase_add_test(tc, the_verifier_reports_all_faults_and_makes_no_symbols);
+    tcase_add_test(tc, symbols_are_found_once_and_in_time);
     tcase_add_test(tc, break_on_op);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
