@@ -51,6 +51,7 @@ static pm_status build_route(pm_ckpt_step *step, moe *m)
 /// The weights that the expert's steps name, stacked over the experts, in the order of the steps.
 static pm_status capture_weights(pm_ckpt_step *step, const pm_json *body, const moe *m)
 {
+    static const char *const keys[] = {"weight", "bias", "gate", "up", "down"};
     pm_ckpt *c = step->c;
     c->captures.n = 0;
     for (size_t i = 0; i < body->n; i++) {
@@ -65,8 +66,8 @@ static pm_status capture_weights(pm_ckpt_step *step, const pm_json *body, const 
             PM_TRY(pm_expr_bool(&c->scope, &inner.loc, when, &holds));
         if (!holds)
             continue;
-        PM_TRY(pm_ckpt_capture_weight(&inner, pm_json_get(inner.json, "weight"), m->experts));
-        PM_TRY(pm_ckpt_capture_weight(&inner, pm_json_get(inner.json, "bias"), m->experts));
+        for (size_t k = 0; k < PM_COUNT(keys); k++)
+            PM_TRY(pm_ckpt_capture_weight(&inner, pm_json_get(inner.json, keys[k]), m->experts));
     }
     return PM_OK;
 }

@@ -23,7 +23,16 @@ pm_status pm_step_fault(pm_ckpt_step *step, const char *fmt, ...)
 pm_status pm_step_str(pm_ckpt_step *step, const pm_json *object, const char *key,
                       const char **inout)
 {
-    return pm_json_get_str(step->c->diag, step->c->recipe->file, object, key, *inout == NULL, inout);
+    pm_expr_value value;
+    PM_TRY(pm_json_get_str(step->c->diag, step->c->recipe->file, object, key, *inout == NULL,
+                           inout));
+    if ((*inout)[0] != '=')
+        return PM_OK;
+    PM_TRY(pm_expr_eval(&step->c->scope, &step->loc, *inout + 1, &value));
+    if (value.kind != PM_EXPR_STRING)
+        return pm_step_fault(step, "'%s' must be a string", key);
+    *inout = value.string;
+    return PM_OK;
 }
 
 /// The expression of a member, written as a string or as a number; NULL when absent.
@@ -224,6 +233,44 @@ static pm_status do_linear(pm_ckpt_step *step)
     return PM_OK;
 }
 
+/// down(act(gate x) * up x), or down(act(up x)) without a gate. Also the body of most experts.
+static pm_status do_mlp(pm_ckpt_step *step)
+{
+    pm_ckpt *c = step->c;
+    pm_value *x, *up, *gate, *down, *y, *gated;
+    int64_t inner[2] = {0, 0}, outer[2];
+    const char *act = NULL;
+    pm_opcode code;
+    PM_TRY(pm_step_value(step, "x", &x));
+    PM_TRY(width_of(step, x, &inner[1]));
+    PM_TRY(pm_step_int(step, step->json, "inner", 1, &inner[0]));
+    PM_TRY(pm_step_str(step, step->json, "act", &act));
+    outer[0] = inner[1];
+    outer[1] = inner[0];
+    if (!pm_opcode_parse(act, &code) || pm_op_table[code].min_in != 1 ||
+        !(pm_op_table[code].traits & PM_T_ELEMENTWISE))
+        return pm_step_fault(step, "'%s' isn't an activation", act);
+    PM_TRY(pm_ckpt_weight(step, pm_json_get(step->json, "gate"), 2, inner, false, &gate));
+    if (gate != NULL)
+        PM_TRY(pm_build1(&c->b, &gated, PM_OP_linear, PM_OPERANDS(x, gate), PM_NO_ATTRS));
+    PM_TRY(pm_ckpt_weight(step, pm_json_get(step->json, "up"), 2, inner, false, &up));
+    if (up == NULL)
+        return pm_step_fault(step, "needs 'up' and 'down'");
+    PM_TRY(pm_build1(&c->b, &y, PM_OP_linear, PM_OPERANDS(x, up), PM_NO_ATTRS));
+    if (gate != NULL) {
+        PM_TRY(pm_build1(&c->b, &gated, code, PM_OPERANDS(gated), PM_NO_ATTRS));
+        PM_TRY(pm_build1(&c->b, &y, PM_OP_mul, PM_OPERANDS(gated, y), PM_NO_ATTRS));
+    } else {
+        PM_TRY(pm_build1(&c->b, &y, code, PM_OPERANDS(y), PM_NO_ATTRS));
+    }
+    PM_TRY(pm_ckpt_weight(step, pm_json_get(step->json, "down"), 2, outer, false, &down));
+    if (down == NULL)
+        return pm_step_fault(step, "needs 'up' and 'down'");
+    PM_TRY(pm_build1(&c->b, &y, PM_OP_linear, PM_OPERANDS(y, down), PM_NO_ATTRS));
+    pm_step_out(step, y);
+    return PM_OK;
+}
+
 static pm_status do_rope(pm_ckpt_step *step)
 {
     pm_value *x, *table, *y;
@@ -331,6 +378,18 @@ static pm_status do_let(pm_ckpt_step *step)
     return PM_OK;
 }
 
+/// Steps under a common condition.
+static pm_status do_group(pm_ckpt_step *step)
+{
+    const pm_json *test = pm_json_get(step->json, "if");
+    bool holds = true;
+    if (test == NULL || test->kind != PM_JSON_STRING)
+        return pm_step_fault(step, "needs 'if'");
+    PM_TRY(pm_expr_bool(&step->c->scope, &step->loc, test->string, &holds));
+    const pm_json *steps = pm_json_get(step->json, holds ? "then" : "else");
+    return steps != NULL ? pm_ckpt_steps(step->c, steps) : PM_OK; // as deep as the recipe's JSON
+}
+
 // ---- any op of the table ----
 
 /// An operand: the name of a value, or "=expression", an f32 scalar.
@@ -410,7 +469,9 @@ static const struct {
     {"attention", do_attention, " q k v heads kv_heads scale window softcap "},
     {"moe", pm_ckpt_moe, " x experts top_k router expert result apply "},
     {"last_rows", do_last_rows, " x "},
+    {"mlp", do_mlp, " x inner act gate up down "},
     {"let", do_let, " name is "},
+    {"group", do_group, " if then else "},
 };
 
 /// A misspelt key would otherwise be a silent default.
