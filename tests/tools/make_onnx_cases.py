@@ -341,8 +341,8 @@ def ok(name, made, inputs, expected=None):
     if expected is None:
         values = ReferenceEvaluator(made).run(None, inputs)
         expected = {o.name: v for o, v in zip(made.graph.output, values)}
-    arrays = {f"in_{k}": np.ascontiguousarray(v) for k, v in inputs.items()}
-    arrays |= {f"out_{k}": np.ascontiguousarray(v) for k, v in expected.items()}
+    arrays = {f"in_{k}": np.asarray(v, order="C") for k, v in inputs.items()}
+    arrays |= {f"out_{k}": np.asarray(v, order="C") for k, v in expected.items()}
     np.savez(OUT / f"ok_{name}.npz", **arrays)
 
 
@@ -457,14 +457,28 @@ def ok_cases():
     body = graph([node("Add", ["s", "e"], ["s_out"], "add"), node("Mul", ["s_out", "e"], ["o"], "mul")],
                  [out("s_out"), out("o")],
                  [h.make_tensor_value_info("s", T.FLOAT, [4]), h.make_tensor_value_info("e", T.FLOAT, [4])])
-    made = model([node("Scan", ["s0", "x"], ["s", "y"], body=body, num_scan_inputs=1)],
-                 outputs=[info("s", shape=None), info("y", shape=None)], initializers=[tensor("s0", rand(4))])
+    made = model([node("Scan", ["s0", "x"], ["last", "y"], body=body, num_scan_inputs=1)],
+                 outputs=[info("last", shape=None), info("y", shape=None)], initializers=[tensor("s0", rand(4))])
     ok("scan", made, {"x": x})
 
     # an output that we don't compute doesn't matter while nothing uses it
     ok("unused_output", model([node("Dropout", ["x"], ["y", "mask"])]), {"x": x}, {"y": x})
+    made = model([node("ReduceLogSumExp", ["x"], ["y"], axes=[1], keepdims=0)], opset=13)
+    big = x * np.float32(200)
+    ok("log_sum_exp", made, {"x": big}, {"y": np.log(np.exp(big.astype(np.float64)).sum(1)).astype(np.float32)})
+    # "a + b" is the sum of the two symbols, "2" the number
+    made = model([node("Concat", ["x", "z"], ["t"], "t", axis=0), node("Add", ["t", "w"], ["y"], "y")],
+                 inputs=[info("w", shape=["a + b", "2"]), info("x", shape=["a", 2]), info("z", shape=["b", 2])])
+    ok("dim_expression", made, {"w": rand(5, 2), "x": rand(3, 2), "z": rand(2, 2)})
+
+    # too large to be copied: stays a range of the file
+    ok("large_weight", model([node("MatMul", ["x", "w"], ["y"])], initializers=[tensor("w", rand(4, 300))]), {"x": x})
+
     # versions of one operator
-    ok("softmax_11", model([node("Softmax", ["x"], ["y"], axis=1)], inputs=[info("x", shape=["a", 3, 4])], opset=11), {"x": rand(2, 3, 4)})
+    cube = rand(2, 3, 4)  # onnx.reference knows only the newer meaning of axis
+    e = np.exp(cube - cube.max((1, 2), keepdims=True))
+    ok("softmax_11", model([node("Softmax", ["x"], ["y"], axis=1)], inputs=[info("x", shape=["a", 3, 4])], opset=11),
+       {"x": cube}, {"y": e / e.sum((1, 2), keepdims=True)})
     ok("softmax_13", model([node("Softmax", ["x"], ["y"], axis=1)], inputs=[info("x", shape=["a", 3, 4])], opset=13), {"x": rand(2, 3, 4)})
     ok("clip_6", model([node("Clip", ["x"], ["y"], min=-0.5, max=0.5)], opset=10), {"x": x})
     ok("slice_1", model([node("Slice", ["x"], ["y"], axes=[1], starts=[1], ends=[-1])], opset=9), {"x": x})
