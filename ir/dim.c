@@ -14,10 +14,10 @@
 #include "ir/interner.h"
 
 enum {
-    MAX_SIZE = 4096,  ///< nodes of one expression
+    MAX_SIZE = 2048,  ///< nodes of one expression
     MAX_TERMS = 1024, ///< terms of one sum
     MAX_ATOMS = 64,   ///< atoms of one product
-    MAX_CHOICES = 32, ///< operands of nested min or max that are looked at together
+    MAX_CHOICES = 16, ///< operands of nested min or max that are looked at together
 };
 
 /* ---- nodes ----------------------------------------------------------------------------------- */

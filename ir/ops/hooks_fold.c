@@ -133,16 +133,31 @@ pm_status pm_fold_reduce(pm_builder *b, pm_op *op, pm_value **out_value)
 
 /* ---- shape and data movement ----------------------------------------------------------------- */
 
+/// A data-dependent symbol that the type doesn't mention.
+static bool is_foreign(const pm_module *m, uint32_t symbol, const void *arg)
+{
+    const pm_type *type = arg;
+    for (int32_t i = 0; i < type->rank; i++)
+        if (pm_dim_mentions(m, type->dims[i], symbol))
+            return false;
+    return m->symbols.data[symbol].data_dependent;
+}
+
 pm_status pm_fold_reshape(pm_builder *b, pm_op *op, pm_value **out_value)
 {
     pm_value *x = op->operands[0];
     const pm_type *type = op->results[0]->type;
+    uint32_t symbol;
     *out_value = NULL;
     take(op, x, out_value);
-    // extents that only this op knows must stay with it
-    if (*out_value || !pm_value_is(x, PM_OP_reshape) || op->operands[1]->content == NULL)
+    if (*out_value || !pm_value_is(x, PM_OP_reshape))
         return PM_OK;
-    PM_TRY(pm_build_reshape_dims(b, x->def->operands[0], type->rank, type->dims, out_value));
+    // an extent that only one of the two reshapes finds must stay with it
+    x = x->def->operands[0];
+    for (int32_t i = 0; i < type->rank; i++)
+        if (pm_dim_find_symbol(pm_hook_module(op), type->dims[i], is_foreign, x->type, &symbol))
+            return PM_OK;
+    PM_TRY(pm_build_reshape_dims(b, x, type->rank, type->dims, out_value));
     return take_built(op, *out_value, out_value);
 }
 
