@@ -68,7 +68,14 @@ pm_status pm_onnx_do_dropout(pm_onnx_call *call)
             return pm_onnx_error(call, PM_ERR_UNSUPPORTED, "training is not supported");
     }
     call->out[0] = call->in[0];
-    return PM_OK; /* a mask, if asked for, is refused */
+    if (call->n_out < 2)
+        return PM_OK;
+    /* the mask: everything is kept */
+    pm_value *shape, *yes;
+    const int64_t one = 1;
+    PM_TRY(pm_onnx_build(call, &shape, PM_OP_shape, call->in, 1, PM_NO_ATTRS));
+    PM_TRY(pm_build_const_ints(&call->b, PM_BOOL, 0, NULL, &one, &yes));
+    return pm_onnx_build(call, &call->out[1], PM_OP_fill, PM_OPERANDS(shape, yes), PM_NO_ATTRS);
 }
 
 pm_status pm_onnx_do_gelu(pm_onnx_call *call)

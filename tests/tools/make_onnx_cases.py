@@ -182,7 +182,8 @@ def meaning_cases():
     bad("input_elem", model([RELU], inputs=[info("x", T.STRING)]))
     sequence = h.make_tensor_sequence_value_info("x", T.FLOAT, ["n"])
     bad("input_sequence", model([RELU], inputs=[sequence]))
-    bad("output_refused", model([node("Dropout", ["x"], ["y", "mask"])], outputs=[info("mask", T.BOOL, None)]))
+    bad("output_refused", model([node("BatchNormalization", ["x", "w", "w", "w", "w"], ["y", "m", "v"])],
+                                outputs=[info("m", shape=None)], initializers=[tensor("w", np.ones(4, np.float32))]))
     sparse = onnx.SparseTensorProto()
     made = model([RELU])
     made.graph.sparse_initializer.append(sparse)
@@ -462,7 +463,11 @@ def ok_cases():
     ok("scan", made, {"x": x})
 
     # an output that we don't compute doesn't matter while nothing uses it
-    ok("unused_output", model([node("Dropout", ["x"], ["y", "mask"])]), {"x": x}, {"y": x})
+    ok("unused_output", model([node("BatchNormalization", ["x", "w", "o", "o", "w"], ["y", "m", "v"], epsilon=0.0)],
+                              initializers=[tensor("w", np.ones(4, np.float32)), tensor("o", np.zeros(4, np.float32))]),
+       {"x": x}, {"y": x})
+    ok("dropout", model([node("Dropout", ["x"], ["y", "mask"])], outputs=[info("y", shape=None), info("mask", T.BOOL, None)]),
+       {"x": x}, {"y": x, "mask": np.ones((3, 4), bool)})
     made = model([node("ReduceLogSumExp", ["x"], ["y"], axes=[1], keepdims=0)], opset=13)
     big = x * np.float32(200)
     ok("log_sum_exp", made, {"x": big}, {"y": np.log(np.exp(big.astype(np.float64)).sum(1)).astype(np.float32)})

@@ -162,7 +162,7 @@ static const bad_case cases[] = {
     {"opset_twice", INVALID,
      "error: operator domain 'ai.onnx' is imported twice"},
     {"output_refused", UNSUPPORTED,
-     "node 'the_node' (Dropout): error: output 'mask' is used, but not supported"},
+     "node 'the_node' (BatchNormalization): error: output 'm' is used, but not supported"},
     {"output_type", INVALID,
      "output 'y': error: is declared as INT64, but the graph computes f32"},
     {"refused_op", UNSUPPORTED,

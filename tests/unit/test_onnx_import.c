@@ -69,6 +69,7 @@ static const char *const models[] = {
     "dim_expression", "large_weight",     "softmax_11",     "softmax_13",
     "clip_6",        "slice_1",           "reduce_attr",    "reduce_input",
     "split_18",      "einsum",            "layer_norm",     "layer_norm_axis",
+    "dropout",
 };
 
 START_TEST(test_results)
