@@ -242,7 +242,15 @@ pm_status pm_onnx_expr(pm_onnx_call *call, const char *text, pm_value *const *ar
     return parse_expr(&e, out);
 }
 
+/* Of halves the steps between are in f32, as they are where the operator is one function. */
 pm_status pm_onnx_do_expr(pm_onnx_call *call)
 {
-    return pm_onnx_expr(call, call->row->text, call->in, &call->out[0]);
+    pm_elem elem = call->in[0]->type->elem;
+    if (elem != PM_F16 && elem != PM_BF16)
+        return pm_onnx_expr(call, call->row->text, call->in, &call->out[0]);
+    pm_value *wide[3] = {NULL}, *x;
+    for (size_t i = 0; i < call->n_in && i < PM_COUNT(wide); i++)
+        PM_TRY(pm_onnx_cast(call, call->in[i], PM_F32, &wide[i]));
+    PM_TRY(pm_onnx_expr(call, call->row->text, wide, &x));
+    return pm_onnx_cast(call, x, x->type->elem == PM_F32 ? elem : x->type->elem, &call->out[0]);
 }

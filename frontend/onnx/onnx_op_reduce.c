@@ -49,6 +49,9 @@ pm_status pm_onnx_do_reduce(pm_onnx_call *call)
     bool noop;
     PM_TRY(reduce_axes(call, axes, &n, &noop));
     pm_value *x = call->in[0];
+    bool of_bools = x->type->elem == PM_BOOL; /* opset 20: of truth values as of 0 and 1 */
+    if (of_bools)
+        PM_TRY(pm_onnx_cast(call, x, PM_U8, &x));
     const char *bar = strchr(call->row->text, '|');
     if (bar && bar != call->row->text)
         PM_TRY(pm_onnx_expr(call, call->row->text, &x, &x));
@@ -57,8 +60,7 @@ pm_status pm_onnx_do_reduce(pm_onnx_call *call)
                             pm_onnx_attr_of(call, "keepdims")->i != 0, &x));
     if (bar && bar[1])
         PM_TRY(pm_onnx_expr(call, bar + 1, &x, &x));
-    call->out[0] = x;
-    return PM_OK;
+    return pm_onnx_cast(call, x, of_bools ? PM_BOOL : x->type->elem, &call->out[0]);
 }
 
 /* log(sum(exp(x))), with the greatest element taken off first so that nothing overflows. */

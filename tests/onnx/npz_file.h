@@ -110,6 +110,12 @@ static inline double npz_number(const pm_array *a, size_t i)
     case PM_I32: return (double)((const int32_t *)a->data)[i];
     case PM_U8:
     case PM_BOOL: return (double)((const uint8_t *)a->data)[i];
+    case PM_BF16: {
+        uint32_t bits = (uint32_t)((const uint16_t *)a->data)[i] << 16;
+        float f32;
+        memcpy(&f32, &bits, sizeof f32);
+        return (double)f32;
+    }
     case PM_F16: {
         uint16_t h = ((const uint16_t *)a->data)[i];
         int e = h >> 10 & 31;

@@ -103,7 +103,7 @@ def run(pimoe, case, folder):
     for file, arrays in (("in.npz", inputs), ("want.npz", wanted)):
         try:
             known = {key: np.asarray(value, order="C") for key, value in arrays.items()
-                     if value is not None and value.dtype.kind in "fiub"}
+                     if value is not None and (value.dtype.kind in "fiub" or value.dtype.name == "bfloat16")}
             np.savez(place / file, **known)
         except (TypeError, ValueError, AttributeError) as error:
             return name, "refused", f"no arrays: {error}"
