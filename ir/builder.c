@@ -64,11 +64,26 @@ void pm_infer_content(pm_infer *inf, uint32_t result, const pm_dim *content, siz
     inf->op->results[result]->content = copy;
 }
 
+/// True when the constant extents alone, but those of 0, make more bytes than 63 bits count.
+static bool is_too_large(const pm_module *m, const pm_type *type)
+{
+    int64_t size = pm_elem_size(type->elem), extent;
+    bool fits = true;
+    for (int32_t i = 0; i < type->rank; i++) {
+        if (pm_dim_is_const(m, type->dims[i], &extent) && extent > 0)
+            fits = fits && pm_mul_i64(size, extent, &size);
+    }
+    return !fits;
+}
+
 static pm_status check_inferred(const pm_op *op, const pm_type *const *types)
 {
     pm_module *m = op->graph->module;
     for (uint32_t i = 0; i < op->n_results; i++) {
         PM_ASSERT(types[i] != NULL);
+        if (is_too_large(m, types[i]))
+            return pm_error(m->diag, op->loc, PM_ERR_UNSUPPORTED, "%s: result %u, %s, is too large",
+                            pm_op_info_of(op)->name, i, pm_type_text(m, types[i]));
         for (int32_t axis = 0; axis < types[i]->rank; axis++) {
             int64_t lo, hi;
             pm_dim_range(m, types[i]->dims[axis], &lo, &hi);

@@ -43,6 +43,17 @@ static pm_status check_list(const pm_op *op, pm_diag *diag, uint32_t operand, co
     return PM_OK;
 }
 
+/// An error when an extent, number of repeats or the like is certainly negative.
+static pm_status check_not_negative(const pm_op *op, pm_diag *diag, const char *what, pm_dim value)
+{
+    int64_t lo, hi;
+    pm_dim_range(pm_hook_module(op), value, &lo, &hi);
+    if (hi >= 0)
+        return PM_OK;
+    return pm_hook_error(op, diag, "%s is negative (%s)", what,
+                         pm_dim_text(pm_hook_module(op), value));
+}
+
 /// The result has the extents that operand `operand` lists; unknown ones are found at run time.
 static pm_status infer_listed(pm_infer *inf, uint32_t operand, pm_elem elem)
 {
@@ -53,11 +64,7 @@ static pm_status infer_listed(pm_infer *inf, uint32_t operand, pm_elem elem)
     const pm_dim *content = pm_hook_content(inf->op->operands[operand], &n_known);
     for (int32_t i = 0; i < n; i++) {
         dims[i] = content ? content[i] : pm_infer_fresh(inf, 0, i, PM_DIM_NONE);
-        int64_t lo, hi;
-        pm_dim_range(inf->module, dims[i], &lo, &hi);
-        if (hi < 0)
-            return pm_infer_error(inf, "extent %d of the shape is negative (%s)", (int)i,
-                                  pm_dim_text(inf->module, dims[i]));
+        PM_TRY(check_not_negative(inf->op, inf->diag, "an extent of shape", dims[i]));
     }
     return pm_hook_result(inf, 0, elem, (int32_t)n, dims);
 }
@@ -153,9 +160,10 @@ pm_status pm_infer_reshape(pm_infer *inf)
                                   "%s has no extent for -1 in the shape: %s elements, %s known",
                                   pm_type_text(m, x), pm_dim_text(m, count), pm_dim_text(m, known));
         dims[rest] = pm_dim_floordiv(m, count, known);
-    } else if (pm_dim_differs(m, count, known)) {
+    } else if (pm_dim_differs(m, count, known) || pm_dim_is_error(m, known)) {
         return pm_infer_error(inf, "%s has %s elements, the shape has %s", pm_type_text(m, x),
-                              pm_dim_text(m, count), pm_dim_text(m, known));
+                              pm_dim_text(m, count),
+                              pm_dim_is_error(m, known) ? "too many" : pm_dim_text(m, known));
     }
     PM_TRY(pm_hook_result(inf, 0, x->elem, (int32_t)n, dims));
     size_t n_x;
@@ -272,13 +280,11 @@ pm_status pm_verify_split(const pm_op *op, pm_diag *diag)
         return PM_OK;
     pm_dim sum = pm_dim_const(m, 0);
     for (int64_t i = 0; i < n; i++) {
-        int64_t lo, hi;
-        pm_dim_range(m, sizes[i], &lo, &hi);
-        if (hi < 0)
-            return pm_hook_error(op, diag, "size %" PRId64 " is negative (%s)", i,
-                                 pm_dim_text(m, sizes[i]));
+        PM_TRY(check_not_negative(op, diag, "a size", sizes[i]));
         sum = pm_dim_add(m, sum, sizes[i]);
     }
+    if (pm_dim_is_error(m, sum))
+        return pm_hook_error(op, diag, "the sum of the sizes overflows");
     return pm_hook_extent(op, diag, "the sum of the sizes", sum, x->dims[axis]);
 }
 
@@ -399,13 +405,14 @@ static pm_dim slice_extent(pm_module *m, pm_dim extent, pm_dim start, pm_dim end
 {
     pm_dim zero = pm_dim_const(m, 0), one = pm_dim_const(m, 1);
     int64_t first, last;
+    step = step < -FAR ? -FAR : step; // beyond any extent all steps are alike
     if (step > 0 && pm_dim_is_const(m, start, &first) && first < 0 && first > -FAR &&
         pm_dim_is_const(m, end, &last) && last >= FAR)
         // the last few: simpler than the general form
         return pm_dim_ceildiv(m, pm_dim_min(m, pm_dim_const(m, -first), extent),
                               pm_dim_const(m, step));
-    if (step < 0 && step > -FAR && pm_dim_is_const(m, start, &first) &&
-        (first == -1 || first >= FAR) && pm_dim_is_const(m, end, &last) && last <= -FAR)
+    if (step < 0 && pm_dim_is_const(m, start, &first) && (first == -1 || first >= FAR) &&
+        pm_dim_is_const(m, end, &last) && last <= -FAR)
         return pm_dim_ceildiv(m, extent, pm_dim_const(m, -step)); // all, in reverse
     pm_dim span;
     if (step > 0) {
@@ -414,8 +421,6 @@ static pm_dim slice_extent(pm_module *m, pm_dim extent, pm_dim start, pm_dim end
         pm_dim to = pm_dim_min(m, resolve(m, end, extent, zero, extent), extent);
         span = pm_dim_sub(m, to, from);
     } else {
-        if (step <= -FAR)
-            return PM_DIM_NONE;
         pm_dim top = pm_dim_sub(m, extent, one), below = pm_dim_const(m, -1);
         pm_dim from = pm_dim_max(m, zero, pm_dim_min(m, resolve(m, start, extent, zero, top), top));
         pm_dim to = resolve(m, end, extent, below, top);
@@ -500,6 +505,8 @@ pm_status pm_infer_expand(pm_infer *inf)
     PM_TRY(check_list(op, inf->diag, 1, "shape", PM_MAX_RANK, &n));
     const pm_dim *shape = pm_hook_content(op->operands[1], &n_known);
     if (shape) {
+        for (int64_t i = 0; i < n; i++)
+            PM_TRY(check_not_negative(op, inf->diag, "an extent of shape", shape[i]));
         if (rank)
             memcpy(dims, x->dims, (size_t)rank * sizeof *dims);
         PM_TRY(pm_hook_broadcast_dims(inf, dims, &rank, shape, (int32_t)n));
@@ -525,18 +532,41 @@ pm_status pm_infer_tile(pm_infer *inf)
         return pm_infer_error(inf, "repeats has %" PRId64 " elements, operand 0 is %s", n,
                               pm_hook_type_text(op, 0));
     const pm_dim *repeats = pm_hook_content(op->operands[1], &n_known);
-    for (int32_t i = 0; i < x->rank; i++)
+    for (int32_t i = 0; i < x->rank; i++) {
+        if (repeats)
+            PM_TRY(check_not_negative(op, inf->diag, "a number of repeats", repeats[i]));
         dims[i] = repeats ? pm_dim_mul(inf->module, x->dims[i], repeats[i])
                           : pm_infer_fresh(inf, 0, i, PM_DIM_NONE);
+    }
     PM_TRY(pm_hook_result(inf, 0, x->elem, x->rank, dims));
     infer_repeated_content(inf, op->operands[0]);
+    return PM_OK;
+}
+
+/// An extent with its padding; negative padding takes away.
+static pm_status pad_extent(pm_infer *inf, pm_dim extent, pm_dim before, pm_dim after,
+                            pm_dim *out_extent)
+{
+    pm_module *m = inf->module;
+    pm_dim zero = pm_dim_const(m, 0);
+    pm_dim core = pm_dim_add(m, extent, pm_dim_min(m, before, zero));
+    core = pm_dim_add(m, core, pm_dim_min(m, after, zero));
+    int64_t lo, hi;
+    pm_dim_range(m, core, &lo, &hi);
+    if (hi < 0)
+        return pm_infer_error(inf, "pads %s and %s take away more than the %s elements there are",
+                              pm_dim_text(m, before), pm_dim_text(m, after),
+                              pm_dim_text(m, extent));
+    *out_extent = pm_dim_add(m, pm_dim_add(m, extent, before), after);
+    pm_dim_range(m, *out_extent, &lo, &hi);
+    if (core == zero && lo > 0 && strcmp(pm_op_str(inf->op, "mode"), "constant") != 0)
+        return pm_infer_error(inf, "mode %s has nothing to repeat", pm_op_str(inf->op, "mode"));
     return PM_OK;
 }
 
 pm_status pm_infer_pad(pm_infer *inf)
 {
     static const char *const modes[] = {"constant", "reflect", "edge", "wrap"};
-    pm_module *m = inf->module;
     const pm_op *op = inf->op;
     const pm_type *x = pm_hook_type(op, 0);
     int64_t axes[PM_MAX_RANK], n_pads, n_axes = x->rank;
@@ -568,8 +598,10 @@ pm_status pm_infer_pad(pm_infer *inf)
         if (seen & 1u << axis)
             return pm_infer_error(inf, "axes names axis %d twice", (int)axis);
         seen |= 1u << axis;
-        dims[axis] = pads ? pm_dim_add(m, pm_dim_add(m, dims[axis], pads[i]), pads[n_axes + i])
-                          : pm_infer_fresh(inf, 0, axis, PM_DIM_NONE);
+        if (pads)
+            PM_TRY(pad_extent(inf, x->dims[axis], pads[i], pads[n_axes + i], &dims[axis]));
+        else
+            dims[axis] = pm_infer_fresh(inf, 0, axis, PM_DIM_NONE);
     }
     return pm_hook_result(inf, 0, x->elem, x->rank, dims);
 }

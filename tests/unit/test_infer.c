@@ -729,7 +729,11 @@ START_TEST(overflowing_extents_are_refused)
     pm_value *x = ARG(PM_F32, c(INT64_C(1) << 40), c(2));
     REFUSED("overflows or is too large", tile, PM_OPERANDS(x, INTS(INT64_C(1) << 40, 1)),
             PM_NO_ATTRS);
-    REFUSED("would be negative", pad, PM_OPERANDS(ARG(PM_F32, c(4)), INTS(-3, -3)), PM_NO_ATTRS);
+    REFUSED("is too large", expand, PM_OPERANDS(x, INTS(INT64_C(1) << 30, 1, 1)), PM_NO_ATTRS);
+    REFUSED("take away more than the 4 elements", pad, PM_OPERANDS(ARG(PM_F32, c(4)), INTS(-3, -3)),
+            PM_NO_ATTRS);
+    pm_value *small = ARG(PM_F32, B, c(1), c(2)), *kernel = ARG(PM_F32, c(1), c(1), c(5));
+    REFUSED("would be negative", conv, PM_OPERANDS(small, kernel), PM_NO_ATTRS);
 }
 END_TEST
 
