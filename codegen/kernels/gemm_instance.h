@@ -79,6 +79,8 @@ PM_KERNEL void PM_T(k_grouped)(PM_K_GROUPED_ARGS(PM_T_A, PM_T_W))
 #undef PM_T_W
 #undef PM_T_VECS
 #undef PM_T_PAIR
+#undef PM_T_STEP
+#undef PM_T_LINES
 #undef PM_T_ROWS
 #undef PM_T_GROUP
 #undef PM_T_BLOCK

@@ -9,14 +9,17 @@
 
 #define PM_T_VECS (PM_T_PANEL / PM_VW)
 #define PM_T_PAIR (PM_T_KIND == PM_KIND_F32 ? 1 : 2)
+/* Bytes of weights in one step of a tile, and the cache lines they touch. */
+#define PM_T_STEP (PM_T_PANEL * 4)
+#define PM_T_LINES ((PM_T_STEP + 63) / 64)
 /* Rows of the widest tile: enough accumulators to hide the latency, and none spilled. */
 #if PM_VW == 16
 #define PM_T_ROWS (PM_T_VECS == 4 ? 6 : PM_T_VECS == 2 ? 8 : 12)
 #else
 #define PM_T_ROWS (PM_T_VECS == 4 ? 3 : PM_T_VECS == 2 ? 6 : 12)
 #endif
-/* Panels that a single row takes at once: one alone has too few chains in flight. */
-#define PM_T_GROUP (PM_T_VECS == 4 ? 2 : 4)
+/* Panels that a single row takes at once: a narrow one alone has too few chains in flight. */
+#define PM_T_GROUP (PM_T_VECS == 4 ? 1 : PM_T_VECS == 2 && PM_VW == 16 ? 2 : 4)
 /* k of a block: with more than one tile of rows the panel's part stays in the L2 cache. */
 #define PM_T_BLOCK (65536 / PM_T_PANEL * PM_T_PAIR)
 /* Rows whose tiles wait in a buffer on the stack between blocks of k. */
@@ -25,7 +28,7 @@
 #ifndef PM_GEMM_TEMPLATE_ONCE
 #define PM_GEMM_TEMPLATE_ONCE
 /// Bytes ahead of a stream of weights that are fetched; hardware prefetchers stop at a page's end.
-enum { PM_AHEAD = 2048 };
+enum { PM_AHEAD = 4096 };
 
 /// Where finished tiles go: the one that is not NULL.
 typedef struct pm_tile_out {
@@ -68,7 +71,7 @@ PM_INLINE void PM_T(tile)(int64_t rows, const pm_tile_in *in, float *tile, bool 
 #define PM_T_CASE(n)                                                                               \
     case n:                                                                                        \
         if (n <= PM_T_ROWS)                                                                        \
-            pm_tile(PM_T_KIND, n, 1, PM_T_VECS, n == PM_T_ROWS ? 1 : PM_T_VECS, in, tile,          \
+            pm_tile(PM_T_KIND, n, 1, PM_T_VECS, n == PM_T_ROWS ? 1 : PM_T_LINES, in, tile,         \
                     PM_T_PANEL, 0, more);                                                          \
         break;
     switch (rows) {
@@ -89,7 +92,8 @@ PM_INLINE void PM_T(panel_rows)(const PM_T_A *a, const PM_T_W *w, int64_t row0, 
                                 int64_t k, int64_t panel, const pm_tile_out *out)
 {
     float tiles[PM_T_TILES * PM_T_ROWS * PM_T_PANEL] __attribute__((aligned(64)));
-    int64_t block = row1 - row0 <= PM_T_ROWS ? k : PM_T_BLOCK;
+    bool alone = row1 - row0 <= PM_T_ROWS;
+    int64_t block = alone ? k : PM_T_BLOCK;
     PM_NO_UNROLL for (int64_t first = row0; first < row1; first += PM_T_TILES * PM_T_ROWS)
     {
         int64_t end = pm_min_i64(first + PM_T_TILES * PM_T_ROWS, row1);
@@ -98,6 +102,13 @@ PM_INLINE void PM_T(panel_rows)(const PM_T_A *a, const PM_T_W *w, int64_t row0, 
         {
             int64_t part = pm_min_i64(block, k - k0);
             const PM_T_W *w_part = w + k0 * PM_T_PANEL;
+            /* One tile fetches what it reads itself soon. Of many, each fetches a quarter of what comes after
+             * this part: the next part, the next panel, or this panel again. */
+            const PM_T_W *after = w_part + part * PM_T_PANEL;
+            if (k0 + part == k && end < row1)
+                after = w;
+            const char *ahead = alone ? (const char *)w_part + PM_AHEAD : (const char *)after;
+            int64_t quarter = part * PM_T_PANEL * (int64_t)sizeof(PM_T_W) / 4, fetched = 0;
             float *tile = tiles;
             PM_NO_UNROLL for (int64_t row = first; row < end; tile += PM_T_ROWS * PM_T_PANEL)
             {
@@ -110,9 +121,12 @@ PM_INLINE void PM_T(panel_rows)(const PM_T_A *a, const PM_T_W *w, int64_t row0, 
                                  0,
                                  PM_T_PANEL * PM_T_PAIR,
                                  part,
-                                 (const char *)w_part + PM_AHEAD,
-                                 PM_T_PANEL * PM_T_PAIR * (int64_t)sizeof(PM_T_W)};
+                                 ahead,
+                                 alone ? PM_T_STEP : PM_T_STEP / 4,
+                                 false};
                 PM_T(tile)(rows, &in, tile, k0 > 0);
+                if (!alone && ++fetched < 4)
+                    ahead += quarter;
                 if (k0 + part == k)
                     pm_tile_finish(out, tile + again * PM_T_PANEL, PM_T_PANEL, row, rows - again,
                                    panel);
@@ -140,13 +154,14 @@ PM_INLINE void PM_T(single_row)(const PM_T_A *a, const PM_T_W *w, int64_t row, i
                          size,
                          PM_T_PANEL * PM_T_PAIR,
                          k,
-                         (const char *)(w + p * size) + PM_AHEAD,
-                         PM_T_PANEL * PM_T_PAIR * (int64_t)sizeof(PM_T_W)};
+                         (const char *)(w + p * size) + PM_AHEAD / PM_T_GROUP,
+                         PM_T_STEP,
+                         false};
         if (now == PM_T_GROUP)
-            pm_tile(PM_T_KIND, 1, PM_T_GROUP, PM_T_VECS, PM_T_VECS, &in, tiles, PM_T_PANEL,
+            pm_tile(PM_T_KIND, 1, PM_T_GROUP, PM_T_VECS, PM_T_LINES, &in, tiles, PM_T_PANEL,
                     PM_T_PANEL, false);
         else
-            pm_tile(PM_T_KIND, 1, 1, PM_T_VECS, PM_T_VECS, &in, tiles, PM_T_PANEL, 0, false);
+            pm_tile(PM_T_KIND, 1, 1, PM_T_VECS, PM_T_LINES, &in, tiles, PM_T_PANEL, 0, false);
         PM_NO_UNROLL for (int64_t g = 0; g < now; g++)
             pm_tile_finish(out, tiles + g * PM_T_PANEL, PM_T_PANEL, row, 1, panel + p + g);
         p += now;

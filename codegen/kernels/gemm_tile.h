@@ -21,6 +21,7 @@ typedef struct pm_tile_in {
     int64_t k;          ///< even, except in the last part of a pair kind's chain
     const char *ahead;  ///< memory to fetch meanwhile: ahead_lines lines, ahead_step bytes after each step
     int64_t ahead_step;
+    bool ahead_far;     ///< into the L2 cache only: so much is on its way that it would fill L1
 } pm_tile_in;
 
 PM_INLINE float pm_bf16_wide(uint16_t x)
@@ -38,22 +39,54 @@ PM_INLINE pm_vf pm_v_odd(pm_vu pairs)
     return (pm_vf)(pairs & 0xffff0000u);
 }
 
-/// acc plus the products of 2 bf16 with 2 bf16 in each lane, the odd one first (as vdpbf16ps does).
-PM_INLINE pm_vf pm_v_dot(pm_vf acc, pm_vu a, pm_vu b)
-{
-#if PM_BF16
-    typedef __bf16 pairs __attribute__((vector_size(PM_VW * 4)));
-    return (pm_vf)__builtin_ia32_dpbf16ps_512(acc, (pairs)a, (pairs)b);
-#else
-    acc = pm_v_fma(pm_v_odd(a), pm_v_odd(b), acc);
-    return pm_v_fma(pm_v_even(a), pm_v_even(b), acc);
-#endif
-}
-
 PM_INLINE uint32_t pm_pair_at(const uint16_t *p)
 {
     typedef uint32_t any __attribute__((aligned(2), may_alias));
     return *(const any *)p;
+}
+
+/* Hides that `p` is still the same, so that what it points to is loaded again: vectors of weights kept
+ * between the two halves of a step would take registers from many accumulators. */
+#define PM_RELOAD(p, accumulators)                                                                 \
+    do {                                                                                           \
+        if ((accumulators) > (PM_VW == 16 ? 16 : 8))                                               \
+            __asm__("" : "+r"(p));                                                                 \
+    } while (0)
+
+/// Pairs of the columns of vector j of all groups.
+PM_INLINE pm_vu pm_pairs_at(const uint16_t *w, int64_t w_group, int vecs, int j)
+{
+    return *(const pm_vu *)(w + j / vecs * w_group + j % vecs * PM_VW * 2);
+}
+
+/// pm_tile_step for bf16 products: of each pair the odd product first, as vdpbf16ps does.
+PM_INLINE void pm_dot_step(int rows, int columns, int vecs, const pm_tile_in *in, const uint16_t *a,
+                           const uint16_t *w, bool half, pm_vf *acc)
+{
+#if PM_BF16
+    typedef __bf16 pairs __attribute__((vector_size(PM_VW * 4)));
+    PM_UNROLL for (int r = 0; r < rows; r++) {
+        const uint16_t *at = a + r * in->a_row;
+        pm_vu x = (half ? *at : pm_pair_at(at)) + (pm_vu){0};
+        PM_UNROLL for (int j = 0; j < columns; j++)
+            acc[r * columns + j] = (pm_vf)__builtin_ia32_dpbf16ps_512(
+                acc[r * columns + j], (pairs)x, (pairs)pm_pairs_at(w, in->w_group, vecs, j));
+    }
+#else
+    PM_UNROLL for (int r = 0; r < rows && !half; r++) {
+        pm_vf x = pm_v_splat(pm_bf16_wide(a[r * in->a_row + 1]));
+        PM_UNROLL for (int j = 0; j < columns; j++)
+            acc[r * columns + j] = pm_v_fma(x, pm_v_odd(pm_pairs_at(w, in->w_group, vecs, j)),
+                                            acc[r * columns + j]);
+    }
+    PM_RELOAD(w, rows * columns);
+    PM_UNROLL for (int r = 0; r < rows; r++) {
+        pm_vf x = pm_v_splat(pm_bf16_wide(a[r * in->a_row]));
+        PM_UNROLL for (int j = 0; j < columns; j++)
+            acc[r * columns + j] = pm_v_fma(x, pm_v_even(pm_pairs_at(w, in->w_group, vecs, j)),
+                                            acc[r * columns + j]);
+    }
+#endif
 }
 
 /// One step of k (a pair of k for the kinds of paired weights) of the whole tile. `half`: the pair has
@@ -75,31 +108,27 @@ PM_INLINE void pm_tile_step(int kind, int rows, int groups, int vecs, const pm_t
         return;
     }
     const uint16_t *w = (const uint16_t *)in->w + step * in->w_step;
-    pm_vu pairs[32];
-    PM_UNROLL for (int j = 0; j < columns; j++)
-        pairs[j] = *(const pm_vu *)(w + j / vecs * in->w_group + j % vecs * PM_VW * 2);
     if (kind == PM_KIND_DOT) {
-        const uint16_t *a = (const uint16_t *)in->a + 2 * step;
-        PM_UNROLL for (int r = 0; r < rows; r++) {
-            const uint16_t *at = a + r * in->a_row;
-            pm_vu x = (half ? *at : pm_pair_at(at)) + (pm_vu){0};
-            PM_UNROLL for (int j = 0; j < columns; j++)
-                acc[r * columns + j] = pm_v_dot(acc[r * columns + j], x, pairs[j]);
-        }
+        pm_dot_step(rows, columns, vecs, in, (const uint16_t *)in->a + 2 * step, w, half, acc);
         return;
     }
     const float *a = (const float *)in->a + 2 * step * in->a_k;
     PM_UNROLL for (int r = 0; r < rows; r++) {
         pm_vf x = pm_v_splat(a[r * in->a_row]);
-        PM_UNROLL for (int j = 0; j < columns; j++)
-            acc[r * columns + j] = pm_v_fma(x, pm_v_even(pairs[j]), acc[r * columns + j]);
+        PM_UNROLL for (int j = 0; j < columns; j++) {
+            pm_vf b = pm_v_even(pm_pairs_at(w, in->w_group, vecs, j));
+            acc[r * columns + j] = pm_v_fma(x, b, acc[r * columns + j]);
+        }
     }
     if (half)
         return;
+    PM_RELOAD(w, rows * columns);
     PM_UNROLL for (int r = 0; r < rows; r++) {
         pm_vf x = pm_v_splat(a[r * in->a_row + in->a_k]);
-        PM_UNROLL for (int j = 0; j < columns; j++)
-            acc[r * columns + j] = pm_v_fma(x, pm_v_odd(pairs[j]), acc[r * columns + j]);
+        PM_UNROLL for (int j = 0; j < columns; j++) {
+            pm_vf b = pm_v_odd(pm_pairs_at(w, in->w_group, vecs, j));
+            acc[r * columns + j] = pm_v_fma(x, b, acc[r * columns + j]);
+        }
     }
 }
 
@@ -121,8 +150,13 @@ PM_INLINE void pm_tile(int kind, int rows, int groups, int vecs, int ahead_lines
     const char *ahead = in->ahead;
     int64_t group_bytes = in->w_group * (kind == PM_KIND_F32 ? 4 : 2);
     PM_NO_UNROLL for (int64_t s = 0; s < steps; s++) {
-        PM_UNROLL for (int line = 0; line < groups * ahead_lines; line++)
-            __builtin_prefetch(ahead + line / ahead_lines * group_bytes + line % ahead_lines * 64, 0, 3);
+        PM_UNROLL for (int line = 0; line < groups * ahead_lines; line++) {
+            const char *at = ahead + line / ahead_lines * group_bytes + line % ahead_lines * 64;
+            if (in->ahead_far)
+                __builtin_prefetch(at, 0, 2);
+            else
+                __builtin_prefetch(at, 0, 3);
+        }
         ahead += in->ahead_step;
         pm_tile_step(kind, rows, groups, vecs, in, s, false, acc);
     }

@@ -14,6 +14,7 @@ enum {
     KEY_VECS = 16 / PM_VW,                  ///< vectors of a block of 16 keys
     BLOCK_VECS = ATTENTION_KEYS / PM_VW,    ///< vectors of a block
     WIDE_GROUPS = PM_VW == 16 ? 4 : 1,      ///< blocks of 16 keys that fit the register tile
+    VALUES_AHEAD = 16,                      ///< keys whose values are fetched ahead
     WIDE_VECS = PM_VW == 16 ? 4 : 2,        ///< vectors of a value that do
 };
 
@@ -57,18 +58,20 @@ PM_INLINE pm_vf exp_of_negative(pm_vf x)
     return p * (pm_vf)(((pm_vu)shifted + 127u) << 23);
 }
 
-/// rows (1, 2, 4 or 6) x the keys of `groups` blocks of 16 from key0 on, into h->score.
+/// rows (1, 2, 4 or 6) x the keys of `groups` blocks of 16 from key0 on, into h->score. Fetches the next block:
+/// keys lie in streams too short for hardware to notice.
 PM_INLINE void score_tile(const attention_head *h, int64_t rows, int groups, int64_t first,
                           int64_t key0, int64_t column)
 {
     pm_tile_in in = {h->q + first * h->head_dim, h->head_dim, 1, h->keys + key0 * h->head_dim,
-                     16 * h->head_dim, 16, h->head_dim, NULL, 0};
+                     16 * h->head_dim, 16, h->head_dim,
+                     (const char *)(h->keys + (key0 + ATTENTION_KEYS) * h->head_dim), 64, true};
     float *to = h->score + first * ATTENTION_KEYS + column;
     switch (rows) {
-    case 1: pm_tile(PM_KIND_F32, 1, groups, KEY_VECS, 0, &in, to, ATTENTION_KEYS, 16, false); break;
-    case 2: pm_tile(PM_KIND_F32, 2, groups, KEY_VECS, 0, &in, to, ATTENTION_KEYS, 16, false); break;
-    case 4: pm_tile(PM_KIND_F32, 4, groups, KEY_VECS, 0, &in, to, ATTENTION_KEYS, 16, false); break;
-    default: pm_tile(PM_KIND_F32, 6, groups, KEY_VECS, 0, &in, to, ATTENTION_KEYS, 16, false);
+    case 1: pm_tile(PM_KIND_F32, 1, groups, KEY_VECS, 1, &in, to, ATTENTION_KEYS, 16, false); break;
+    case 2: pm_tile(PM_KIND_F32, 2, groups, KEY_VECS, 1, &in, to, ATTENTION_KEYS, 16, false); break;
+    case 4: pm_tile(PM_KIND_F32, 4, groups, KEY_VECS, 1, &in, to, ATTENTION_KEYS, 16, false); break;
+    default: pm_tile(PM_KIND_F32, 6, groups, KEY_VECS, 1, &in, to, ATTENTION_KEYS, 16, false);
     }
 }
 
@@ -78,14 +81,16 @@ PM_INLINE void value_tile(const attention_head *h, int64_t rows, int vecs, int64
 {
     pm_tile_in in = {h->score + first * ATTENTION_KEYS + from, ATTENTION_KEYS, 1,
                      h->values + (key0 + from) * h->head_dim + column, 0, h->head_dim, to - from,
-                     NULL, 0};
+                     (const char *)(h->values + (key0 + from + VALUES_AHEAD) * h->head_dim + column),
+                     h->head_dim * 4, true};
     float *sum = h->sum + first * h->head_dim + column;
     int64_t ld = h->head_dim;
+    int lines = (vecs * PM_VW + 15) / 16;
     switch (rows) {
-    case 1: pm_tile(PM_KIND_F32, 1, 1, vecs, 0, &in, sum, ld, 0, true); break;
-    case 2: pm_tile(PM_KIND_F32, 2, 1, vecs, 0, &in, sum, ld, 0, true); break;
-    case 4: pm_tile(PM_KIND_F32, 4, 1, vecs, 0, &in, sum, ld, 0, true); break;
-    default: pm_tile(PM_KIND_F32, 6, 1, vecs, 0, &in, sum, ld, 0, true);
+    case 1: pm_tile(PM_KIND_F32, 1, 1, vecs, lines, &in, sum, ld, 0, true); break;
+    case 2: pm_tile(PM_KIND_F32, 2, 1, vecs, lines, &in, sum, ld, 0, true); break;
+    case 4: pm_tile(PM_KIND_F32, 4, 1, vecs, lines, &in, sum, ld, 0, true); break;
+    default: pm_tile(PM_KIND_F32, 6, 1, vecs, lines, &in, sum, ld, 0, true);
     }
 }
 

@@ -75,7 +75,7 @@ PM_KERNEL void pm_k_matmul_f32(const float *a, const float *b, float *c, int64_t
             {
                 int64_t rows = pm_min_i64(row1 - row, MATMUL_ROWS);
                 pm_tile_in in = {a + which * stride_a + row * a_row, a_row, a_k, from + col, 0,
-                                 w_step, k, NULL, 0};
+                                 w_step, k, NULL, 0, false};
                 matmul_tile(rows, &in, tile);
                 float *to = c + (which * m + row) * n + col0 + col;
                 PM_NO_UNROLL for (int64_t r = 0; r < rows; r++)

@@ -4,7 +4,7 @@
 
 #include "codegen/kernels/kernels.h"
 
-enum { T_N = 200, T_K = 1157, T_HEADS = 8, T_KV_HEADS = 4, T_HEAD_DIM = 32, T_CAPACITY = 208 };
+enum { T_N = 136, T_K = 1045, T_HEADS = 8, T_KV_HEADS = 4, T_HEAD_DIM = 32, T_CAPACITY = 208 };
 
 #define T_DECLARE(kind, panel, a_type, w_type)                                                     \
     void t_linear_##kind##_p##panel(const a_type *a, const w_type *w, int64_t m,                   \

@@ -1,0 +1,14 @@
+file(REMOVE_RECURSE
+  "CMakeFiles/test_products_vw16.dir/kernel_test.c.o"
+  "CMakeFiles/test_products_vw16.dir/kernel_test.c.o.d"
+  "CMakeFiles/test_products_vw16.dir/test_products.c.o"
+  "CMakeFiles/test_products_vw16.dir/test_products.c.o.d"
+  "kernels_vw16.o"
+  "test_products_vw16"
+  "test_products_vw16.pdb"
+)
+
+# Per-language clean rules from dependency scanning.
+foreach(lang C)
+  include(CMakeFiles/test_products_vw16.dir/cmake_clean_${lang}.cmake OPTIONAL)
+endforeach()
