@@ -77,7 +77,7 @@ typedef struct pm_artifact_port {
     uint32_t elem; ///< pm_elem
     uint32_t rank;
     int32_t state; ///< index of the state whose content this is, or -1 (states are not passed by the caller)
-    uint32_t flags; ///< bit 0: some dim is known only after the run; the runtime owns that buffer
+    uint32_t flags; ///< outputs: bit 0: dims are known only after the run, the bytes are in dynamic slot flags >> 8
     int64_t dims[PM_PORT_MAX_RANK];   ///< constant, or -1 - symbol index, or INT64_MIN: an expression
 } pm_artifact_port;
 

@@ -87,8 +87,12 @@ static void put_entries(manifest *mf, pm_module *m, pm_artifact_manifest *head)
         for (size_t k = 0; k < g->results.n; k++) {
             pm_artifact_port p = port(mf, m, g->result_names.data[k], g->results.data[k]->type,
                                       g->result_states.data[k]);
-            if (g->results.data[k]->place.kind == PM_PLACE_DYNAMIC)
-                p.flags |= 1;
+            p.flags = 0;
+            const pm_value *root = g->results.data[k];
+            while (root->place.kind == PM_PLACE_ALIAS)
+                root = root->def->operands[root->place.index];
+            if (root->place.kind == PM_PLACE_DYNAMIC)
+                p.flags = 1 | root->place.index << 8;
             PM_PUSH(mf->arena, &ports, p);
         }
         for (size_t k = e.first_input; k < ports.n; k++)

@@ -192,7 +192,8 @@ static slot *choose_slot(plan *p, int64_t typical, uint64_t number)
 static void place_in_arena(plan *p, pm_value *v, uint64_t number)
 {
     pm_dim size = pm_dim_upper(p->m, pm_type_bytes(p->m, v->type));
-    if (size == PM_DIM_NONE) {
+    bool result = p->last_use[v->id] == UINT64_MAX; // of unknown size: the runtime hands out its own memory
+    if (size == PM_DIM_NONE || result) {
         v->place = (pm_place){PM_PLACE_DYNAMIC, p->g->n_dynamic++, PM_DIM_NONE};
         return;
     }
