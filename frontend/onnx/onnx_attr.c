@@ -17,8 +17,9 @@ enum {
 };
 
 static const char *const type_names[TYPE_COUNT] = {
-    "UNDEFINED", "FLOAT",  "INT",     "STRING",  "TENSOR",        "GRAPH",          "FLOATS", "INTS",
-    "STRINGS",   "TENSORS", "GRAPHS", "SPARSE_TENSOR", "SPARSE_TENSORS", "TYPE_PROTO", "TYPE_PROTOS",
+    "UNDEFINED",      "FLOAT",      "INT",         "STRING",  "TENSOR", "GRAPH",
+    "FLOATS",         "INTS",       "STRINGS",     "TENSORS", "GRAPHS", "SPARSE_TENSOR",
+    "SPARSE_TENSORS", "TYPE_PROTO", "TYPE_PROTOS",
 };
 
 static const char *type_name(int32_t type)
@@ -55,8 +56,7 @@ static bool declares(const Onnx__Function *function, const char *name)
 }
 
 pm_status pm_onnx_resolve_attrs(pm_onnx *onnx, const pm_onnx_frame *frame, const pm_loc *loc,
-                                const Onnx__Node *node, Onnx__Attribute ***out_attrs,
-                                size_t *out_n)
+                                const Onnx__Node *node, Onnx__Attribute ***out_attrs, size_t *out_n)
 {
     Onnx__Attribute **attrs = PM_NEW_ARRAY(onnx->temp, Onnx__Attribute *, node->n_attribute);
     size_t n = 0;
@@ -110,11 +110,10 @@ static pm_status read_elem(pm_onnx_call *call, const pm_onnx_decl *decl, pm_onnx
 {
     pm_elem elem;
     if (out->i < INT32_MIN || out->i > INT32_MAX || !pm_elem_from_onnx((int32_t)out->i, &elem))
-        return pm_onnx_error(call, PM_ERR_UNSUPPORTED,
-                             "attribute '%s': element type %" PRId64 " (%s) is not supported",
-                             decl->name, out->i,
-                             out->i > 0 && out->i < 100 ? pm_onnx_type_name((int32_t)out->i)
-                                                        : "unknown");
+        return pm_onnx_error(
+            call, PM_ERR_UNSUPPORTED,
+            "attribute '%s': element type %" PRId64 " (%s) is not supported", decl->name, out->i,
+            out->i > 0 && out->i < 100 ? pm_onnx_type_name((int32_t)out->i) : "unknown");
     out->i = elem;
     return PM_OK;
 }
@@ -182,8 +181,8 @@ pm_status pm_onnx_read_attrs(pm_onnx_call *call)
 {
     Onnx__Attribute **attrs;
     size_t n;
-    PM_TRY(pm_onnx_resolve_attrs(call->onnx, call->scope->frame, call->b.loc, call->node, &attrs,
-                                 &n));
+    PM_TRY(
+        pm_onnx_resolve_attrs(call->onnx, call->scope->frame, call->b.loc, call->node, &attrs, &n));
     call->n_decls = pm_onnx_parse_decls(call->row->attrs, call->decls);
     for (size_t i = 0; i < call->n_decls; i++)
         call->attrs[i] = call->decls[i].def;

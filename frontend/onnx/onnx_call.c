@@ -83,8 +83,8 @@ pm_status pm_onnx_ints(pm_onnx_call *call, pm_value *value, const char *what, co
 pm_status pm_onnx_axis(pm_onnx_call *call, int64_t axis, int64_t rank, int64_t *out)
 {
     if (axis < -rank || axis >= rank)
-        return pm_onnx_error(call, PM_ERR_INVALID,
-                             "axis %" PRId64 " is not within rank %" PRId64, axis, rank);
+        return pm_onnx_error(call, PM_ERR_INVALID, "axis %" PRId64 " is not within rank %" PRId64,
+                             axis, rank);
     *out = axis < 0 ? axis + rank : axis;
     return PM_OK;
 }
@@ -166,8 +166,8 @@ pm_status pm_onnx_do_map(pm_onnx_call *call)
             attrs[n_attrs++] = ir_attr(&call->decls[i], &call->attrs[i]);
     }
     pm_op *op;
-    PM_TRY(pm_build(&call->b, (pm_opcode)call->row->op, call->in, call->n_in, attrs, n_attrs, 0,
-                    &op));
+    PM_TRY(
+        pm_build(&call->b, (pm_opcode)call->row->op, call->in, call->n_in, attrs, n_attrs, 0, &op));
     for (size_t i = 0; i < call->n_out && i < op->n_results; i++)
         call->out[i] = op->results[i];
     return PM_OK;

@@ -6,7 +6,10 @@
 void pm_onnx_scope_init(pm_onnx_scope *scope, pm_onnx *onnx, const pm_onnx_frame *frame,
                         pm_onnx_scope *outer, pm_graph *graph)
 {
-    *scope = (pm_onnx_scope){.onnx = onnx, .frame = frame, .outer = outer, .graph = graph,
+    *scope = (pm_onnx_scope){.onnx = onnx,
+                             .frame = frame,
+                             .outer = outer,
+                             .graph = graph,
                              .depth = outer ? outer->depth + 1 : frame->depth};
     pm_map_init(&scope->names, onnx->temp);
 }
@@ -51,9 +54,9 @@ const Onnx__Function *pm_onnx_function(pm_onnx *onnx, const char *domain, const 
 bool pm_onnx_add_function(pm_onnx *onnx, const Onnx__Function *function)
 {
     size_t size;
-    const char *key = function_key(onnx, pm_onnx_domain(function->domain),
-                                   function->name ? function->name : "",
-                                   function->overload ? function->overload : "", &size);
+    const char *key =
+        function_key(onnx, pm_onnx_domain(function->domain), function->name ? function->name : "",
+                     function->overload ? function->overload : "", &size);
     if (pm_map_get(&onnx->functions, key, size))
         return false;
     pm_map_put(&onnx->functions, key, size, (void *)function);
@@ -95,8 +98,7 @@ static pm_status dangling(pm_onnx_scope *scope, const pm_loc *loc, const char *n
     for (; scope; scope = scope->isolated ? NULL : scope->outer) {
         for (size_t i = 0; i < scope->names.n && names.n < LIMIT; i++) {
             const pm_map_entry *entry = &scope->names.entries[i];
-            PM_PUSH(onnx->temp, &names,
-                    pm_arena_strndup(onnx->temp, entry->key, entry->key_size));
+            PM_PUSH(onnx->temp, &names, pm_arena_strndup(onnx->temp, entry->key, entry->key_size));
         }
     }
     const char *nearest = names.n ? pm_nearest(name, names.data, names.n) : NULL;
@@ -154,8 +156,7 @@ static void define(names *own, const char *name)
         pm_map_put_str(&own->defined, name, (void *)name);
 }
 
-static void collect(pm_onnx *onnx, const Onnx__Graph *graph, const names *outer,
-                    pm_map *free_names)
+static void collect(pm_onnx *onnx, const Onnx__Graph *graph, const names *outer, pm_map *free_names)
 {
     names own = {.outer = outer};
     pm_map_init(&own.defined, onnx->temp);
@@ -232,8 +233,8 @@ static void find_edges(order *o)
 static pm_status cycle(order *o, const uint32_t *stack, size_t depth, uint32_t node)
 {
     pm_loc loc = pm_onnx_node_loc(o->scope, o->nodes[node]);
-    pm_status status = pm_error(o->scope->onnx->diag, &loc, PM_ERR_INVALID,
-                                "depends on its own output (a cycle)");
+    pm_status status =
+        pm_error(o->scope->onnx->diag, &loc, PM_ERR_INVALID, "depends on its own output (a cycle)");
     enum { NOTES = 5 };
     for (size_t i = depth, notes = 0; i-- > 0 && stack[i] != node && notes < NOTES; notes++) {
         loc = pm_onnx_node_loc(o->scope, o->nodes[stack[i]]);
@@ -278,9 +279,8 @@ static pm_status sort(order *o, uint32_t *out)
     return PM_OK;
 }
 
-static pm_status declare_all(pm_onnx_scope *scope, const pm_loc *body_loc,
-                             Onnx__Node *const *nodes, size_t n_nodes,
-                             Onnx__Tensor *const *tensors, size_t n_tensors)
+static pm_status declare_all(pm_onnx_scope *scope, const pm_loc *body_loc, Onnx__Node *const *nodes,
+                             size_t n_nodes, Onnx__Tensor *const *tensors, size_t n_tensors)
 {
     pm_onnx_binding *binding;
     for (size_t i = 0; i < n_tensors; i++) {

@@ -12,10 +12,10 @@
 enum {
     PM_ONNX_MIN_OPSET = 7,
     PM_ONNX_MAX_OPSET = 28,
-    PM_ONNX_MAX_INLINE = 64,   ///< functions and subgraphs within one another
-    PM_ONNX_MAX_INLINED = 500000, ///< nodes that calls of functions may become
-    PM_ONNX_MAX_ATTRS = 16,    ///< attributes of one op
-    PM_ONNX_MAX_ELEMS = 4096,  ///< elements of an axes, sizes or shape input
+    PM_ONNX_MAX_INLINE = 64,      ///< functions and subgraphs within one another
+    PM_ONNX_MAX_EXPANDED = 500000, ///< nodes that functions and subgraphs may become
+    PM_ONNX_MAX_ATTRS = 16,       ///< attributes of one op
+    PM_ONNX_MAX_ELEMS = 4096,     ///< elements of an axes, sizes or shape input
 };
 
 typedef struct pm_onnx {
@@ -25,10 +25,11 @@ typedef struct pm_onnx {
     const char *path, *dir;
     const pm_file *file;
     const Onnx__Model *model;
-    pm_map functions; ///< by domain, name and overload, each with its NUL: const Onnx__Function *
-    pm_map externals; ///< by location: const pm_file *
-    pm_map rows;      ///< rows found so far, by domain, name and version
-    uint64_t n_inlined; ///< nodes of functions imported so far
+    pm_map functions;   ///< by domain, name and overload, each with its NUL: const Onnx__Function *
+    pm_map externals;   ///< by location: const pm_file *
+    pm_map rows;        ///< rows found so far, by domain, name and version
+    pm_map tensors;      ///< by the tensor's address: const pm_data * that was read inline
+    uint64_t n_expanded; ///< cost of the nodes of functions and subgraphs imported so far
 } pm_onnx;
 
 typedef struct pm_onnx_frame {
@@ -217,8 +218,8 @@ PM_NODISCARD pm_status pm_onnx_ints(pm_onnx_call *call, pm_value *value, const c
 /// Axis in 0..rank-1 from one that may count from the end.
 PM_NODISCARD pm_status pm_onnx_axis(pm_onnx_call *call, int64_t axis, int64_t rank, int64_t *out);
 /// Axes as above, without duplicates, ascending.
-PM_NODISCARD pm_status pm_onnx_axes(pm_onnx_call *call, const int64_t *axes, size_t n,
-                                    int64_t rank, int64_t *out);
+PM_NODISCARD pm_status pm_onnx_axes(pm_onnx_call *call, const int64_t *axes, size_t n, int64_t rank,
+                                    int64_t *out);
 /// x seen with other dims; they must hold as many elements.
 PM_NODISCARD pm_status pm_onnx_reshape(pm_onnx_call *call, pm_value *x, const pm_dim *dims,
                                        int32_t rank, pm_value **out);

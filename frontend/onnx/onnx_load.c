@@ -19,13 +19,13 @@ static pm_status check_opsets(pm_onnx *onnx, const pm_loc *loc, Onnx__OpsetId *c
             if (strcmp(pm_onnx_domain(opsets[k]->domain), domain) == 0)
                 return pm_error(onnx->diag, loc, PM_ERR_INVALID,
                                 "operator domain '%s' is imported twice",
-                            *domain ? domain : "ai.onnx");
+                                *domain ? domain : "ai.onnx");
         }
-        if (*domain == 0 && (opsets[i]->version < PM_ONNX_MIN_OPSET ||
-                             opsets[i]->version > PM_ONNX_MAX_OPSET))
+        if (*domain == 0 &&
+            (opsets[i]->version < PM_ONNX_MIN_OPSET || opsets[i]->version > PM_ONNX_MAX_OPSET))
             return pm_error(onnx->diag, loc, PM_ERR_UNSUPPORTED,
-                            "opset %" PRId64 " is not supported, only %d to %d",
-                            opsets[i]->version, PM_ONNX_MIN_OPSET, PM_ONNX_MAX_OPSET);
+                            "opset %" PRId64 " is not supported, only %d to %d", opsets[i]->version,
+                            PM_ONNX_MIN_OPSET, PM_ONNX_MAX_OPSET);
     }
     return PM_OK;
 }
@@ -35,7 +35,8 @@ static pm_status check_functions(pm_onnx *onnx)
     const Onnx__Model *model = onnx->model;
     for (size_t i = 0; i < model->n_functions; i++) {
         const Onnx__Function *function = model->functions[i];
-        pm_loc loc = {.file = onnx->path, .what = "function",
+        pm_loc loc = {.file = onnx->path,
+                      .what = "function",
                       .name = function->name ? function->name : "",
                       .detail = function->domain};
         if (!*loc.name)
@@ -79,10 +80,9 @@ static pm_status input_dim(pm_onnx *onnx, const pm_loc *loc, const char *input, 
     if (*out == PM_DIM_NONE && named)
         *out = pm_dim_find(m, dim->dim_param);
     if (*out == PM_DIM_NONE)
-        *out = pm_dim_symbol(m,
-                             named ? dim->dim_param
-                                   : pm_arena_printf(onnx->temp, "%s_%zu", input, index),
-                             0, INT64_MAX);
+        *out = pm_dim_symbol(
+            m, named ? dim->dim_param : pm_arena_printf(onnx->temp, "%s_%zu", input, index), 0,
+            INT64_MAX);
     return PM_OK;
 }
 
@@ -158,8 +158,8 @@ static pm_status check_output(pm_onnx *onnx, const pm_loc *loc, const Onnx__Valu
     pm_elem elem;
     if (!type)
         return PM_OK;
-    if (type->elem_type && (!pm_elem_from_onnx(type->elem_type, &elem) ||
-                            elem != value->type->elem))
+    if (type->elem_type &&
+        (!pm_elem_from_onnx(type->elem_type, &elem) || elem != value->type->elem))
         return pm_error(onnx->diag, loc, PM_ERR_INVALID,
                         "is declared as %s, but the graph computes %s",
                         pm_onnx_type_name(type->elem_type), pm_elem_name(value->type->elem));
@@ -169,8 +169,7 @@ static pm_status check_output(pm_onnx *onnx, const pm_loc *loc, const Onnx__Valu
     for (size_t i = 0; fits && i < type->shape->n_dim; i++) {
         int64_t have;
         const Onnx__Dimension *dim = type->shape->dim[i];
-        fits = !dim->has_dim_value ||
-               !pm_dim_is_const(onnx->module, value->type->dims[i], &have) ||
+        fits = !dim->has_dim_value || !pm_dim_is_const(onnx->module, value->type->dims[i], &have) ||
                have == dim->dim_value;
     }
     if (!fits)
@@ -216,8 +215,8 @@ static pm_status import_model(pm_onnx *onnx)
     if (model->ir_version < MIN_IR_VERSION || model->ir_version > MAX_IR_VERSION)
         return pm_error(onnx->diag, &loc,
                         model->has_ir_version ? PM_ERR_UNSUPPORTED : PM_ERR_INVALID,
-                        "IR version %" PRId64 " is not supported, only %d to %d",
-                        model->ir_version, MIN_IR_VERSION, MAX_IR_VERSION);
+                        "IR version %" PRId64 " is not supported, only %d to %d", model->ir_version,
+                        MIN_IR_VERSION, MAX_IR_VERSION);
     PM_TRY(check_opsets(onnx, &loc, model->opset_import, model->n_opset_import));
     PM_TRY(check_functions(onnx));
     if (model->graph->n_sparse_initializer)
@@ -260,17 +259,23 @@ static pm_status load(pm_arena *temp, pm_arena *arena, pm_diag *diag, const char
     PM_TRY(pm_file_open(arena, diag, path, &file));
     PM_TRY(pm_file_map(arena, diag, file));
     PM_TRY(pm_onnx_wire_scan(temp, diag, path, file->data, file->size, &wire));
-    ProtobufCAllocator allocator = {.alloc = arena_alloc, .free = arena_free,
-                                    .allocator_data = temp};
+    ProtobufCAllocator allocator = {
+        .alloc = arena_alloc, .free = arena_free, .allocator_data = temp};
     const Onnx__Model *model = onnx__model__unpack(&allocator, wire.size, wire.bytes);
     if (!model)
         return pm_error(diag, &loc, PM_ERR_INVALID, "not a valid ONNX model");
     const char *name = model->graph && model->graph->name ? model->graph->name : "";
     pm_onnx onnx = {.module = pm_module_create(arena, diag, *name ? name : "model"),
-                    .temp = temp, .diag = diag, .path = path, .dir = pm_path_dir(temp, path), .file = file, .model = model};
+                    .temp = temp,
+                    .diag = diag,
+                    .path = path,
+                    .dir = pm_path_dir(temp, path),
+                    .file = file,
+                    .model = model};
     pm_map_init(&onnx.functions, temp);
     pm_map_init(&onnx.externals, temp);
     pm_map_init(&onnx.rows, temp);
+    pm_map_init(&onnx.tensors, temp);
     PM_TRY(import_model(&onnx));
     *out_module = onnx.module;
     return PM_OK;

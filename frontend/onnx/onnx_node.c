@@ -12,7 +12,9 @@ static const char *text_or_empty(const char *text)
 
 pm_loc pm_onnx_node_loc(const pm_onnx_scope *scope, const Onnx__Node *node)
 {
-    pm_loc loc = {.file = scope->onnx->path, .what = "node", .name = node->name,
+    pm_loc loc = {.file = scope->onnx->path,
+                  .what = "node",
+                  .name = node->name,
                   .detail = text_or_empty(node->op_type)};
     if (!loc.name || !*loc.name) {
         loc.what = "node of";
@@ -54,8 +56,8 @@ static pm_status unknown_op(pm_onnx_scope *scope, const Onnx__Node *node, size_t
     if (!*name)
         return pm_error(onnx->diag, &loc, PM_ERR_INVALID, "a node has no operator type");
     if (row)
-        return pm_error(onnx->diag, &loc, PM_ERR_UNSUPPORTED, "operator '%s' is not supported: %s%s",
-                        name, row->text, nodes);
+        return pm_error(onnx->diag, &loc, PM_ERR_UNSUPPORTED,
+                        "operator '%s' is not supported: %s%s", name, row->text, nodes);
     if (version < 0)
         return pm_error(onnx->diag, &loc, PM_ERR_INVALID,
                         "operator '%s': domain '%s' is not imported by the %s", name,
@@ -172,8 +174,7 @@ static pm_status check_call(pm_onnx_scope *scope, const pm_loc *loc, const Onnx_
     }
     if (scope->depth >= PM_ONNX_MAX_INLINE)
         return pm_error(diag, loc, PM_ERR_UNSUPPORTED,
-                        "functions and subgraphs are nested more than %d deep",
-                        PM_ONNX_MAX_INLINE);
+                        "functions and subgraphs are nested more than %d deep", PM_ONNX_MAX_INLINE);
     if (n_in > function->n_input)
         return pm_error(diag, loc, PM_ERR_INVALID, "function '%s' takes %zu inputs, but gets %zu",
                         function->name, function->n_input, n_in);
@@ -214,8 +215,13 @@ static pm_status inline_function(pm_onnx_scope *scope, const pm_loc *loc, const 
     Onnx__Attribute **attrs;
     PM_TRY(pm_onnx_resolve_attrs(onnx, scope->frame, loc, node, &attrs, &n_attrs));
     pm_onnx_frame frame = {
-        .caller = scope->frame, .function = function, .opsets = function->opset_import,
-        .n_opsets = function->n_opset_import, .attrs = attrs, .n_attrs = n_attrs, .loc = loc,
+        .caller = scope->frame,
+        .function = function,
+        .opsets = function->opset_import,
+        .n_opsets = function->n_opset_import,
+        .attrs = attrs,
+        .n_attrs = n_attrs,
+        .loc = loc,
         .depth = scope->depth + 1,
     };
     PM_TRY(check_call_attrs(scope, loc, &frame));
@@ -256,9 +262,8 @@ static pm_status check_arity(pm_onnx_call *call)
         if (lo[i] == hi[i])
             return pm_onnx_error(call, PM_ERR_INVALID, "has %zu %s, needs %" PRIu32, have[i],
                                  kinds[i].what, lo[i]);
-        return pm_onnx_error(call, PM_ERR_INVALID,
-                             "has %zu %s, needs %" PRIu32 " to %" PRIu32, have[i], kinds[i].what,
-                             lo[i], hi[i]);
+        return pm_onnx_error(call, PM_ERR_INVALID, "has %zu %s, needs %" PRIu32 " to %" PRIu32,
+                             have[i], kinds[i].what, lo[i], hi[i]);
     }
     for (size_t i = 0; i < row->min_in; i++) {
         if (!call->in[i])
@@ -267,14 +272,29 @@ static pm_status check_arity(pm_onnx_call *call)
     return PM_OK;
 }
 
+/* What a node counts for where it may be imported many times: long attributes are copied, too. */
+static uint64_t cost_of(const Onnx__Node *node)
+{
+    enum { ELEMENTS = 64 };
+    uint64_t elements = 0;
+    for (size_t i = 0; i < node->n_attribute; i++) {
+        const Onnx__Attribute *attr = node->attribute[i];
+        elements += attr->n_ints + attr->n_floats + attr->s.len / 8;
+    }
+    return 1 + elements / ELEMENTS;
+}
+
 pm_status pm_onnx_import_node(pm_onnx_scope *scope, const Onnx__Node *node)
 {
     pm_onnx *onnx = scope->onnx;
     pm_loc place = pm_onnx_node_loc(scope, node);
     const pm_loc *loc = pm_loc_intern(onnx->module, &place);
-    if (scope->frame->caller && ++onnx->n_inlined > PM_ONNX_MAX_INLINED)
+    if (scope->frame->caller || scope->depth > 0)
+        onnx->n_expanded += cost_of(node);
+    if (onnx->n_expanded > PM_ONNX_MAX_EXPANDED)
         return pm_error(onnx->diag, loc, PM_ERR_UNSUPPORTED,
-                        "functions expand to more than %d nodes", PM_ONNX_MAX_INLINED);
+                        "functions and subgraphs expand to more than %d nodes",
+                        PM_ONNX_MAX_EXPANDED);
     const char *domain = pm_onnx_domain(node->domain), *name = text_or_empty(node->op_type);
     const Onnx__Function *function =
         pm_onnx_function(onnx, domain, name, text_or_empty(node->overload));
@@ -282,11 +302,13 @@ pm_status pm_onnx_import_node(pm_onnx_scope *scope, const Onnx__Node *node)
         return inline_function(scope, loc, node, function);
     bool other;
     const char *nearest;
-    pm_onnx_call call = {.onnx = onnx, .scope = scope, .node = node,
+    pm_onnx_call call = {.onnx = onnx,
+                         .scope = scope,
+                         .node = node,
                          .b = {.graph = scope->graph, .loc = loc},
                          .n_out = count_outputs(node)};
-    call.row = find_row(onnx, domain, name, pm_onnx_version(scope->frame, domain), &other,
-                        &nearest);
+    call.row =
+        find_row(onnx, domain, name, pm_onnx_version(scope->frame, domain), &other, &nearest);
     PM_ASSERT(call.row); /* pm_onnx_check_ops has looked */
     PM_TRY(read_inputs(scope, loc, node, &call.in, &call.n_in));
     PM_TRY(check_arity(&call));

@@ -1,5 +1,5 @@
-/* Handlers: If, Loop and Scan. Regions are isolated, so what a subgraph uses from outside becomes an
- * operand and an argument; constants are made again inside. */
+/* Handlers: If, Loop and Scan. Regions are isolated, so what a subgraph uses from outside becomes
+ * an operand and an argument; constants are made again inside. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -139,10 +139,11 @@ static bool known_comparison(pm_module *m, const pm_op *op, bool *out)
         return false;
     pm_dim_range(m, a, &lo[0], &hi[0]);
     pm_dim_range(m, b, &lo[1], &hi[1]);
-    bool same = pm_dim_same(a, b), below = hi[0] < lo[1], above = lo[0] > hi[1];
+    bool same = pm_dim_same(a, b), below = hi[0]<lo[1], above = lo[0]> hi[1];
     bool single = lo[0] == hi[0] && lo[1] == hi[1] && lo[0] == lo[1];
-    *out = op->code == PM_OP_less ? below : op->code == PM_OP_equal ? same || single
-                                                                    : same || single || below;
+    *out = op->code == PM_OP_less    ? below
+           : op->code == PM_OP_equal ? same || single
+                                     : same || single || below;
     return same || single || below || above;
 }
 
@@ -272,8 +273,8 @@ typedef struct loop {
     pm_value *trips, *condition;
     size_t n_carried, n_scanned;
     pm_value **initial;
-    const pm_type **types;     ///< of the carried values, in the region
-    size_t n_inputs;           ///< Scan: sequences, the last operands
+    const pm_type **types; ///< of the carried values, in the region
+    size_t n_inputs;       ///< Scan: sequences, the last operands
     pm_value **inputs;
     const int64_t *axes;       ///< Scan: of the inputs
     const int64_t *directions; ///< Scan: 1 runs backwards
@@ -292,8 +293,7 @@ static pm_status bind_slices(loop *l, pm_onnx_scope *scope, pm_value *iteration,
             /* counted from the end: -1 - iteration */
             pm_value *last;
             PM_TRY(pm_onnx_scalar(&inner, PM_I64, -1, &last));
-            PM_TRY(pm_onnx_build(&inner, &index, PM_OP_sub, PM_OPERANDS(last, index),
-                                 PM_NO_ATTRS));
+            PM_TRY(pm_onnx_build(&inner, &index, PM_OP_sub, PM_OPERANDS(last, index), PM_NO_ATTRS));
         }
         PM_TRY(pm_onnx_build(&inner, &slice, PM_OP_gather, PM_OPERANDS(sequences[i], index),
                              PM_ATTRS(pm_attr_i64("axis", l->axes[i]))));
@@ -309,7 +309,8 @@ static pm_status import_region(loop *l, pm_value **out_values)
     const pm_loc *loc = call->b.loc;
     bool is_scan = l->inputs != NULL;
     pm_graph *region = pm_region_create(l->op);
-    const pm_type *i64 = pm_type_get(m, PM_I64, 0, NULL), *boolean = pm_type_get(m, PM_BOOL, 0, NULL);
+    const pm_type *i64 = pm_type_get(m, PM_I64, 0, NULL),
+                  *boolean = pm_type_get(m, PM_BOOL, 0, NULL);
     pm_value *iteration = pm_graph_add_arg(region, NULL, i64, -1);
     pm_value *condition = pm_graph_add_arg(region, NULL, boolean, -1);
     pm_value **carried = PM_NEW_ARRAY(call->onnx->temp, pm_value *, l->n_carried);
@@ -345,8 +346,8 @@ static pm_status generalise(loop *l, pm_value *const *values, bool *out_changed)
         if (before == after)
             continue;
         if (before->elem != after->elem || before->rank != after->rank)
-            return pm_onnx_error(call, before->elem != after->elem ? PM_ERR_INVALID
-                                                                   : PM_ERR_UNSUPPORTED,
+            return pm_onnx_error(call,
+                                 before->elem != after->elem ? PM_ERR_INVALID : PM_ERR_UNSUPPORTED,
                                  "value %zu that the loop carries begins as %s and becomes %s", i,
                                  pm_type_text(m, before), pm_type_text(m, after));
         pm_dim dims[PM_MAX_RANK];
@@ -354,7 +355,8 @@ static pm_status generalise(loop *l, pm_value *const *values, bool *out_changed)
         for (int32_t k = 0; k < before->rank; k++) {
             uint32_t symbol;
             dims[k] = before->dims[k];
-            bool is_fresh = pm_dim_is_symbol(m, dims[k], &symbol) && dims[k] != l->initial[i]->type->dims[k];
+            bool is_fresh =
+                pm_dim_is_symbol(m, dims[k], &symbol) && dims[k] != l->initial[i]->type->dims[k];
             if (before->dims[k] == after->dims[k] || is_fresh)
                 continue;
             dims[k] = pm_dim_fresh(m, "loop", PM_DIM_NONE);
@@ -395,8 +397,7 @@ static pm_status build_loop(loop *l)
     l->types = PM_NEW_ARRAY(call->onnx->temp, const pm_type *, l->n_carried);
     for (size_t i = 0; i < l->n_carried; i++)
         l->types[i] = l->initial[i]->type;
-    pm_value **values =
-        PM_NEW_ARRAY(call->onnx->temp, pm_value *, 1 + l->n_carried + l->n_scanned);
+    pm_value **values = PM_NEW_ARRAY(call->onnx->temp, pm_value *, 1 + l->n_carried + l->n_scanned);
     bool changed = true;
     for (int round = 0; changed; round++) {
         if (round == ROUNDS)

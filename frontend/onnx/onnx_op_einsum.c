@@ -44,8 +44,7 @@ static pm_status parse_equation(pm_onnx_call *call, term *terms, size_t n_terms,
             output[n_output++] = (char)c;
         } else if (c < 128 && isalpha(c)) {
             if (index >= n_terms || length == PM_MAX_RANK)
-                return pm_onnx_error(call, PM_ERR_INVALID,
-                                     "the equation doesn't fit the inputs");
+                return pm_onnx_error(call, PM_ERR_INVALID, "the equation doesn't fit the inputs");
             if (has(terms[index].labels, (char)c))
                 return pm_onnx_error(call, PM_ERR_UNSUPPORTED,
                                      "a letter twice in one input (a diagonal)");
@@ -153,8 +152,8 @@ static pm_status multiply(pm_onnx_call *call, term *a, term *b, const char *keep
     }
     PM_TRY(pm_onnx_reshape(call, a->value, dims_a, (int32_t)n_batch + 2, &a->value));
     PM_TRY(pm_onnx_reshape(call, b->value, dims_b, (int32_t)n_batch + 2, &b->value));
-    PM_TRY(pm_onnx_build(call, &a->value, PM_OP_matmul, PM_OPERANDS(a->value, b->value),
-                         PM_NO_ATTRS));
+    PM_TRY(
+        pm_onnx_build(call, &a->value, PM_OP_matmul, PM_OPERANDS(a->value, b->value), PM_NO_ATTRS));
     PM_TRY(pm_onnx_reshape(call, a->value, dims, n_result, &a->value));
     memcpy(a->labels, result, (size_t)n_result + 1);
     return PM_OK;

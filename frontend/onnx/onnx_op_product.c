@@ -164,8 +164,8 @@ static pm_status join(pm_onnx_call *call, pm_value *a, pm_value *b, int64_t axis
                          PM_ATTRS(pm_attr_i64("axis", axis)));
 }
 
-/* x [.., 2h] turned by cos, sin [.., h]: (a, b) to (a cos - b sin, a sin + b cos), where a and b are
- * the halves of x or its even and odd elements. */
+/* x [.., 2h] turned by cos, sin [.., h]: (a, b) to (a cos - b sin, a sin + b cos), where a and b
+ * are the halves of x or its even and odd elements. */
 static pm_status rotate(pm_onnx_call *call, pm_value *x, pm_value *cosine, pm_value *sine,
                         int64_t half, bool interleaved, pm_value **out)
 {
@@ -284,8 +284,8 @@ pm_status pm_onnx_do_rotary_ms(pm_onnx_call *call)
         PM_TRY(pm_onnx_scalar(call, PM_I64, 1, &step));
         PM_TRY(pm_build_dims(&call->b, 1, &length, &count));
         PM_TRY(pm_onnx_reshape(call, count, NULL, 0, &count));
-        PM_TRY(pm_onnx_build(call, &range, PM_OP_range, PM_OPERANDS(zero, count, step),
-                             PM_NO_ATTRS));
+        PM_TRY(
+            pm_onnx_build(call, &range, PM_OP_range, PM_OPERANDS(zero, count, step), PM_NO_ATTRS));
         PM_TRY(build2(call, PM_OP_add, range, positions, &positions));
         PM_TRY(pm_onnx_reshape(call, positions, row, 2, &positions));
     }

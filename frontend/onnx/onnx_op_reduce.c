@@ -142,9 +142,9 @@ pm_status pm_onnx_do_softmax_flat(pm_onnx_call *call)
 
 pm_status pm_onnx_do_log_softmax(pm_onnx_call *call)
 {
-    return pm_onnx_build(call, &call->out[0], PM_OP_softmax, PM_OPERANDS(call->in[0]),
-                         PM_ATTRS(pm_attr_i64("axis", pm_onnx_attr_of(call, "axis")->i),
-                                  pm_attr_bool("log", true)));
+    return pm_onnx_build(
+        call, &call->out[0], PM_OP_softmax, PM_OPERANDS(call->in[0]),
+        PM_ATTRS(pm_attr_i64("axis", pm_onnx_attr_of(call, "axis")->i), pm_attr_bool("log", true)));
 }
 
 pm_status pm_onnx_do_cumsum(pm_onnx_call *call)
@@ -262,9 +262,9 @@ pm_status pm_onnx_do_skip_norm(pm_onnx_call *call)
         PM_TRY(build2(call, PM_OP_add, sum, call->in[bias_at], &sum));
     size_t n_out = call->n_out;
     call->n_out = 1; /* the plain form gives what is asked for */
-    pm_status status = build_norm(call, sum, call->in[2], beta, sum->type->rank - 1,
-                                  pm_onnx_attr_of(call, "epsilon")->f, layer, &call->out[0], &mean,
-                                  &inverse);
+    pm_status status =
+        build_norm(call, sum, call->in[2], beta, sum->type->rank - 1,
+                   pm_onnx_attr_of(call, "epsilon")->f, layer, &call->out[0], &mean, &inverse);
     call->n_out = n_out;
     if (n_out > 3)
         call->out[3] = sum;

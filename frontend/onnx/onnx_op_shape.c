@@ -46,7 +46,8 @@ pm_status pm_onnx_do_flatten(pm_onnx_call *call)
     return pm_onnx_reshape(call, call->in[0], dims, 2, &call->out[0]);
 }
 
-/* Axes as an attribute (before opset 13) or as an input. *out_given is false when there are none. */
+/* Axes as an attribute (before opset 13) or as an input. *out_given is false when there are none.
+ */
 static pm_status read_axes(pm_onnx_call *call, const int64_t **out, size_t *out_n, bool *out_given)
 {
     *out_given = true;

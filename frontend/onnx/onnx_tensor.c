@@ -27,10 +27,11 @@ typedef struct reader {
 const char *pm_onnx_type_name(int32_t data_type)
 {
     static const char *const names[] = {
-        "UNDEFINED", "FLOAT", "UINT8", "INT8", "UINT16", "INT16", "INT32", "INT64", "STRING",
-        "BOOL", "FLOAT16", "DOUBLE", "UINT32", "UINT64", "COMPLEX64", "COMPLEX128", "BFLOAT16",
-        "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ", "UINT4", "INT4",
-        "FLOAT4E2M1", "FLOAT8E8M0", "UINT2", "INT2",
+        "UNDEFINED",      "FLOAT",      "UINT8",          "INT8",       "UINT16",   "INT16",
+        "INT32",          "INT64",      "STRING",         "BOOL",       "FLOAT16",  "DOUBLE",
+        "UINT32",         "UINT64",     "COMPLEX64",      "COMPLEX128", "BFLOAT16", "FLOAT8E4M3FN",
+        "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ", "UINT4",      "INT4",     "FLOAT4E2M1",
+        "FLOAT8E8M0",     "UINT2",      "INT2",
     };
     return data_type >= 0 && data_type < (int32_t)PM_COUNT(names) ? names[data_type] : "unknown";
 }
@@ -97,8 +98,7 @@ static pm_status parse_number(reader *r, const char *key, const char *text, uint
     uint64_t value = 0;
     bool good = *text != 0;
     for (const char *c = text; *c && good; c++) {
-        good = *c >= '0' && *c <= '9' &&
-               !__builtin_mul_overflow(value, (uint64_t)10, &value) &&
+        good = *c >= '0' && *c <= '9' && !__builtin_mul_overflow(value, (uint64_t)10, &value) &&
                !__builtin_add_overflow(value, (uint64_t)(*c - '0'), &value);
     }
     if (!good)
@@ -133,8 +133,7 @@ static pm_status read_external(reader *r, pm_data *out)
             if (strcmp(key, keys[k]) != 0)
                 continue;
             if (values[k])
-                return pm_error(diag, r->loc, PM_ERR_INVALID, "external data: two times '%s'",
-                                key);
+                return pm_error(diag, r->loc, PM_ERR_INVALID, "external data: two times '%s'", key);
             values[k] = t->external_data[i]->value ? t->external_data[i]->value : "";
         }
     }
@@ -172,7 +171,8 @@ static pm_status read_raw(reader *r, pm_data *out)
     return from_file(r, r->onnx->file, range[0], out);
 }
 
-/* The range of the integers that a typed field may hold for an element type; false: another field. */
+/* The range of the integers that a typed field may hold for an element type; false: another field.
+ */
 static bool int32_range(pm_elem elem, int64_t *lo, int64_t *hi)
 {
     switch (elem) {
@@ -259,30 +259,47 @@ static pm_status read_typed(reader *r, pm_data *out)
     return PM_OK;
 }
 
+/* The data of a tensor, read once however often a function that holds it is inlined. */
+static pm_status read_data(reader *r, const pm_data **out)
+{
+    const Onnx__Tensor *t = r->tensor;
+    pm_diag *diag = r->onnx->diag;
+    void **known = pm_map_at(&r->onnx->tensors, &t, sizeof t);
+    if (*known) {
+        *out = *known;
+        return PM_OK;
+    }
+    bool typed = t->n_float_data || t->n_int32_data || t->n_int64_data || t->n_double_data ||
+                 t->n_uint64_data;
+    bool external = t->data_location == LOCATION_EXTERNAL;
+    pm_data *data = PM_NEW(r->onnx->temp, pm_data);
+    if (t->has_segment)
+        return pm_error(diag, r->loc, PM_ERR_UNSUPPORTED, "is stored in segments");
+    if (t->data_location != 0 && !external)
+        return pm_error(diag, r->loc, PM_ERR_INVALID, "data location %" PRId32,
+                        (int32_t)t->data_location);
+    if ((external && (typed || t->has_raw_data)) || (typed && t->has_raw_data))
+        return pm_error(diag, r->loc, PM_ERR_INVALID, "has its data in more than one place");
+    if (external)
+        PM_TRY(read_external(r, data));
+    else if (t->has_raw_data)
+        PM_TRY(read_raw(r, data));
+    else
+        PM_TRY(read_typed(r, data));
+    *known = data;
+    *out = data;
+    return PM_OK;
+}
+
 pm_status pm_onnx_const(pm_onnx *onnx, pm_builder *b, const Onnx__Tensor *tensor, const char *name,
                         pm_value **out_value)
 {
     pm_loc loc = {.file = onnx->path, .what = "tensor", .name = name};
     reader r = {.onnx = onnx, .tensor = tensor, .loc = pm_loc_intern(onnx->module, &loc)};
     PM_TRY(read_shape(&r));
-    bool typed = tensor->n_float_data || tensor->n_int32_data || tensor->n_int64_data ||
-                 tensor->n_double_data || tensor->n_uint64_data;
-    bool external = tensor->data_location == LOCATION_EXTERNAL;
-    pm_data data;
-    if (tensor->has_segment)
-        return pm_error(onnx->diag, r.loc, PM_ERR_UNSUPPORTED, "is stored in segments");
-    if (tensor->data_location != 0 && !external)
-        return pm_error(onnx->diag, r.loc, PM_ERR_INVALID, "data location %" PRId32,
-                        (int32_t)tensor->data_location);
-    if ((external && (typed || tensor->has_raw_data)) || (typed && tensor->has_raw_data))
-        return pm_error(onnx->diag, r.loc, PM_ERR_INVALID, "has its data in more than one place");
-    if (external)
-        PM_TRY(read_external(&r, &data));
-    else if (tensor->has_raw_data)
-        PM_TRY(read_raw(&r, &data));
-    else
-        PM_TRY(read_typed(&r, &data));
+    const pm_data *data = NULL;
+    PM_TRY(read_data(&r, &data));
     pm_builder at = *b;
     at.loc = r.loc;
-    return pm_build_const(&at, r.shape.type, &data, name, out_value);
+    return pm_build_const(&at, r.shape.type, data, name, out_value);
 }

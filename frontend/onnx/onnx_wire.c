@@ -156,12 +156,11 @@ static const message_row messages[MESSAGE_COUNT] = {
                    {12, SKIP, MANY, 0, "value_info"},
                    {13, NAME, ONE, 0, "overload"},
                    {14, SKIP, MANY, 0, "metadata_props"}}},
-    [OPSET] = {"OperatorSetIdProto",
-               {{1, NAME, ONE, 0, "domain"}, {2, VARINT, ONE, 0, "version"}}},
+    [OPSET] = {"OperatorSetIdProto", {{1, NAME, ONE, 0, "domain"}, {2, VARINT, ONE, 0, "version"}}},
 };
 
-/* In the copy every length of a message takes five bytes (a padded varint), so that it can be filled
- * in when the message ends. */
+/* In the copy every length of a message takes five bytes (a padded varint), so that it can be
+ * filled in when the message ends. */
 enum { LENGTH_BYTES = 5, WIRE_VARINT = 0, WIRE_64 = 1, WIRE_BYTES = 2, WIRE_32 = 5 };
 
 typedef struct frame {
@@ -373,7 +372,8 @@ static void leave(scanner *s)
         return;
     size_t length = s->out_size - f->length_place - LENGTH_BYTES;
     for (int i = 0; i < LENGTH_BYTES; i++, length >>= 7)
-        s->out[f->length_place + i] = (uint8_t)((length & 0x7f) | (i < LENGTH_BYTES - 1 ? 0x80 : 0));
+        s->out[f->length_place + i] =
+            (uint8_t)((length & 0x7f) | (i < LENGTH_BYTES - 1 ? 0x80 : 0));
 }
 
 static pm_status scan_payload(scanner *s, const frame *f, const field_row *row)
@@ -456,10 +456,10 @@ pm_status pm_onnx_wire_scan(pm_arena *arena, pm_diag *diag, const char *file, co
     scanner s = {.diag = diag, .file = file, .data = data};
     PM_TRY(scan(&s, size));
     size_t pruned = s.out_size;
-    s = (scanner){.diag = diag, .file = file, .data = data,
-                  .out = pm_arena_alloc(arena, pruned, 1)};
+    s = (scanner){
+        .diag = diag, .file = file, .data = data, .out = pm_arena_alloc(arena, pruned, 1)};
     PM_TRY(scan(&s, size));
-    *out_wire = (pm_onnx_wire){.bytes = s.out, .size = s.out_size, .n_messages = s.n_messages,
-                               .n_nodes = s.n_nodes};
+    *out_wire = (pm_onnx_wire){
+        .bytes = s.out, .size = s.out_size, .n_messages = s.n_messages, .n_nodes = s.n_nodes};
     return PM_OK;
 }

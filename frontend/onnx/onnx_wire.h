@@ -9,13 +9,13 @@
 #include "base/diag.h"
 
 enum {
-    PM_ONNX_MAX_DEPTH = 100,           ///< messages within messages
-    PM_ONNX_MAX_NODES = 2000000,       ///< in all graphs and functions
-    PM_ONNX_MAX_MESSAGES = 16000000,   ///< of any kind
-    PM_ONNX_MAX_NAME = 65536,          ///< bytes of a name
-    PM_ONNX_MAX_STRING = 16 << 20,     ///< bytes of any other string that is kept
-    PM_ONNX_MAX_PRUNED = 1 << 30,      ///< bytes of the pruned copy
-    PM_ONNX_RANGE_SIZE = 16,           ///< what stands for raw_data: offset, size (u64 each)
+    PM_ONNX_MAX_DEPTH = 100,         ///< messages within messages
+    PM_ONNX_MAX_NODES = 2000000,     ///< in all graphs and functions
+    PM_ONNX_MAX_MESSAGES = 16000000, ///< of any kind
+    PM_ONNX_MAX_NAME = 65536,        ///< bytes of a name
+    PM_ONNX_MAX_STRING = 16 << 20,   ///< bytes of any other string that is kept
+    PM_ONNX_MAX_PRUNED = 1 << 30,    ///< bytes of the pruned copy
+    PM_ONNX_RANGE_SIZE = 16,         ///< what stands for raw_data: offset, size (u64 each)
 };
 
 /// The pruned copy of a model.

@@ -75,7 +75,8 @@ static inline bool npz_get(const npz_file *z, const char *name, pm_array *out)
         if (length != strlen(wanted) || memcmp(entry + 46, wanted, length) != 0)
             continue;
         const uint8_t *local = z->bytes + npz_u32(entry + 42);
-        const uint8_t *npy = local + 30 + (local[26] | local[27] << 8) + (local[28] | local[29] << 8);
+        const uint8_t *npy =
+            local + 30 + (local[26] | local[27] << 8) + (local[28] | local[29] << 8);
         size_t prefix = npy[6] == 1 ? 10 : 12;
         size_t header = prefix == 10 ? (size_t)(npy[8] | npy[9] << 8) : npz_u32(npy + 8);
         char text[1024] = "";

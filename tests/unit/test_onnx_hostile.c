@@ -340,7 +340,7 @@ START_TEST(test_bomb)
     pm_status status;
     const char *text = first_line(arena, "function_bomb", &status);
     ck_assert_int_eq(status, PM_ERR_UNSUPPORTED);
-    ck_assert_ptr_nonnull(strstr(text, "functions expand to more than 500000 nodes"));
+    ck_assert_ptr_nonnull(strstr(text, "functions and subgraphs expand to more than 500000 nodes"));
     pm_arena_destroy(arena);
 }
 END_TEST

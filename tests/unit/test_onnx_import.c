@@ -55,20 +55,44 @@ static void compare(const char *name, const char *output, const pm_array *got, c
                       name, i, output, (long long)got->dims[i], (long long)want->dims[i]);
     for (size_t i = 0; i < npz_count(want); i++) {
         double a = npz_number(got, i), b = npz_number(want, i);
-        ck_assert_msg(fabs(a - b) <= 1e-6 + 1e-5 * fabs(b), "%s: '%s'[%zu] is %g, expected %g", name,
-                      output, i, a, b);
+        ck_assert_msg(fabs(a - b) <= 1e-6 + 1e-5 * fabs(b), "%s: '%s'[%zu] is %g, expected %g",
+                      name, output, i, a, b);
     }
 }
 
 static const char *const models[] = {
-    "relu",          "unsorted",          "gemm",           "initializer_input",
-    "shared_symbol", "flatten_dynamic",   "squeeze_dynamic", "constants",
-    "typed_data",    "external",          "functions",      "if_true",
-    "if_false",      "if_known",          "loop",           "loop_condition",
-    "loop_grows",    "scan",              "unused_output",  "log_sum_exp",
-    "dim_expression", "large_weight",     "softmax_11",     "softmax_13",
-    "clip_6",        "slice_1",           "reduce_attr",    "reduce_input",
-    "split_18",      "einsum",            "layer_norm",     "layer_norm_axis",
+    "relu",
+    "unsorted",
+    "gemm",
+    "initializer_input",
+    "shared_symbol",
+    "flatten_dynamic",
+    "squeeze_dynamic",
+    "constants",
+    "typed_data",
+    "external",
+    "functions",
+    "if_true",
+    "if_false",
+    "if_known",
+    "loop",
+    "loop_condition",
+    "loop_grows",
+    "scan",
+    "unused_output",
+    "log_sum_exp",
+    "dim_expression",
+    "large_weight",
+    "softmax_11",
+    "softmax_13",
+    "clip_6",
+    "slice_1",
+    "reduce_attr",
+    "reduce_input",
+    "split_18",
+    "einsum",
+    "layer_norm",
+    "layer_norm_axis",
     "dropout",
 };
 
