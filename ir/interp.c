@@ -269,6 +269,36 @@ static const char *arg_name(pm_interp *in, const pm_graph *g, size_t i)
                         : pm_arena_printf(in->module->arena, "argument %zu", i);
 }
 
+/// Binds a symbol that stands in an argument's extent only rounded or multiplied, such as C in
+/// ceildiv(C, 16): to the largest value that gives the extent (a cache holds at most that many).
+static void bind_by_inverse(pm_interp *in, pm_dim dim, int64_t extent)
+{
+    const pm_module *m = in->module;
+    int64_t factor;
+    for (;;) {
+        pm_dim_info info = pm_dim_get(m, dim);
+        if (info.kind == PM_DIM_SYMBOL) {
+            const pm_symbol *symbol = &m->symbols.data[info.value];
+            bool fits = extent >= symbol->lo && !symbol->data_dependent;
+            if (in->bindings[info.value] == PM_UNBOUND && fits)
+                in->bindings[info.value] = extent < symbol->hi ? extent : symbol->hi;
+            return;
+        }
+        bool is_product = info.kind == PM_DIM_MUL;
+        if (is_product && pm_dim_is_const(m, info.a, &factor) && factor > 0)
+            dim = info.b;
+        else if ((is_product || info.kind == PM_DIM_CEILDIV) &&
+                 pm_dim_is_const(m, info.b, &factor) && factor > 0)
+            dim = info.a;
+        else
+            return; // not of that form: compared with what is bound otherwise
+        if (is_product)
+            extent /= factor;
+        else if (!pm_mul_i64(extent, factor, &extent))
+            return;
+    }
+}
+
 static pm_status bind_args(pm_interp *in, const pm_graph *g, const pm_cell *args, size_t n_args,
                            const pm_loc *loc)
 {
@@ -276,9 +306,13 @@ static pm_status bind_args(pm_interp *in, const pm_graph *g, const pm_cell *args
         return pm_error(in->diag, loc, PM_ERR_INVALID, "%zu arguments given, expected %zu", n_args,
                         g->args.n);
     // twice: a dim such as 2*T may stand before the argument that binds T
-    for (int pass = 0; pass < 2; pass++)
+    for (int pass = 0; pass < 2; pass++) {
         for (size_t i = 0; i < n_args; i++)
             PM_TRY(pm_interp_bind(in, loc, arg_name(in, g, i), g->args.data[i]->type, &args[i]));
+        for (size_t i = 0; i < n_args; i++)
+            for (int32_t axis = 0; axis < g->args.data[i]->type->rank; axis++)
+                bind_by_inverse(in, g->args.data[i]->type->dims[axis], args[i].dims[axis]);
+    }
     return PM_OK;
 }
 

@@ -51,6 +51,7 @@ typedef struct pm_ckpt {
     // inside of an expert's region
     PM_VEC(pm_ckpt_capture) captures;
     bool in_region;
+    int64_t n_stacked; ///< experts while their weights are captured, 0 else
 } pm_ckpt;
 
 /// A step being built.

@@ -34,7 +34,7 @@ void pm_ckpt_set_loc(pm_ckpt_step *step, const pm_safetensor *tensor)
 
 // ---- finding ----
 
-/// A spec is a name, or {"name", "when", "index", "rows", "transposed", "optional"}.
+/// A spec is a name, or {"name", "when", "index", "rows", "of", "transposed", "optional"}.
 static const pm_json *spec_name(const pm_json *spec)
 {
     return spec->kind == PM_JSON_STRING ? spec : pm_json_get(spec, "name");
@@ -125,10 +125,10 @@ static pm_status narrow(pm_ckpt_step *step, const pm_json *spec, slab *s)
         if (s->rank < 1 || s->dims[0] < 1)
             return shape_error(step, s->tensor, "a stack of tensors");
         PM_TRY(pm_expr_int(&c->scope, &step->loc, index->string, 0, INT32_MAX, &i));
-        if (i >= s->dims[0])
-            return shape_error(
-                step, s->tensor,
-                pm_arena_printf(c->scratch, "a stack of at least %" PRId64, i + 1));
+        if (i >= s->dims[0] || (c->n_stacked > 0 && s->dims[0] != c->n_stacked))
+            return shape_error(step, s->tensor,
+                               pm_arena_printf(c->scratch, "a stack of %" PRId64,
+                                               c->n_stacked > i ? c->n_stacked : i + 1));
         s->size /= (uint64_t)s->dims[0];
         s->offset += (uint64_t)i * s->size;
         s->rank--;
@@ -144,9 +144,14 @@ static pm_status narrow(pm_ckpt_step *step, const pm_json *spec, slab *s)
     PM_TRY(pm_expr_int(&c->scope, &step->loc, rows->items[1].string, 0, INT32_MAX, &s->to));
     if (rows->n == 3)
         PM_TRY(pm_expr_int(&c->scope, &step->loc, rows->items[2].string, 1, INT32_MAX, &s->stride));
-    if (s->rank < 1 || s->from > s->to || s->to > s->dims[axis])
+    const pm_json *total = pm_json_get(spec, "of");
+    int64_t n_rows = s->rank > 0 ? s->dims[axis] : 0;
+    if (total != NULL)
+        PM_TRY(pm_expr_int(&c->scope, &step->loc, total->string, 0, INT32_MAX, &n_rows));
+    if (s->rank < 1 || s->from > s->to || s->to > n_rows || s->dims[axis] != n_rows)
         return shape_error(step, s->tensor,
-                           pm_arena_printf(c->scratch, "at least %" PRId64 " rows", s->to));
+                           pm_arena_printf(c->scratch, "one with %" PRId64 " rows",
+                                           s->to > n_rows ? s->to : n_rows));
     if (s->stride > 1 || s->transposed)
         return PM_OK;
     uint64_t row = s->dims[0] > 0 ? s->size / (uint64_t)s->dims[0] : 0;
@@ -302,6 +307,7 @@ pm_status pm_ckpt_capture_weight(pm_ckpt_step *step, const pm_json *spec, int64_
     slab first = {0};
     if (spec == NULL)
         return PM_OK;
+    c->n_stacked = n;
     for (int64_t e = 0; e < n; e++) {
         slab s;
         pm_expr_set_number(&c->scope, "e", (double)e);
@@ -317,6 +323,7 @@ pm_status pm_ckpt_capture_weight(pm_ckpt_step *step, const pm_json *spec, int64_
             return shape_error(step, s.tensor,
                                pm_arena_printf(c->scratch, "that of '%s'", first.tensor->name));
     }
+    c->n_stacked = 0;
     if (first.tensor == NULL)
         return PM_OK;
     pm_ckpt_capture capture = {.spec = spec, .first = first.tensor};
