@@ -1,4 +1,5 @@
 /// Opening models: find the payload, map it, check it.
+#include <cpuid.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -16,24 +17,35 @@ const char *pm_model_string(const pm_model *model, pm_artifact_string string)
     return (const char *)model->manifest_bytes + string.offset;
 }
 
+/// State components that the operating system saves (XCR0).
+static uint64_t saved_state(void)
+{
+    uint32_t lo, hi;
+    __asm__("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return (uint64_t)hi << 32 | lo;
+}
+
 uint64_t pm_cpu_features(void)
 {
-    uint64_t f = 0;
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2"))
-        f |= PM_CPU_AVX2;
-    if (__builtin_cpu_supports("fma"))
-        f |= PM_CPU_FMA | PM_CPU_F16C; // every CPU with FMA has F16C
-    if (__builtin_cpu_supports("bmi2"))
-        f |= PM_CPU_BMI2;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
+    // By cpuid itself: the compiler's helpers live in a library that programs are not linked with.
+    uint32_t a, b, c, d, a1 = 0, b7 = 0, c7 = 0, ignored;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
+        return 0;
+    uint64_t state = saved_state(), f = 0;
+    __get_cpuid_count(7, 0, &ignored, &b7, &c7, &d);
+    __get_cpuid_count(7, 1, &a1, &ignored, &ignored, &d);
+    if ((state & 6) != 6)
+        return 0;
+    f |= b7 & bit_AVX2 ? PM_CPU_AVX2 : 0;
+    f |= c & bit_FMA ? PM_CPU_FMA : 0;
+    f |= c & bit_F16C ? PM_CPU_F16C : 0;
+    f |= b7 & bit_BMI2 ? PM_CPU_BMI2 : 0;
+    uint32_t avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512CD | bit_AVX512DQ | bit_AVX512VL;
+    if ((state & 0xe6) == 0xe6 && (b7 & avx512) == avx512) {
         f |= PM_CPU_AVX512;
-    if (__builtin_cpu_supports("avx512vnni"))
-        f |= PM_CPU_AVX512_VNNI;
-    if (__builtin_cpu_supports("avx512bf16"))
-        f |= PM_CPU_AVX512_BF16;
+        f |= c7 & bit_AVX512VNNI ? PM_CPU_AVX512_VNNI : 0;
+        f |= a1 & (1u << 5) ? PM_CPU_AVX512_BF16 : 0;
+    }
     return f;
 }
 
