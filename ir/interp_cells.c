@@ -174,11 +174,15 @@ pm_status pm_interp_bind(pm_interp *in, const pm_loc *loc, const char *what, con
         }
         if (!pm_dim_eval(m, type->dims[i], in->bindings, &expected))
             continue; // of symbols that nothing has bound: nothing to compare with
-        if (expected != c->dims[i])
-            return pm_error(in->diag, loc, PM_ERR_INVALID,
-                            "%s is %s%s, expected %s with %s = %" PRId64, what,
-                            pm_elem_name(c->elem), pm_cell_dims_text(in, c), pm_type_text(m, type),
-                            pm_dim_text(m, type->dims[i]), expected);
+        if (expected == c->dims[i])
+            continue;
+        const char *with = "";
+        if (!pm_dim_is_const(m, type->dims[i], NULL))
+            with = pm_arena_printf(m->arena, " with %s = %" PRId64, pm_dim_text(m, type->dims[i]),
+                                   expected);
+        return pm_error(in->diag, loc, PM_ERR_INVALID, "%s is %s%s, expected %s%s", what,
+                        pm_elem_name(c->elem), pm_cell_dims_text(in, c), pm_type_text(m, type),
+                        with);
     }
     return PM_OK;
 }

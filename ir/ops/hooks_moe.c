@@ -261,6 +261,10 @@ pm_status pm_infer_pack(pm_infer *inf)
                               pm_hook_type_text(op, 0), pm_hook_type_text(op, 1));
     pm_dim dims[PM_MAX_RANK];
     memcpy(dims, w->dims, (size_t)w->rank * sizeof *dims);
+    if (pm_op_i64(op, "trans")) { // the sources are [.., K, N]
+        dims[w->rank - 2] = w->dims[w->rank - 1];
+        dims[w->rank - 1] = w->dims[w->rank - 2];
+    }
     dims[w->rank - 2] = pm_dim_mul(inf->module, dims[w->rank - 2], pm_dim_const(inf->module, ways));
     inf->types[0] = pm_type_packed(inf->module, elem, w->rank, dims,
                                    (pm_layout){(int32_t)panel, (int32_t)pair, ways});
