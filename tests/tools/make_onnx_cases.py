@@ -322,6 +322,16 @@ def control_cases():
     body = graph([node("Identity", ["ci"], ["co"], "b1")], [out("co", T.BOOL)],
                  [scalar("i", T.INT64), scalar("ci", T.BOOL)])
     bad("loop_inputs", model([node("Loop", ["", "", "x"], ["y"], body=body)]))
+    # loops within loops whose shapes change: each level is imported more than once
+    inner = None
+    for level in reversed(range(20)):
+        a, r = f"a{level}", f"r{level}"
+        nodes = [node("Concat", [a, a], [f"t{level}"], f"cat{level}", axis=0)]
+        nodes += [node("Loop", ["trips", "", f"t{level}"], [r], f"loop{level}", body=inner)] if inner else [node("Identity", [f"t{level}"], [r])]
+        nodes += [node("Identity", [f"c{level}"], [f"d{level}"])]
+        inner = graph(nodes, [out(f"d{level}", T.BOOL), out(r)],
+                      [scalar(f"i{level}", T.INT64), scalar(f"c{level}", T.BOOL), h.make_tensor_value_info(a, T.FLOAT, ["m", 4])])
+    bad("loop_bomb", model([node("Loop", ["trips", "", "x"], ["y"], body=inner)], initializers=[tensor("trips", np.array(2))]))
     # a subgraph needs what comes after its own node
     later = graph([node("Add", ["x", "y"], ["t"], "yes")], [out("t")])
     bad("if_cycle", model([node("If", ["c"], ["v"], then_branch=later, else_branch=no), node("Relu", ["v"], ["y"], "r")],
