@@ -351,6 +351,18 @@ static int write_story(pm_session *s, const pm_program_args *a, double process_s
     return status == PM_OK ? 0 : failed(status);
 }
 
+/// Text files of any system: CR LF and CR become LF, as text is read everywhere. Returns the new size.
+static size_t plain_newlines(uint8_t *text, size_t size)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < size; i++) {
+        bool pair = text[i] == '\r' && i + 1 < size && text[i + 1] == '\n';
+        if (!pair)
+            text[n++] = text[i] == '\r' ? '\n' : text[i];
+    }
+    return n;
+}
+
 static int perplexity(pm_session *s, const pm_program_args *a)
 {
     uint8_t *text;
@@ -359,6 +371,7 @@ static int perplexity(pm_session *s, const pm_program_args *a)
     pm_status status = pm_read_file(a->perplexity, &text, &size);
     if (status != PM_OK)
         return failed(status);
+    size = plain_newlines(text, size);
     status = pm_measure_perplexity(s, (const char *)text, size, a->context ? a->context : 256, &p);
     free(text);
     if (status != PM_OK)

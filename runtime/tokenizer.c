@@ -310,7 +310,7 @@ static pm_status open_for(const pm_model *model, pm_tokenizer **out)
 
 pm_status pm_tokenize(const pm_model *model, const char *text, size_t size, int32_t *ids, size_t *inout_n)
 {
-    pm_tokenizer *t;
+    pm_tokenizer *t = NULL;
     int32_t *found;
     size_t n;
     PM_TRY(open_for(model, &t));
@@ -328,7 +328,7 @@ pm_status pm_tokenize(const pm_model *model, const char *text, size_t size, int3
 
 pm_status pm_detokenize(const pm_model *model, const int32_t *ids, size_t n, char *text, size_t *inout_size)
 {
-    pm_tokenizer *t;
+    pm_tokenizer *t = NULL;
     PM_TRY(open_for(model, &t));
     size_t need = 0, size;
     for (size_t i = 0; i < n; i++) {

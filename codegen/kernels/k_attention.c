@@ -40,21 +40,21 @@ PM_INLINE int64_t keys_begin(const attention_head *h, int64_t row)
     return h->window > 0 ? pm_max_i64(keys_end(h, row) - h->window, 0) : 0;
 }
 
-/// e^x for x <= 0, where results too small to be normal numbers may be the smallest of them.
-PM_INLINE pm_vf exp_of_negative(pm_vf x)
+/// 2^x for x <= 0, where results too small to be normal numbers may be the smallest of them. Weights are powers
+/// of 2, not of e, for their reduction is one subtraction.
+PM_INLINE pm_vf power_of_2(pm_vf x)
 {
     const pm_vf magic = pm_v_splat(0x1.8p23f);
-    x = pm_v_select(x < -87.0f, pm_v_splat(-87.0f), x);
-    pm_vf shifted = pm_v_fma(x, pm_v_splat(0x1.715476p0f), magic);
-    pm_vf n = shifted - magic;
-    pm_vf r = pm_v_fma(n, pm_v_splat(-0x1.62e4p-1f), x);
-    r = pm_v_fma(n, pm_v_splat(-0x1.7f7d1cp-20f), r);
-    pm_vf p = pm_v_splat(0x1.6a2268p-10f);
-    p = pm_v_poly_step(p, r, 0x1.123b02p-7f);
-    p = pm_v_poly_step(p, r, 0x1.5558f8p-5f);
-    p = pm_v_poly_step(p, r, 0x1.555490p-3f);
-    p = pm_v_poly_step(p, r, 0x1.fffffcp-2f);
-    p = pm_v_fma(r * r, p, r) + 1.0f;
+    x = pm_v_select(x < -126.0f, pm_v_splat(-126.0f), x);
+    pm_vf shifted = x + magic;
+    pm_vf r = x - (shifted - magic);
+    pm_vf p = pm_v_splat(0x1.470d7ep-13f);
+    p = pm_v_poly_step(p, r, 0x1.5f737ep-10f);
+    p = pm_v_poly_step(p, r, 0x1.3b270ap-7f);
+    p = pm_v_poly_step(p, r, 0x1.c6ae70p-5f);
+    p = pm_v_poly_step(p, r, 0x1.ebfbe2p-3f);
+    p = pm_v_poly_step(p, r, 0x1.62e432p-1f);
+    p = pm_v_poly_step(p, r, 1.0f);
     return p * (pm_vf)(((pm_vu)shifted + 127u) << 23);
 }
 
@@ -128,16 +128,18 @@ PM_INLINE void add_values(const attention_head *h, int64_t rows, int64_t first, 
 /// outside begin..end (relative to the block) get weight 0.
 PM_INLINE void weigh_row(const attention_head *h, int64_t row, int64_t begin, int64_t end)
 {
-    const float infinity = __builtin_inff();
+    const float infinity = __builtin_inff(), log2_e = 0x1.715476p0f;
     float *score = h->score + row * ATTENTION_KEYS;
     bool whole = begin <= 0 && end >= ATTENTION_KEYS;
     pm_vf x[BLOCK_VECS], top = pm_v_splat(-infinity);
     pm_vi seen[BLOCK_VECS];
     PM_UNROLL for (int j = 0; j < BLOCK_VECS; j++)
     {
-        x[j] = pm_v_load(score + j * PM_VW) * h->scale;
-        if (h->softcap > 0.0f)
-            x[j] = pm_v_tanh(x[j] / h->softcap) * h->softcap;
+        x[j] = pm_v_load(score + j * PM_VW);
+        if (h->softcap != 0.0f)
+            x[j] = pm_v_tanh(x[j] * h->scale / h->softcap) * (h->softcap * log2_e);
+        else
+            x[j] = x[j] * (h->scale * log2_e);
         pm_vi lane = pm_v_iota() + j * PM_VW;
         seen[j] = (lane >= (int32_t)begin) & (lane < (int32_t)end);
         if (!whole)
@@ -150,7 +152,7 @@ PM_INLINE void weigh_row(const attention_head *h, int64_t row, int64_t begin, in
     pm_vf added[BLOCK_VECS];
     PM_UNROLL for (int j = 0; j < BLOCK_VECS; j++)
     {
-        pm_vf weight = exp_of_negative(x[j] - base);
+        pm_vf weight = power_of_2(x[j] - base);
         if (!whole)
             weight = pm_v_select(seen[j], weight, pm_v_splat(0.0f));
         pm_v_store(score + j * PM_VW, weight);
@@ -161,7 +163,7 @@ PM_INLINE void weigh_row(const attention_head *h, int64_t row, int64_t begin, in
             added[j] = added[j] + added[j + step];
     pm_vf total = pm_v_load(h->total + row * PM_VW);
     if (now != before) {
-        pm_vf factor = exp_of_negative(pm_v_splat(before - base));
+        pm_vf factor = power_of_2(pm_v_splat(before - base));
         total = total * factor;
         int64_t d = 0;
         float *sum = h->sum + row * h->head_dim;

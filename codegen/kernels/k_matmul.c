@@ -1,43 +1,119 @@
-/* Batched product of two activations. Panels of the second operand are packed into scratch, 64 columns
- * at a time, unless it can be read in place; then the register tile of all products does the work. */
+/* Batched product of two activations. A block of the second operand, 64 columns by up to MATMUL_BLOCK of k,
+ * is packed into scratch, unless it can be read in place; then the register tile of all products does the work. */
 #include "codegen/kernels/gemm_tile.h"
 
 enum {
     MATMUL_PANEL = 64,
+    MATMUL_BLOCK = 512,
     MATMUL_VECS = PM_VW == 16 ? 4 : 2,
     MATMUL_COLUMNS = MATMUL_VECS * PM_VW, ///< columns of a tile
     MATMUL_ROWS = 6,
-    MATMUL_SLICE = 96, ///< rows that one worker takes at a time, a multiple of MATMUL_ROWS
+    MATMUL_SLICE = 48, ///< rows that one worker takes at a time, a multiple of MATMUL_ROWS
 };
 
-/// Columns col0..col0+cols of b as [k][64], the rest zeros.
-PM_INLINE void matmul_pack(const float *b, float *packed, int64_t n, int64_t k, int64_t trans_b,
-                           int64_t col0, int64_t cols)
+/// Transposes PM_VW rows, `ld` apart, of PM_VW floats each, to rows MATMUL_PANEL apart.
+PM_INLINE void matmul_transpose(const float *from, int64_t ld, float *to)
 {
-    for (int64_t i = 0; i < k; i++) {
-        float *to = packed + i * MATMUL_PANEL;
-        if (trans_b) {
-            PM_NO_UNROLL for (int64_t j = 0; j < cols; j++)
-                to[j] = b[(col0 + j) * k + i];
-        } else {
-            PM_NO_UNROLL for (int64_t j = 0; j < cols; j++)
-                to[j] = b[i * n + col0 + j];
+    pm_vf x[PM_VW], y[PM_VW];
+    PM_UNROLL for (int i = 0; i < PM_VW; i++)
+        x[i] = pm_v_load(from + i * ld);
+    /* each round interleaves row i with row i + PM_VW / 2; after log2(PM_VW) rounds rows are columns */
+    PM_UNROLL for (int round = 1; round < PM_VW; round *= 2)
+    {
+        PM_UNROLL for (int i = 0; i < PM_VW / 2; i++)
+        {
+            y[2 * i] = pm_v_interleave_low(x[i], x[i + PM_VW / 2]);
+            y[2 * i + 1] = pm_v_interleave_high(x[i], x[i + PM_VW / 2]);
         }
-        PM_NO_UNROLL for (int64_t j = cols; j < MATMUL_PANEL; j++)
-            to[j] = 0.0f;
+        PM_UNROLL for (int i = 0; i < PM_VW; i++)
+            x[i] = y[i];
+    }
+    PM_UNROLL for (int i = 0; i < PM_VW; i++)
+        pm_v_store(to + i * MATMUL_PANEL, x[i]);
+}
+
+/// Element (k0 + i, col0 + j) of the second operand to packed[i][j], for i < part and j < 64; zeros beyond its edge.
+PM_INLINE void matmul_pack(const float *b, float *packed, int64_t n, int64_t k, int64_t trans_b,
+                           int64_t col0, int64_t cols, int64_t k0, int64_t part)
+{
+    if (!trans_b) {
+        PM_NO_UNROLL for (int64_t i = 0; i < part; i++)
+        {
+            const float *from = b + (k0 + i) * n + col0;
+            float *to = packed + i * MATMUL_PANEL;
+            if (cols == MATMUL_PANEL) {
+                PM_UNROLL for (int64_t j = 0; j < MATMUL_PANEL; j += PM_VW)
+                    pm_v_store(to + j, pm_v_load(from + j));
+                continue;
+            }
+            PM_NO_UNROLL for (int64_t j = 0; j < MATMUL_PANEL; j++)
+                to[j] = j < cols ? from[j] : 0.0f;
+        }
+        return;
+    }
+    PM_NO_UNROLL for (int64_t j = 0; j < MATMUL_PANEL; j += PM_VW)
+    {
+        const float *from = b + (col0 + j) * k + k0;
+        int64_t i = 0;
+        if (j + PM_VW <= cols) {
+            PM_NO_UNROLL for (; i + PM_VW <= part; i += PM_VW)
+                matmul_transpose(from + i, k, packed + i * MATMUL_PANEL + j);
+        }
+        PM_NO_UNROLL for (; i < part; i++)
+        {
+            PM_NO_UNROLL for (int64_t c = 0; c < PM_VW; c++)
+                packed[i * MATMUL_PANEL + j + c] = j + c < cols ? from[c * k + i] : 0.0f;
+        }
     }
 }
 
-PM_INLINE void matmul_tile(int64_t rows, const pm_tile_in *in, float *tile)
+PM_INLINE void matmul_tile(int64_t rows, const pm_tile_in *in, float *tile, bool more)
 {
+#define MATMUL_CASE(n)                                                                             \
+    case n: pm_tile(PM_KIND_F32, n, 1, MATMUL_VECS, 0, in, tile, MATMUL_PANEL, 0, more); break
     switch (rows) {
-    case 1: pm_tile(PM_KIND_F32, 1, 1, MATMUL_VECS, 0, in, tile, MATMUL_COLUMNS, 0, false); break;
-    case 2: pm_tile(PM_KIND_F32, 2, 1, MATMUL_VECS, 0, in, tile, MATMUL_COLUMNS, 0, false); break;
-    case 3: pm_tile(PM_KIND_F32, 3, 1, MATMUL_VECS, 0, in, tile, MATMUL_COLUMNS, 0, false); break;
-    case 4: pm_tile(PM_KIND_F32, 4, 1, MATMUL_VECS, 0, in, tile, MATMUL_COLUMNS, 0, false); break;
-    case 5: pm_tile(PM_KIND_F32, 5, 1, MATMUL_VECS, 0, in, tile, MATMUL_COLUMNS, 0, false); break;
-    default: pm_tile(PM_KIND_F32, 6, 1, MATMUL_VECS, 0, in, tile, MATMUL_COLUMNS, 0, false);
+        MATMUL_CASE(1);
+        MATMUL_CASE(2);
+        MATMUL_CASE(3);
+        MATMUL_CASE(4);
+        MATMUL_CASE(5);
+        MATMUL_CASE(6);
+    default: __builtin_unreachable();
     }
+#undef MATMUL_CASE
+}
+
+/// Where one slice of rows and one panel of columns are.
+typedef struct matmul_part {
+    const float *a, *b; ///< of this batch
+    float *c;
+    int64_t row0, row1, col0, cols;
+    bool is_packed; ///< all of k is in `packed` already
+} matmul_part;
+
+/// Computes the slice into `tiles` [MATMUL_SLICE][MATMUL_PANEL], block of k by block.
+PM_INLINE void matmul_slice(const matmul_part *p, int64_t m, int64_t n, int64_t k, int64_t trans_a,
+                            int64_t trans_b, float *packed, float *tiles)
+{
+    int64_t a_row = trans_a ? 1 : k, a_k = trans_a ? m : 1, k0 = 0;
+    bool in_place = !trans_b && p->cols == MATMUL_PANEL && p->row1 - p->row0 <= MATMUL_ROWS;
+    PM_NO_UNROLL do {
+        int64_t part = pm_min_i64(in_place ? k : MATMUL_BLOCK, k - k0);
+        const float *from = in_place ? p->b + p->col0 : packed;
+        if (!in_place && !p->is_packed)
+            matmul_pack(p->b, packed, n, k, trans_b, p->col0, p->cols, k0, part);
+        PM_NO_UNROLL for (int64_t col = 0; col < p->cols; col += MATMUL_COLUMNS)
+        {
+            PM_NO_UNROLL for (int64_t row = p->row0; row < p->row1; row += MATMUL_ROWS)
+            {
+                pm_tile_in in = {p->a + row * a_row + k0 * a_k, a_row, a_k, from + col, 0,
+                                 in_place ? n : MATMUL_PANEL, part, NULL, 0, false};
+                matmul_tile(pm_min_i64(p->row1 - row, MATMUL_ROWS), &in,
+                            tiles + (row - p->row0) * MATMUL_PANEL + col, k0 > 0);
+            }
+        }
+        k0 += part;
+    } while (k0 < k);
 }
 
 PM_KERNEL void pm_k_matmul_f32(const float *a, const float *b, float *c, int64_t batch, int64_t m,
@@ -45,45 +121,31 @@ PM_KERNEL void pm_k_matmul_f32(const float *a, const float *b, float *c, int64_t
                                int64_t trans_a, int64_t trans_b, uint8_t *scratch, int64_t worker,
                                int64_t n_workers)
 {
-    float tile[MATMUL_ROWS * MATMUL_COLUMNS] __attribute__((aligned(64)));
+    float tiles[MATMUL_SLICE * MATMUL_PANEL] __attribute__((aligned(64)));
     float *packed = (float *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
     int64_t panels = (n + MATMUL_PANEL - 1) / MATMUL_PANEL;
-    int64_t slices = (m + MATMUL_SLICE - 1) / MATMUL_SLICE;
-    int64_t a_row = trans_a ? 1 : k, a_k = trans_a ? m : 1;
-    int64_t begin, end, have = -1;
+    int64_t slices = (m + MATMUL_SLICE - 1) / MATMUL_SLICE, begin, end;
+    int64_t before = -1;
     pm_share(batch * panels * slices, worker, n_workers, &begin, &end);
     PM_NO_UNROLL for (int64_t unit = begin; unit < end; unit++)
     {
-        int64_t which = unit / slices / panels, panel = unit / slices % panels;
+        int64_t which = unit / slices / panels, col0 = unit / slices % panels * MATMUL_PANEL;
         int64_t row0 = unit % slices * MATMUL_SLICE;
-        int64_t row1 = pm_min_i64(row0 + MATMUL_SLICE, m);
-        int64_t col0 = panel * MATMUL_PANEL, cols = pm_min_i64(n - col0, MATMUL_PANEL);
-        const float *from = b + which * stride_b + col0;
-        int64_t w_step = n;
-        bool in_place = !trans_b && cols == MATMUL_PANEL && row1 - row0 <= MATMUL_ROWS;
-        if (!in_place) {
-            if (have != unit / slices)
-                matmul_pack(b + which * stride_b, packed, n, k, trans_b, col0, cols);
-            have = unit / slices;
-            from = packed;
-            w_step = MATMUL_PANEL;
-        }
-        PM_NO_UNROLL for (int64_t col = 0; col < cols; col += MATMUL_COLUMNS)
+        matmul_part p = {a + which * stride_a,
+                         b + which * stride_b,
+                         c + which * m * n,
+                         row0,
+                         pm_min_i64(row0 + MATMUL_SLICE, m),
+                         col0,
+                         pm_min_i64(n - col0, MATMUL_PANEL),
+                         unit / slices == before && k <= MATMUL_BLOCK};
+        matmul_slice(&p, m, n, k, trans_a, trans_b, packed, tiles);
+        before = unit / slices;
+        PM_NO_UNROLL for (int64_t r = 0; r < p.row1 - row0; r++)
         {
-            int64_t width = pm_min_i64(cols - col, MATMUL_COLUMNS);
-            PM_NO_UNROLL for (int64_t row = row0; row < row1; row += MATMUL_ROWS)
-            {
-                int64_t rows = pm_min_i64(row1 - row, MATMUL_ROWS);
-                pm_tile_in in = {a + which * stride_a + row * a_row, a_row, a_k, from + col, 0,
-                                 w_step, k, NULL, 0, false};
-                matmul_tile(rows, &in, tile);
-                float *to = c + (which * m + row) * n + col0 + col;
-                PM_NO_UNROLL for (int64_t r = 0; r < rows; r++)
-                {
-                    PM_NO_UNROLL for (int64_t j = 0; j < width; j++)
-                        to[r * n + j] = tile[r * MATMUL_COLUMNS + j];
-                }
-            }
+            float *to = p.c + (row0 + r) * n + col0;
+            for (int64_t j = 0; j < p.cols; j++)
+                to[j] = tiles[r * MATMUL_PANEL + j];
         }
     }
 }

@@ -41,30 +41,34 @@ PM_INLINE void route_activate(const float *score, float *active, int64_t experts
         active[e] = active[e] / sum;
 }
 
-/// True when a goes before b: larger, or a NaN's place is last.
-PM_INLINE bool route_before(float a, float b)
+/* What experts are chosen by, as integers in the order of the floats: NaN is the largest, the two zeros
+ * are equal. TAKEN is less than any. Integers, since searching them vectorises. */
+enum { TAKEN = INT32_MIN };
+
+PM_INLINE int32_t route_key(float x)
 {
-    return a > b || (b != b && a == a);
+    int32_t bits = (int32_t)pm_bits_of(x + 0.0f);
+    return x != x ? INT32_MAX : bits ^ (int32_t)((uint32_t)(bits >> 31) >> 1);
 }
 
-/// Index of the first largest of x[0..n] that is not taken (-1 when all are), which is then taken.
-PM_INLINE int64_t route_take(const float *x, uint8_t *taken, int64_t n)
+/// Index of the first largest key, which is then taken.
+PM_INLINE int64_t route_take(int32_t *key, int64_t n)
 {
-    int64_t best = -1;
-    PM_NO_UNROLL for (int64_t i = 0; i < n; i++)
-    {
-        if (!taken[i] && (best < 0 || route_before(x[i], x[best])))
-            best = i;
+    int32_t best = TAKEN, at = INT32_MAX;
+    for (int64_t i = 0; i < n; i++)
+        best = key[i] > best ? key[i] : best;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t here = key[i] == best ? (int32_t)i : INT32_MAX;
+        at = here < at ? here : at;
     }
-    if (best >= 0)
-        taken[best] = 1;
-    return best;
+    key[at] = TAKEN;
+    return at;
 }
 
-/// Takes out of the choice all groups of experts but the best keep_groups.
-PM_INLINE void route_limit_groups(const float *choice, uint8_t *taken, float *group_of,
-                                  uint8_t *group_taken, int64_t experts, int64_t groups,
-                                  int64_t keep_groups, int64_t group_score)
+/// Takes all experts out of the choice that are not in the best keep_groups groups.
+PM_INLINE void route_limit_groups(const float *choice, int32_t *key, int32_t *group_key,
+                                  int64_t experts, int64_t groups, int64_t keep_groups,
+                                  int64_t group_score)
 {
     int64_t size = experts / groups;
     PM_NO_UNROLL for (int64_t g = 0; g < groups; g++)
@@ -74,19 +78,14 @@ PM_INLINE void route_limit_groups(const float *choice, uint8_t *taken, float *gr
         {
             float x = choice[i];
             second = x > first ? first : x > second ? x : second;
-            first = x > first ? x : first;
+            first = x > first || x != x ? x : first;
         }
-        group_of[g] = group_score == GROUP_TOP2 && size > 1 ? first + second : first;
-        group_taken[g] = 0;
+        group_key[g] = route_key(group_score == GROUP_TOP2 && size > 1 ? first + second : first);
     }
-    PM_NO_UNROLL for (int64_t e = 0; e < experts; e++)
-        taken[e] = 1;
     PM_NO_UNROLL for (int64_t i = 0; i < keep_groups; i++)
-    {
-        int64_t g = route_take(group_of, group_taken, groups);
-        PM_NO_UNROLL for (int64_t e = g * size; g >= 0 && e < (g + 1) * size; e++)
-            taken[e] = 0;
-    }
+        route_take(group_key, groups);
+    PM_NO_UNROLL for (int64_t e = 0; e < experts; e++)
+        key[e] = group_key[e / size] == TAKEN ? key[e] : TAKEN;
 }
 
 PM_INLINE void route_weigh(float *weight, int64_t top_k, int64_t weigh, float eps, float scale)
@@ -113,24 +112,22 @@ PM_KERNEL void pm_k_route(const float *scores, const float *bias, int32_t *exper
                           float eps, float scale, int64_t groups, int64_t keep_groups,
                           int64_t group_score, uint8_t *scratch, int64_t worker, int64_t n_workers)
 {
-    float *active = (float *)scratch, *choice = active + experts, *group_of = choice + experts;
-    uint8_t *taken = (uint8_t *)(group_of + experts), *group_taken = taken + experts;
+    float *active = (float *)scratch, *choice = active + experts;
+    int32_t *key = (int32_t *)(choice + experts), *group_key = key + experts;
     int64_t begin, end;
     pm_share(m, worker, n_workers, &begin, &end);
     PM_NO_UNROLL for (int64_t row = begin; row < end; row++)
     {
         route_activate(scores + row * experts, active, experts, act);
-        for (int64_t e = 0; e < experts; e++)
+        for (int64_t e = 0; e < experts; e++) {
             choice[e] = bias ? active[e] + bias[e] : active[e];
-        PM_NO_UNROLL for (int64_t e = 0; e < experts; e++)
-            taken[e] = 0;
-        if (groups > 1 && keep_groups < groups)
-            route_limit_groups(choice, taken, group_of, group_taken, experts, groups, keep_groups,
-                               group_score);
+            key[e] = route_key(choice[e]);
+        }
+        if (keep_groups < groups)
+            route_limit_groups(choice, key, group_key, experts, groups, keep_groups, group_score);
         PM_NO_UNROLL for (int64_t i = 0; i < top_k; i++)
         {
-            int64_t best = route_take(choice, taken, experts);
-            best = best < 0 ? 0 : best;
+            int64_t best = route_take(key, experts);
             expert[row * top_k + i] = (int32_t)best;
             weight[row * top_k + i] = active[best];
         }

@@ -67,12 +67,13 @@ PM_K_DECLARE(32)
 
 /// Batched product of two activations, row-major: c[b] = op(a[b]) * op(b[b]), f32. Strides between
 /// matrices in elements (0: the same for all); a [m][k] (or [k][m] with trans_a), b [k][n] (or [n][k]).
-/// scratch: this worker's, at least pm_k_matmul_scratch(k) bytes.
+/// scratch: this worker's, at least PM_K_MATMUL_SCRATCH bytes.
 void pm_k_matmul_f32(const float *a, const float *b, float *c, int64_t batch, int64_t m, int64_t n,
                      int64_t k, int64_t stride_a, int64_t stride_b, int64_t trans_a,
                      int64_t trans_b, uint8_t *scratch, int64_t worker, int64_t n_workers);
-/// PM_K_MATMUL_SCRATCH(k): bytes of scratch per worker, as codegen computes them.
-#define PM_K_MATMUL_SCRATCH(k) ((int64_t)(k) * 64 * 4 + 4096)
+/// PM_K_MATMUL_SCRATCH(k): bytes of scratch per worker, as codegen computes them; k need not be known, as no
+/// more than 512 of it are packed at a time.
+#define PM_K_MATMUL_SCRATCH(k) ((int64_t)512 * 64 * 4 + 4096 + 0 * (int64_t)(k))
 
 /// Key-value caches (see cache_key, cache_value, attention in ir/ops.def). `capacity`: positions (a
 /// multiple of 16). past: positions already in the cache, per sequence. All f32.

@@ -68,6 +68,26 @@ PM_INLINE pm_vi pm_v_iota(void)
 #endif
 }
 
+/// a0 b0 a1 b1 …, of the lower halves, and of the upper.
+PM_INLINE pm_vf pm_v_interleave_low(pm_vf a, pm_vf b)
+{
+#if PM_VW == 16
+    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+#else
+    return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+#endif
+}
+
+PM_INLINE pm_vf pm_v_interleave_high(pm_vf a, pm_vf b)
+{
+#if PM_VW == 16
+    return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
+                                   31);
+#else
+    return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+#endif
+}
+
 typedef float pm_v4f __attribute__((vector_size(16)));
 
 PM_INLINE pm_v4f pm_v_quarters(pm_vf x, int which)

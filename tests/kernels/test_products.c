@@ -304,6 +304,8 @@ START_TEST(matmul)
         check_matmul(3, 100, 130, 17, trans & 1, trans >> 1, true);
         check_matmul(1, 1, 1, 1, trans & 1, trans >> 1, false);
         check_matmul(2, 3, 5, 0, trans & 1, trans >> 1, false);
+        check_matmul(1, 7, 70, 1100, trans & 1, trans >> 1, false);
+        check_matmul(1, 2, 64, 1100, trans & 1, trans >> 1, false);
     }
 }
 END_TEST

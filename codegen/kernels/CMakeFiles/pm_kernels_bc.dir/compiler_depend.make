@@ -1,2 +1,0 @@
-# Empty custom commands generated dependencies file for pm_kernels_bc.
-# This may be replaced when dependencies are built.

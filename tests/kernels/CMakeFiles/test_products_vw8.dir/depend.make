@@ -1,2 +1,0 @@
-# Empty dependencies file for test_products_vw8.
-# This may be replaced when dependencies are built.
