@@ -37,14 +37,6 @@ static bool is_one(const group *g, pm_dim dim)
     return pm_dim_is_const(g->d->e->module, dim, &n) && n == 1;
 }
 
-static bool is_single_element(const group *g, const pm_type *type)
-{
-    for (int32_t i = 0; i < type->rank; i++)
-        if (!is_one(g, type->dims[i]))
-            return false;
-    return true;
-}
-
 static bool same_dims(const pm_type *a, const pm_type *b)
 {
     return a->rank == b->rank &&
@@ -77,17 +69,16 @@ static MlirValue leaf_offset(group *g, const pm_value *value, const MlirValue *i
 {
     const pm_type *type = value->type;
     mb *b = g->b;
-    if (is_single_element(g, type))
+    if (pm_type_is_one_element(g->d->e->module, type))
         return mb_i64(b, 0);
     if (g->mode == INDEX_FLAT)
         return idx[0];
-    if (g->mode == INDEX_ROWS) {
-        if (same_dims(type, g->space))
-            return mb_add(b, mb_mul(b, idx[0], g->rows_n), idx[1]);
-        if (is_one(g, type->dims[type->rank - 1]))
-            return idx[0];
-        return idx[1]; // [N]
-    }
+    if (g->mode == INDEX_ROWS)
+        switch (pm_rows_fit(g->d->e->module, g->rows, type)) {
+        case PM_FIT_ROW: return idx[0];
+        case PM_FIT_COLUMN: return idx[1];
+        default: return mb_add(b, mb_mul(b, idx[0], g->rows_n), idx[1]); // also what rows are gathered of
+        }
     MlirValue *strides = pm_map_get(&g->strides, &value->id, sizeof value->id);
     MlirValue offset = {0};
     for (int32_t i = 0; i < type->rank; i++) {
@@ -99,13 +90,18 @@ static MlirValue leaf_offset(group *g, const pm_value *value, const MlirValue *i
     return offset.ptr ? offset : mb_i64(b, 0);
 }
 
-static MlirValue leaf_load(group *g, pm_value *value, const MlirValue *idx)
+/// The element at a running number of an outer value.
+static MlirValue load_at(group *g, pm_value *outer, MlirValue offset)
 {
-    pm_value *outer = pm_group_outer(g, value);
-    MlirValue offset = leaf_offset(g, outer, idx);
     MlirType elem = pm_emit_elem_type(g->b, outer->type->elem);
     return pm_scalar_load(g->b, outer->type->elem,
                           mb_at(g->b, elem, leaf_pointer(g, outer), offset));
+}
+
+static MlirValue leaf_load(group *g, pm_value *value, const MlirValue *idx)
+{
+    pm_value *outer = pm_group_outer(g, value);
+    return load_at(g, outer, leaf_offset(g, outer, idx));
 }
 
 void pm_group_store(group *g, pm_value *output, MlirValue element, const MlirValue *idx)
@@ -120,9 +116,11 @@ void pm_group_store(group *g, pm_value *output, MlirValue element, const MlirVal
 static void operand_index(group *g, const pm_type *result, const pm_type *operand,
                           const MlirValue *idx, MlirValue *out)
 {
-    if (g->mode != INDEX_FULL) {
-        out[0] = idx[0];
-        out[1] = idx[1];
+    if (g->mode != INDEX_FULL) { // broadcast indices are 0, so that memos find what is known of the row
+        pm_row_fit fit = g->mode == INDEX_ROWS ? pm_rows_fit(g->d->e->module, g->rows, operand)
+                                               : PM_FIT_FULL;
+        out[0] = fit == PM_FIT_COLUMN || fit == PM_FIT_ONE ? g->zero : idx[0];
+        out[1] = fit == PM_FIT_ROW || fit == PM_FIT_ONE ? g->zero : idx[1];
         return;
     }
     int32_t shift = result->rank - operand->rank;
@@ -235,7 +233,7 @@ static pm_status reduce_over(group *g, pm_value *operand, uint32_t axes, MlirVal
             continue;
         mb_for_begin(b, &loops[n_loops], mb_i64(b, 0), pm_emit_dim(g->d, type->dims[i]),
                      mb_i64(b, 1), n_loops ? loops[n_loops - 1].carried : &acc, 1);
-        idx[i] = loops[n_loops].index;
+        idx[g->mode == INDEX_ROWS ? 1 : i] = loops[n_loops].index;
         n_loops++;
     }
     size_t mark = g->memos.n;
@@ -269,7 +267,9 @@ static pm_status eval_reduce(group *g, pm_op *op, const MlirValue *idx, MlirValu
     }
     MlirValue inner[PM_MAX_RANK] = {0};
     int32_t from = 0;
-    for (int32_t i = 0; i < x->type->rank; i++) {
+    if (g->mode == INDEX_ROWS) // of the columns, dims kept
+        inner[0] = idx[0];
+    for (int32_t i = 0; i < x->type->rank && g->mode == INDEX_FULL; i++) {
         if (!(axes >> i & 1))
             inner[i] = idx[keep ? i : from];
         if (keep || !(axes >> i & 1))
@@ -354,7 +354,11 @@ static pm_status eval_statistics(group *g, pm_op *op, const MlirValue *idx, Mlir
     }
     MlirValue a = note->a, s = note->b, x;
     PM_TRY(pm_group_eval(g, op->operands[0], idx, &x));
-    int32_t last = op->operands[0]->type->rank - 1;
+    MlirValue of_column[PM_MAX_RANK] = {idx[op->operands[0]->type->rank - 1]}; // [N]
+    if (g->mode == INDEX_ROWS) {
+        of_column[0] = g->zero;
+        of_column[1] = idx[1];
+    }
     if (op->code == PM_OP_softmax) {
         MlirValue shifted = mb_bin(b, "subf", x, a);
         *out = pm_op_i64(op, "log")
@@ -365,11 +369,11 @@ static pm_status eval_statistics(group *g, pm_op *op, const MlirValue *idx, Mlir
     if (op->code == PM_OP_layer_norm)
         x = mb_bin(b, "subf", x, a);
     MlirValue scale, y = mb_bin(b, "mulf", x, s);
-    PM_TRY(pm_group_eval(g, op->operands[1], &idx[last], &scale));
+    PM_TRY(pm_group_eval(g, op->operands[1], of_column, &scale));
     y = mb_bin(b, "mulf", y, scale);
     if (op->code == PM_OP_layer_norm && op->n_operands > 2 && op->operands[2]) {
         MlirValue bias;
-        PM_TRY(pm_group_eval(g, op->operands[2], &idx[last], &bias));
+        PM_TRY(pm_group_eval(g, op->operands[2], of_column, &bias));
         y = mb_bin(b, "addf", y, bias);
     }
     *out = y;
@@ -390,32 +394,41 @@ static MlirValue checked_index(group *g, MlirValue i, MlirValue n)
     return mb_select(b, bad, zero, wrapped);
 }
 
-static pm_status eval_index(group *g, pm_value *indices, const MlirValue *idx, MlirValue *out)
+/// An index that lies at a running number of `indices`, checked to be below n.
+static MlirValue load_index(group *g, pm_value *indices, MlirValue at, MlirValue n)
 {
-    PM_TRY(pm_group_eval(g, indices, idx, out));
-    *out = pm_scalar_cast(g->b, *out, indices->type->elem, PM_I64);
-    return PM_OK;
+    pm_value *outer = pm_group_outer(g, indices);
+    MlirValue i = pm_scalar_cast(g->b, load_at(g, outer, at), outer->type->elem, PM_I64);
+    return checked_index(g, i, n);
 }
 
+/// The number of a row among all rows.
+static MlirValue row_number(group *g, const pm_type *type, const MlirValue *idx)
+{
+    MlirValue row = idx[0];
+    for (int32_t i = 1; i < type->rank - 1 && g->mode == INDEX_FULL; i++)
+        row = mb_add(g->b, mb_mul(g->b, row, pm_emit_dim(g->d, type->dims[i])), idx[i]);
+    return row;
+}
+
+/// Indices and weights come from outside the group.
 static pm_status note_gather(group *g, pm_op *op, const MlirValue *idx)
 {
+    mb *b = g->b;
     row_note note = {.value = op->results[0]};
-    pm_value *x = op->operands[0];
+    MlirValue n = pm_emit_dim(g->d, op->operands[0]->type->dims[0]);
+    MlirValue row = row_number(g, op->results[0]->type, idx);
     if (op->code == PM_OP_combine) {
         int64_t k = 0;
-        pm_value *slot = op->operands[1], *weight = op->operands[2];
-        if (!pm_dim_is_const(g->d->e->module, slot->type->dims[1], &k) || k > 16)
-            return PM_ERR_UNSUPPORTED;
-        MlirValue n = pm_emit_dim(g->d, x->type->dims[0]);
+        pm_dim_is_const(g->d->e->module, op->operands[1]->type->dims[1], &k);
+        PM_ASSERT(k <= PM_LOOP_MAX_CHOICES);
         for (int64_t c = 0; c < k; c++) {
-            MlirValue at[2] = {idx[0], mb_i64(g->b, c)};
-            PM_TRY(eval_index(g, slot, at, &note.many[2 * c]));
-            note.many[2 * c] = checked_index(g, note.many[2 * c], n);
-            PM_TRY(pm_group_eval(g, weight, at, &note.many[2 * c + 1]));
+            MlirValue at = mb_add(b, mb_mul(b, row, mb_i64(b, k)), mb_i64(b, c));
+            note.many[2 * c] = load_index(g, op->operands[1], at, n);
+            note.many[2 * c + 1] = load_at(g, pm_group_outer(g, op->operands[2]), at);
         }
     } else {
-        PM_TRY(eval_index(g, op->operands[1], idx, &note.a));
-        note.a = checked_index(g, note.a, pm_emit_dim(g->d, x->type->dims[0]));
+        note.a = load_index(g, op->operands[1], row, n);
     }
     PM_PUSH(g->d->e->arena, &g->notes, note);
     return PM_OK;
@@ -434,7 +447,7 @@ static pm_status eval_gather(group *g, pm_op *op, const MlirValue *idx, MlirValu
     if (op->code != PM_OP_combine) {
         MlirValue at[PM_MAX_RANK] = {note.a};
         for (int32_t i = 1; i < x->type->rank; i++)
-            at[i] = idx[rank - x->type->rank + i];
+            at[i] = idx[g->mode == INDEX_ROWS ? 1 : rank - x->type->rank + i];
         return pm_group_eval(g, x, at, out);
     }
     int64_t k = 0;
@@ -452,21 +465,6 @@ static pm_status eval_gather(group *g, pm_op *op, const MlirValue *idx, MlirValu
 
 /// ---- evaluation -----------------------------------------------------------------------------------
 
-static bool is_row_gather(const pm_op *op)
-{
-    return op->code == PM_OP_gather_rows || op->code == PM_OP_combine ||
-           (op->code == PM_OP_gather && op->operands[0]->type->rank == 2 && pm_op_i64(op, "axis") == 0);
-}
-
-static bool has_statistics(const pm_op *op)
-{
-    if (op->code == PM_OP_softmax) {
-        int64_t axis = pm_op_i64(op, "axis");
-        return axis == -1 || axis == op->results[0]->type->rank - 1;
-    }
-    return op->code == PM_OP_rms_norm || op->code == PM_OP_layer_norm;
-}
-
 static pm_status eval_elementwise(group *g, pm_op *op, const MlirValue *idx, MlirValue *out)
 {
     MlirValue args[3];
@@ -478,22 +476,35 @@ static pm_status eval_elementwise(group *g, pm_op *op, const MlirValue *idx, Mli
     return pm_scalar_apply(g->b, op, args, out) ? PM_OK : PM_ERR_UNSUPPORTED;
 }
 
+/// Small floats are computed in f32; what other ops of the group see is what memory would hold.
+static MlirValue as_stored(group *g, const pm_value *value, MlirValue x)
+{
+    pm_elem elem = value->type->elem;
+    return elem == PM_BF16 || elem == PM_F16 ? pm_scalar_cast(g->b, x, PM_F32, elem) : x;
+}
+
 static pm_status eval_op(group *g, pm_op *op, const MlirValue *idx, MlirValue *out)
 {
     const pm_op_info *info = pm_op_info_of(op);
+    bool computes = true;
     if (info->traits & PM_T_ELEMENTWISE)
-        return eval_elementwise(g, op, idx, out);
-    if (info->traits & PM_T_REDUCE)
-        return eval_reduce(g, op, idx, out);
-    if (has_statistics(op)) {
-        if (op->results[0]->type->elem == PM_F64)
-            return PM_ERR_UNSUPPORTED;
-        return eval_statistics(g, op, idx, out);
+        PM_TRY(eval_elementwise(g, op, idx, out));
+    else if (info->traits & PM_T_REDUCE)
+        PM_TRY(eval_reduce(g, op, idx, out));
+    else if (pm_op_has_row_statistics(op))
+        PM_TRY(eval_statistics(g, op, idx, out));
+    else if (pm_op_gathers_rows(op))
+        PM_TRY(eval_gather(g, op, idx, out));
+    else
+        computes = false;
+    if (computes) {
+        *out = as_stored(g, op->results[0], *out);
+        return PM_OK;
     }
-    if (is_row_gather(op))
-        return eval_gather(g, op, idx, out);
     MlirValue at[PM_MAX_RANK];
     switch (op->code) {
+    case PM_OP_reshape: // the same rows and columns
+        return g->mode == INDEX_ROWS ? pm_group_eval(g, op->operands[0], idx, out) : PM_ERR_UNSUPPORTED;
     case PM_OP_transpose: {
         const pm_attr *perm = pm_op_attr(op, "perm");
         for (size_t i = 0; i < perm->n; i++)
@@ -563,25 +574,95 @@ static pm_op *next_op(const group *g, pm_op *op)
     return g->region ? op->next : NULL;
 }
 
+/// Whether a value has one element for each row of the space.
+static bool is_of_row(const group *g, const pm_type *type)
+{
+    if (g->mode == INDEX_ROWS)
+        return pm_rows_fit(g->d->e->module, g->rows, type) == PM_FIT_ROW;
+    return type->rank == g->space->rank && is_one(g, type->dims[type->rank - 1]) &&
+           !is_one(g, g->space->dims[type->rank - 1]);
+}
+
+static bool is_of_space(const group *g, const pm_type *type)
+{
+    if (g->mode == INDEX_ROWS)
+        return pm_rows_fit(g->d->e->module, g->rows, type) == PM_FIT_FULL;
+    return type->rank == g->space->rank;
+}
+
 pm_status pm_group_prepare_row(group *g, const MlirValue *idx)
 {
     for (pm_op *op = first_op(g); op; op = next_op(g, op)) {
         const pm_type *type = op->results[0]->type;
-        if (type->rank != g->space->rank)
-            continue;
-        if (has_statistics(op) && type->elem != PM_F64) {
+        if (is_of_space(g, type) && pm_op_has_row_statistics(op)) {
             PM_TRY(note_statistics(g, op, idx));
-        } else if (is_row_gather(op)) {
+        } else if (is_of_space(g, type) && pm_op_gathers_rows(op)) {
             PM_TRY(note_gather(g, op, idx));
-        } else if (is_one(g, type->dims[type->rank - 1]) &&
-                   !is_one(g, g->space->dims[type->rank - 1])) {
+        } else if (is_of_row(g, type)) {
             MlirValue ignored, at[PM_MAX_RANK];
             memcpy(at, idx, sizeof at);
-            at[type->rank - 1] = g->zero;
+            at[g->mode == INDEX_ROWS ? 1 : type->rank - 1] = g->zero;
             PM_TRY(pm_group_eval(g, op->results[0], at, &ignored));
         }
     }
     return PM_OK;
+}
+
+void pm_group_use_rows(group *g, const pm_type *space)
+{
+    g->space = space;
+    g->rows = pm_rows_of(g->d->e->module, space);
+    g->rows_n = pm_emit_dim(g->d, g->rows.columns);
+}
+
+/// An operand that is looked up by rows: it need not lie in the space.
+static bool is_looked_up(const pm_value *v)
+{
+    for (const pm_use *use = v->uses; use; use = use->next)
+        if (!pm_op_gathers_rows(use->op))
+            return false;
+    return v->uses != NULL;
+}
+
+static bool reduces_columns(pm_module *m, pm_rows rows, const pm_op *op)
+{
+    const pm_attr *axes = pm_op_attr(op, "axes");
+    int32_t last = op->operands[0]->type->rank - 1;
+    return axes->n == 1 && (axes->ints[0] == last || axes->ints[0] == -1) && pm_op_i64(op, "keepdims") &&
+           pm_rows_fit(m, rows, op->operands[0]->type) == PM_FIT_FULL;
+}
+
+bool pm_group_is_rows(const dispatch *d, const pm_type *space)
+{
+    pm_module *m = d->e->module;
+    if (space->rank == 0)
+        return false;
+    group g = {.single = d->op, .region = d->op->code == PM_OP_fused ? d->op->regions[0] : NULL};
+    pm_rows rows = pm_rows_of(m, space);
+    for (pm_op *op = first_op(&g); op; op = next_op(&g, op)) {
+        if (op->code == PM_OP_dims)
+            continue;
+        const pm_type *type = op->results[0]->type;
+        pm_row_fit fit = pm_rows_fit(m, rows, type);
+        bool by_row = pm_op_has_row_statistics(op) || pm_op_gathers_rows(op);
+        if (fit == PM_FIT_NONE || (by_row && fit != PM_FIT_FULL) || op->code == PM_OP_transpose)
+            return false;
+        if (pm_op_info_of(op)->traits & PM_T_REDUCE && !reduces_columns(m, rows, op))
+            return false;
+    }
+    if (!g.region) {
+        if (pm_op_gathers_rows(d->op))
+            return true;
+        for (size_t i = 0; i < d->n_inputs; i++)
+            if (pm_rows_fit(m, rows, d->values[i]->type) == PM_FIT_NONE)
+                return false;
+        return true;
+    }
+    for (size_t i = 0; i < g.region->args.n; i++)
+        if (!is_looked_up(g.region->args.data[i]) &&
+            pm_rows_fit(m, rows, g.region->args.data[i]->type) == PM_FIT_NONE)
+            return false;
+    return true;
 }
 
 bool pm_group_is_flat(const dispatch *d)
@@ -591,13 +672,13 @@ bool pm_group_is_flat(const dispatch *d)
     const pm_type *space = d->op->results[0]->type;
     for (size_t i = 0; i < d->n_values; i++)
         if (!same_dims(d->values[i]->type, space) &&
-            (i >= d->n_inputs || !is_single_element(&g, d->values[i]->type)))
+            (i >= d->n_inputs || !pm_type_is_one_element(d->e->module, d->values[i]->type)))
             return false;
     for (pm_op *op = first_op(&g); op; op = next_op(&g, op)) {
         if (!(pm_op_info_of(op)->traits & PM_T_ELEMENTWISE))
             return false;
         const pm_type *type = op->results[0]->type;
-        if (!same_dims(type, space) && !is_single_element(&g, type))
+        if (!same_dims(type, space) && !pm_type_is_one_element(d->e->module, type))
             return false;
     }
     return true;

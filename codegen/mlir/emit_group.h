@@ -3,12 +3,13 @@
 #define PM_CODEGEN_MLIR_EMIT_GROUP_H
 
 #include "codegen/mlir/emit_scalar.h"
+#include "ir/loop_space.h"
 
 /// How a value of the group is addressed.
 typedef enum index_mode {
     INDEX_FULL, ///< by the indices of its own dims
     INDEX_FLAT, ///< all values have the space's dims or one element: one running number
-    INDEX_ROWS, ///< (row, column): the leading dims as one running number
+    INDEX_ROWS, ///< (row, column) of a pm_rows: the leading dims as one running number
 } index_mode;
 
 typedef struct memo {
@@ -21,7 +22,7 @@ typedef struct memo {
 typedef struct row_note {
     const pm_value *value;
     MlirValue a, b;
-    MlirValue many[2 * 16];
+    MlirValue many[2 * PM_LOOP_MAX_CHOICES];
 } row_note;
 
 typedef struct group {
@@ -42,7 +43,8 @@ typedef struct group {
     const pm_value *tiles[2];
     MlirValue tile_pointer, tile_ld, tile_row, tile_col[2];
     MlirValue expert; ///< grouped_linear: which expert the rows belong to
-    MlirValue rows_n; ///< INDEX_ROWS: columns of the space
+    pm_rows rows;     ///< INDEX_ROWS: the space
+    MlirValue rows_n; ///< INDEX_ROWS: its columns
     MlirValue zero;   ///< the one zero for indices of broadcast dims: memos compare values by identity
 } group;
 
@@ -58,6 +60,10 @@ PM_NODISCARD pm_status pm_group_eval(group *g, pm_value *value, const MlirValue 
 void pm_group_store(group *g, pm_value *output, MlirValue element, const MlirValue *idx);
 /// True when the group can be addressed by one running number.
 bool pm_group_is_flat(const dispatch *d);
+/// True when everything in the group lies in the rows and columns of `space`.
+bool pm_group_is_rows(const dispatch *d, const pm_type *space);
+/// Enters the space of rows and columns: after pm_group_init with INDEX_ROWS.
+void pm_group_use_rows(group *g, const pm_type *space);
 /// Notes what is constant along the last dim, at row level: `idx` of the space, last index 0.
 PM_NODISCARD pm_status pm_group_prepare_row(group *g, const MlirValue *idx);
 

@@ -58,7 +58,7 @@ pm_status pm_lower_linear(dispatch *d)
     snprintf(kernel, sizeof kernel, "pm_k_%s_%s_p%d", grouped ? "grouped" : "linear", kind,
              layout->panel);
     MlirValue context;
-    PM_TRY(pm_emit_epilogue(d, epilogue, p.op, layout->panel, grouped, &context));
+    PM_TRY(pm_emit_epilogue(d, epilogue, p.op, layout->panel, layout->ways, grouped, &context));
     int64_t n, k, stride = 0;
     int32_t rank = p.w->type->rank;
     bool known = pm_dim_is_const(d->e->module, p.w->type->dims[rank - 2], &n) &&

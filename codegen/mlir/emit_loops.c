@@ -19,6 +19,8 @@ static bool is_row_output(const group *g, const pm_value *output)
     int64_t n, space_n;
     int32_t last = g->space->rank - 1;
     pm_module *m = g->d->e->module;
+    if (g->mode == INDEX_ROWS)
+        return pm_rows_fit(m, g->rows, output->type) == PM_FIT_ROW;
     return pm_dim_is_const(m, output->type->dims[last], &n) && n == 1 &&
            !(pm_dim_is_const(m, g->space->dims[last], &space_n) && space_n == 1);
 }
@@ -33,13 +35,13 @@ static pm_status store_outputs(group *g, const MlirValue *idx, bool rows)
 {
     for (uint32_t i = 0; i < g->single->n_results; i++) {
         pm_value *output = g->single->results[i];
-        if (g->mode == INDEX_FULL && g->space->rank > 0 && is_row_output(g, output) != rows)
+        if (g->mode != INDEX_FLAT && g->space->rank > 0 && is_row_output(g, output) != rows)
             continue;
         MlirValue element, at[PM_MAX_RANK];
         for (int32_t k = 0; k < PM_MAX_RANK; k++)
             at[k] = idx[k];
         if (rows)
-            at[g->space->rank - 1] = g->zero;
+            at[g->mode == INDEX_ROWS ? 1 : g->space->rank - 1] = g->zero;
         PM_TRY(pm_group_eval(g, source_of(g, i), at, &element));
         pm_group_store(g, output, element, at);
     }
@@ -80,8 +82,12 @@ static const pm_type *space_of(const dispatch *d)
 static pm_status lower_rows(dispatch *d)
 {
     group g;
-    pm_group_init(&g, d, INDEX_FULL);
-    g.space = space_of(d);
+    const pm_type *space = space_of(d);
+    bool by_rows = pm_group_is_rows(d, space);
+    pm_group_init(&g, d, by_rows ? INDEX_ROWS : INDEX_FULL);
+    g.space = space;
+    if (by_rows)
+        pm_group_use_rows(&g, space);
     mb *b = d->b;
     g.status = mb_alloca(b, b->i32, 1);
     mb_store(b, mb_int(b, b->i32, 0), g.status);
@@ -103,14 +109,17 @@ static pm_status lower_rows(dispatch *d)
     pm_emit_split(d, rows, 1, &lo, &hi);
     mb_loop row_loop, column_loop;
     mb_for_begin(b, &row_loop, lo, hi, one, NULL, 0);
-    if (rank > 1)
+    int32_t column = by_rows ? 1 : rank - 1;
+    if (by_rows)
+        idx[0] = row_loop.index;
+    else if (rank > 1)
         split_row(&g, row_loop.index, idx);
-    idx[rank - 1] = g.zero;
+    idx[column] = g.zero;
     PM_TRY(pm_group_prepare_row(&g, idx));
     PM_TRY(store_outputs(&g, idx, true));
     size_t memos = g.memos.n, notes = g.notes.n;
     mb_for_begin(b, &column_loop, g.zero, columns, one, NULL, 0);
-    idx[rank - 1] = column_loop.index;
+    idx[column] = column_loop.index;
     PM_TRY(store_outputs(&g, idx, false));
     mb_for_end(b, &column_loop, NULL, NULL);
     g.memos.n = memos;
@@ -123,29 +132,11 @@ static pm_status lower_rows(dispatch *d)
 /// Whether everything in the dispatch can be written as loops.
 static bool can_loop(const dispatch *d)
 {
-    pm_op *op = d->op->code == PM_OP_fused ? d->op->regions[0]->first : d->op;
-    for (; op; op = d->op->code == PM_OP_fused ? op->next : NULL) {
-        uint32_t traits = pm_op_info_of(op)->traits;
-        pm_elem elem = op->results[0]->type->elem;
-        if ((traits & PM_T_ELEMENTWISE) && !pm_scalar_knows(op))
+    if (d->op->code != PM_OP_fused)
+        return pm_op_can_loop(d->op);
+    for (pm_op *op = d->op->regions[0]->first; op; op = op->next)
+        if (!pm_op_can_loop(op) && op->code != PM_OP_dims && op->code != PM_OP_reshape)
             return false;
-        if (op->code == PM_OP_reduce_mean && !pm_elem_is_float(elem))
-            return false;
-        int64_t axis = op->code == PM_OP_softmax ? pm_op_i64(op, "axis") : -1;
-        if (axis != -1 && axis != op->results[0]->type->rank - 1)
-            return false;
-        if ((op->code == PM_OP_softmax || op->code == PM_OP_rms_norm || op->code == PM_OP_layer_norm) &&
-            elem == PM_F64)
-            return false;
-        int64_t k;
-        if (op->code == PM_OP_combine &&
-            !(pm_dim_is_const(d->e->module, op->operands[1]->type->dims[1], &k) && k <= 16))
-            return false;
-        if (op->code == PM_OP_gather &&
-            !(op->operands[0]->type->rank == 2 && pm_op_i64(op, "axis") == 0 &&
-              op->results[0]->type->rank > 1))
-            return false;
-    }
     return true;
 }
 
@@ -161,7 +152,7 @@ pm_status pm_lower_loops(dispatch *d)
 /// ---- epilogues --------------------------------------------------------------------------------------
 
 pm_status pm_emit_epilogue(dispatch *d, const char *name, const pm_op *product, int32_t panel,
-                           bool grouped, MlirValue *out_context)
+                           int32_t ways, bool grouped, MlirValue *out_context)
 {
     mb *b = d->b;
     // The context: pointers to all operands and results, then to the symbols.
@@ -185,22 +176,17 @@ pm_status pm_emit_epilogue(dispatch *d, const char *name, const pm_op *product, 
         *pointer = mb_load(b, b->ptr, mb_at_const(b, b->ptr, ctx, (int64_t)i));
         pm_map_put(&g.pointers, &d->values[i]->id, sizeof d->values[i]->id, pointer);
     }
-    g.space = d->op->results[0]->type;
-    int32_t rank = g.space->rank;
-    g.rows_n = pm_emit_dim(&inner, g.space->dims[rank - 1]);
+    pm_group_use_rows(&g, d->op->results[0]->type);
     g.tile_pointer = mb_function_arg(&f, 0);
     g.tile_ld = mb_function_arg(&f, 1);
     if (grouped)
         g.expert = mb_function_arg(&f, 5);
-    int n_tiles = 0;
-    if (g.region)
-        for (pm_op *op = g.region->first; op; op = op->next) {
+    g.tiles[pm_op_i64(product, "source")] = product->results[0];
+    if (g.region) // of two products, each is one source of the panel
+        for (pm_op *op = g.region->first; op; op = op->next)
             if (op->code == product->code)
-                g.tiles[n_tiles++] = op->results[0];
-        }
-    else
-        g.tiles[n_tiles++] = product->results[0];
-    int32_t width = panel / n_tiles;
+                g.tiles[pm_op_i64(op, "source")] = op->results[0];
+    int32_t width = panel / ways;
     MlirValue zero = g.zero, one = mb_i64(b, 1);
     MlirValue column0 = mb_mul(b, mb_function_arg(&f, 4), mb_i64(b, width));
     MlirValue left = mb_sub(b, g.rows_n, column0), full = mb_i64(b, width);

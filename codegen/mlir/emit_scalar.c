@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "ir/loop_space.h"
+
 MlirType pm_scalar_type(mb *b, pm_elem elem)
 {
     switch (elem) {
@@ -90,27 +92,6 @@ MlirValue pm_scalar_cast(mb *b, MlirValue value, pm_elem from, pm_elem to)
                       value, target);
 }
 
-bool pm_scalar_knows(const pm_op *op)
-{
-    bool is_float = op->operands[0] && pm_elem_is_float(op->operands[0]->type->elem);
-    bool f64 = op->operands[0] && op->operands[0]->type->elem == PM_F64;
-    switch (op->code) {
-    case PM_OP_neg: case PM_OP_abs: case PM_OP_not: case PM_OP_cast: case PM_OP_add: case PM_OP_sub:
-    case PM_OP_mul: case PM_OP_min: case PM_OP_max: case PM_OP_and: case PM_OP_or: case PM_OP_xor:
-    case PM_OP_equal: case PM_OP_less: case PM_OP_less_equal: case PM_OP_where: case PM_OP_relu:
-        return true;
-    case PM_OP_sqrt: case PM_OP_rsqrt: case PM_OP_reciprocal: case PM_OP_floor: case PM_OP_ceil:
-    case PM_OP_round: case PM_OP_isnan: return true;
-    case PM_OP_div: return is_float; // integers check their divisor: as reference
-    case PM_OP_exp: case PM_OP_log: case PM_OP_sin: case PM_OP_cos: case PM_OP_tanh: case PM_OP_erf:
-    case PM_OP_sigmoid: case PM_OP_silu: case PM_OP_gelu: case PM_OP_softplus:
-        return !f64; // double precision runs as reference
-    case PM_OP_pow:
-        return is_float && !f64 && op->operands[1]->type->elem == op->operands[0]->type->elem;
-    default: return false;
-    }
-}
-
 static MlirValue call1(mb *b, const char *name, MlirValue x)
 {
     return mb_call(b, name, b->f32, &x, 1);
@@ -173,7 +154,7 @@ static bool apply_unary(mb *b, const pm_op *op, pm_elem elem, MlirValue x, MlirV
 
 bool pm_scalar_apply(mb *b, const pm_op *op, const MlirValue *args, MlirValue *out)
 {
-    if (!pm_scalar_knows(op))
+    if (!pm_op_can_loop(op))
         return false;
     pm_elem elem = op->operands[0]->type->elem;
     bool is_float = pm_elem_is_float(elem), s = is_signed(elem);

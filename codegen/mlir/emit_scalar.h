@@ -11,9 +11,8 @@ void pm_scalar_store(mb *b, pm_elem elem, MlirValue value, MlirValue pointer);
 MlirValue pm_scalar_const(mb *b, pm_elem elem, double value);
 /// Converts between the computing types of two element types (cast).
 MlirValue pm_scalar_cast(mb *b, MlirValue value, pm_elem from, pm_elem to);
-/// Applies an elementwise op to operands in their computing types. False: no such op here.
+/// Applies an elementwise op that pm_op_can_loop to operands in their computing types. False: no such
+/// op here.
 bool pm_scalar_apply(mb *b, const pm_op *op, const MlirValue *args, MlirValue *out);
-/// True when pm_scalar_apply knows the op (and integer division need not be checked).
-bool pm_scalar_knows(const pm_op *op);
 
 #endif

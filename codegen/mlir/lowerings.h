@@ -9,8 +9,8 @@ pm_lower_fn pm_lower_loops, pm_lower_ref, pm_lower_linear, pm_lower_matmul, pm_l
     pm_lower_fused, pm_lower_dims;
 
 /// Writes the epilogue of a product's dispatch: a function `name` that computes the group's outputs
-/// from a finished tile. Stores its context at d's insertion point.
-pm_status pm_emit_epilogue(dispatch *d, const char *name, const pm_op *product, int32_t panel,
+/// from a finished tile of `panel` columns, those of `ways` products side by side. Stores its context at d's insertion point.
+pm_status pm_emit_epilogue(dispatch *d, const char *name, const pm_op *product, int32_t panel, int32_t ways,
                            bool grouped, MlirValue *out_context);
 
 /// Calls the reference `eval` (or extent) function of an op by its bitcode name. `out`: for extents,

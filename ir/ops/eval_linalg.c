@@ -145,18 +145,25 @@ PM_INLINE void linear_rows(const pm_tensor *x, int64_t first, int64_t last, cons
     }
 }
 
+/// Whether `all` rows of weights are those of one source or of two, and `source` is one of them.
+PM_INLINE int32_t has_source(int64_t all, int64_t n, int64_t source)
+{
+    return source >= 0 && (all == n ? source == 0 : all == 2 * n && source < 2);
+}
+
 int32_t pm_eval_linear(const pm_eval_args *args)
 {
     const pm_tensor *x = &args->in[0], *w = &args->in[1], *out = &args->out[0];
     const pm_tensor *bias = pm_has(args, 2) ? &args->in[2] : NULL;
     if (x->rank < 1 || w->rank != 2 || out->rank != x->rank)
         return 1;
-    int64_t n = w->dims[0], k = w->dims[1], rows = pm_product(x->dims, 0, x->rank - 1);
-    if (x->dims[x->rank - 1] != k || out->dims[out->rank - 1] != n ||
+    int64_t n = out->dims[out->rank - 1], k = w->dims[1], rows = pm_product(x->dims, 0, x->rank - 1);
+    int64_t source = args->attrs[1].i; // the sources lie one below the other
+    if (x->dims[x->rank - 1] != k || !has_source(w->dims[0], n, source) ||
         pm_product(out->dims, 0, out->rank - 1) != rows ||
         (bias != NULL && pm_elements(bias) != n))
         return 1;
-    linear_rows(x, 0, rows, w, 0, n, k, bias, 0, out, args->attrs[0].i == PM_BF16);
+    linear_rows(x, 0, rows, w, source * n * k, n, k, bias, 0, out, args->attrs[0].i == PM_BF16);
     return 0;
 }
 
@@ -166,8 +173,9 @@ int32_t pm_eval_grouped_linear(const pm_eval_args *args)
     const pm_tensor *out = &args->out[0], *bias = pm_has(args, 3) ? &args->in[3] : NULL;
     if (x->rank != 2 || w->rank != 3 || out->rank != 2 || pm_elements(offsets) != w->dims[0] + 1)
         return 1;
-    int64_t rows = x->dims[0], experts = w->dims[0], n = w->dims[1], k = w->dims[2], first = 0;
-    if (x->dims[1] != k || out->dims[0] != rows || out->dims[1] != n ||
+    int64_t rows = x->dims[0], experts = w->dims[0], n = out->dims[1], k = w->dims[2], first = 0;
+    int64_t source = args->attrs[1].i, all = w->dims[1]; // of one expert: its sources, one below the other
+    if (x->dims[1] != k || out->dims[0] != rows || !has_source(all, n, source) ||
         (bias != NULL && pm_elements(bias) != (n == 0 ? 0 : experts * n)) ||
         pm_get_i64(offsets->data, offsets->elem, 0) != 0)
         return 1;
@@ -175,7 +183,7 @@ int32_t pm_eval_grouped_linear(const pm_eval_args *args)
         int64_t last = pm_get_i64(offsets->data, offsets->elem, e + 1);
         if (last < first || last > rows)
             return 1;
-        linear_rows(x, first, last, w, e * n * k, n, k, bias, e * n, out,
+        linear_rows(x, first, last, w, (e * all + source * n) * k, n, k, bias, e * n, out,
                     args->attrs[0].i == PM_BF16);
         first = last;
     }

@@ -41,6 +41,24 @@ static pm_status check_compute(const pm_op *op, pm_diag *diag)
                          pm_elem_name((pm_elem)compute));
 }
 
+/// N of the product: rows of the weights, or of one source of a pack of two.
+static pm_dim linear_columns(pm_module *m, const pm_type *w)
+{
+    pm_dim n = w->dims[w->rank - 2];
+    return w->layout == NULL || w->layout->ways == 1
+               ? n
+               : pm_dim_floordiv(m, n, pm_dim_const(m, w->layout->ways));
+}
+
+static pm_status check_source(const pm_op *op, pm_diag *diag)
+{
+    const pm_type *w = pm_hook_type(op, 1);
+    int64_t source = pm_op_i64(op, "source"), ways = w->layout == NULL ? 1 : w->layout->ways;
+    if (source >= 0 && source < ways)
+        return PM_OK;
+    return pm_hook_error(op, diag, "source is %" PRId64 ", the weights have %" PRId64, source, ways);
+}
+
 /// linear and grouped_linear.
 pm_status pm_verify_linear(const pm_op *op, pm_diag *diag)
 {
@@ -65,14 +83,22 @@ pm_status pm_verify_linear(const pm_op *op, pm_diag *diag)
         PM_TRY(pm_hook_extent(op, diag, "the length of offsets", pm_hook_type(op, 2)->dims[0],
                               pm_dim_add(m, w->dims[0], pm_dim_const(m, 1))));
     }
+    PM_TRY(check_source(op, diag));
     if (!pm_hook_has(op, bias))
         return PM_OK;
     PM_TRY(pm_hook_float(op, diag, bias));
     PM_TRY(pm_hook_rank(op, diag, bias, grouped ? 2 : 1));
-    for (int32_t i = 0; i < w->rank - 1; i++)
-        PM_TRY(pm_hook_extent(op, diag, "an extent of bias", pm_hook_type(op, bias)->dims[i],
-                              w->dims[i]));
-    return PM_OK;
+    const pm_type *b = pm_hook_type(op, bias);
+    if (grouped)
+        PM_TRY(pm_hook_extent(op, diag, "an extent of bias", b->dims[0], w->dims[0]));
+    return pm_hook_extent(op, diag, "an extent of bias", b->dims[b->rank - 1],
+                          linear_columns(pm_hook_module(op), w));
+}
+
+/// Products in bf16 are summed up, and left, in f32: the rounded x is not what the model computes with.
+static pm_elem linear_elem(const pm_op *op)
+{
+    return pm_op_i64(op, "compute") == PM_BF16 ? PM_F32 : pm_hook_type(op, 0)->elem;
 }
 
 pm_status pm_infer_linear(pm_infer *inf)
@@ -80,15 +106,15 @@ pm_status pm_infer_linear(pm_infer *inf)
     const pm_type *x = pm_hook_type(inf->op, 0), *w = pm_hook_type(inf->op, 1);
     pm_dim dims[PM_MAX_RANK];
     memcpy(dims, x->dims, (size_t)x->rank * sizeof *dims);
-    dims[x->rank - 1] = w->dims[0];
-    return pm_hook_result(inf, 0, x->elem, x->rank, dims);
+    dims[x->rank - 1] = linear_columns(inf->module, w);
+    return pm_hook_result(inf, 0, linear_elem(inf->op), x->rank, dims);
 }
 
 pm_status pm_infer_grouped_linear(pm_infer *inf)
 {
     const pm_type *x = pm_hook_type(inf->op, 0), *w = pm_hook_type(inf->op, 1);
-    pm_dim dims[2] = {x->dims[0], w->dims[1]};
-    return pm_hook_result(inf, 0, x->elem, 2, dims);
+    pm_dim dims[2] = {x->dims[0], linear_columns(inf->module, w)};
+    return pm_hook_result(inf, 0, linear_elem(inf->op), 2, dims);
 }
 
 /// An attribute of conv that lists n numbers, each at least `min`; absent: all are `absent`.
