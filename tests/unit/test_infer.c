@@ -530,7 +530,7 @@ START_TEST(products)
         pack, PM_OPERANDS(rows, rows),
         PM_ATTRS(pm_attr_i64("panel", 16), pm_attr_i64("pair", 2), pm_attr_elem("elem", PM_BF16)));
     check_type(packed, "bf16[48, 8]{panel=16, pair=2, ways=2}");
-    check_type(OP(linear, PM_OPERANDS(x, packed), PM_NO_ATTRS), "f32[B, T, 48]");
+    check_type(OP(linear, PM_OPERANDS(x, packed), PM_NO_ATTRS), "f32[B, T, 24]");
     REFUSED("operand 0 must be row-major", neg, PM_OPERANDS(packed), PM_NO_ATTRS);
     REFUSED("(K of the weights) must be 3, found 8", linear,
             PM_OPERANDS(x, ARG(PM_F32, c(24), c(3))), PM_NO_ATTRS);
