@@ -188,7 +188,7 @@ static void key_value(key_writer *k, const pm_value *v)
     if (!*slot) {
         *slot = (void *)(uintptr_t)k->numbers.n;
         fprintf(k->out, " %s", pm_type_text(k->e->module, v->type));
-        if (v->type->layout && v->type->rank == 3)
+        if (pm_value_is(v, PM_OP_pack) && v->type->rank == 3) // a region's argument stands for one
             fprintf(k->out, " stride %llu",
                     (unsigned long long)pm_weights_expert_stride(k->e->weights, v));
         if (v->def && v->def->code == PM_OP_dims)

@@ -593,6 +593,8 @@ static bool is_of_space(const group *g, const pm_type *type)
 pm_status pm_group_prepare_row(group *g, const MlirValue *idx)
 {
     for (pm_op *op = first_op(g); op; op = next_op(g, op)) {
+        if (pm_op_is_shape(op))
+            continue;
         const pm_type *type = op->results[0]->type;
         if (is_of_space(g, type) && pm_op_has_row_statistics(op)) {
             PM_TRY(note_statistics(g, op, idx));
@@ -640,7 +642,7 @@ bool pm_group_is_rows(const dispatch *d, const pm_type *space)
     group g = {.single = d->op, .region = d->op->code == PM_OP_fused ? d->op->regions[0] : NULL};
     pm_rows rows = pm_rows_of(m, space);
     for (pm_op *op = first_op(&g); op; op = next_op(&g, op)) {
-        if (op->code == PM_OP_dims)
+        if (pm_op_is_shape(op))
             continue;
         const pm_type *type = op->results[0]->type;
         pm_row_fit fit = pm_rows_fit(m, rows, type);

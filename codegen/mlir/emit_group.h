@@ -58,6 +58,11 @@ PM_NODISCARD pm_status pm_group_eval(group *g, pm_value *value, const MlirValue 
                                      MlirValue *out);
 /// Stores an element of an output.
 void pm_group_store(group *g, pm_value *output, MlirValue element, const MlirValue *idx);
+/// Ops of a group that only name the shape another one has.
+static inline bool pm_op_is_shape(const pm_op *op)
+{
+    return op->code == PM_OP_dims || op->code == PM_OP_const;
+}
 /// True when the group can be addressed by one running number.
 bool pm_group_is_flat(const dispatch *d);
 /// True when everything in the group lies in the rows and columns of `space`.

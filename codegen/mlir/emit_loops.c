@@ -63,6 +63,18 @@ static pm_status lower_flat(dispatch *d)
     return PM_OK;
 }
 
+/// Rows and columns that all of the dispatch lies in: those of a value that has more than one column,
+/// if there is one. NULL: there are none.
+static const pm_type *rows_of_group(const dispatch *d)
+{
+    if (d->op->code != PM_OP_fused)
+        return pm_group_is_rows(d, d->op->results[0]->type) ? d->op->results[0]->type : NULL;
+    for (pm_op *op = d->op->regions[0]->first; op; op = op->next)
+        if (!pm_op_is_shape(op) && pm_group_is_rows(d, op->results[0]->type))
+            return op->results[0]->type;
+    return NULL;
+}
+
 /// The space: the dims of the output with the most dims that are not 1.
 static const pm_type *space_of(const dispatch *d)
 {
@@ -82,8 +94,9 @@ static const pm_type *space_of(const dispatch *d)
 static pm_status lower_rows(dispatch *d)
 {
     group g;
-    const pm_type *space = space_of(d);
-    bool by_rows = pm_group_is_rows(d, space);
+    const pm_type *space = rows_of_group(d);
+    bool by_rows = space != NULL;
+    space = by_rows ? space : space_of(d);
     pm_group_init(&g, d, by_rows ? INDEX_ROWS : INDEX_FULL);
     g.space = space;
     if (by_rows)
@@ -135,7 +148,7 @@ static bool can_loop(const dispatch *d)
     if (d->op->code != PM_OP_fused)
         return pm_op_can_loop(d->op);
     for (pm_op *op = d->op->regions[0]->first; op; op = op->next)
-        if (!pm_op_can_loop(op) && op->code != PM_OP_dims && op->code != PM_OP_reshape)
+        if (!pm_op_can_loop(op) && op->code != PM_OP_reshape && !pm_op_is_shape(op))
             return false;
     return true;
 }
