@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -52,11 +53,13 @@ uint64_t pm_cpu_features(void)
 /// The file that holds the code: the executable itself, or a shared library.
 static const char *code_file(const pm_rt_model *code)
 {
-    Dl_info info;
-    extern const char __executable_start[] __attribute__((weak));
-    if (dladdr(code, &info) && info.dli_fname && strchr(info.dli_fname, '/') && info.dli_fbase &&
-        (!__executable_start || info.dli_fbase != (const void *)__executable_start))
-        return info.dli_fname;
+    // The program headers that the kernel names are those of the executable. (No linker-made symbol
+    // tells them apart: a shared library has an __executable_start of its own.)
+    Dl_info library, program;
+    const void *headers = (const void *)(uintptr_t)getauxval(AT_PHDR);
+    if (dladdr(code, &library) && library.dli_fname && strchr(library.dli_fname, '/') &&
+        dladdr(headers, &program) && library.dli_fbase != program.dli_fbase)
+        return library.dli_fname;
     return "/proc/self/exe";
 }
 

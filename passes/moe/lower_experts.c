@@ -4,6 +4,11 @@
 #include "ir/op_table.h"
 #include "passes/passes.h"
 
+typedef struct renamed {
+    uint32_t symbol;
+    pm_dim outside;
+} renamed;
+
 typedef struct lowering {
     pm_pass_ctx *ctx;
     pm_builder b;
@@ -11,6 +16,7 @@ typedef struct lowering {
     pm_value *token, *offsets, *slot;
     pm_map values;  ///< region value id -> value outside
     pm_map slices;  ///< region argument id -> stacked value of all experts
+    PM_VEC(renamed) extents; ///< symbols of the region, and what they are outside
 } lowering;
 
 static pm_value *mapped(const lowering *l, const pm_value *v)
@@ -28,6 +34,40 @@ static pm_value *stacked(const lowering *l, const pm_value *v)
     return v ? pm_map_get(&l->slices, &v->id, sizeof v->id) : NULL;
 }
 
+/// An extent of the region, outside.
+static pm_dim outside(const lowering *l, pm_dim dim)
+{
+    for (size_t i = 0; i < l->extents.n; i++)
+        dim = pm_dim_replace(l->ctx->module, dim, l->extents.data[i].symbol,
+                             l->extents.data[i].outside);
+    return dim;
+}
+
+/// Notes which extents of `to` stand for data-dependent ones of `from`.
+static void map_extents(lowering *l, const pm_type *from, const pm_type *to)
+{
+    uint32_t symbol;
+    for (int32_t i = 0; i < from->rank && i < to->rank; i++)
+        if (pm_dim_is_symbol(l->ctx->module, from->dims[i], &symbol) &&
+            outside(l, from->dims[i]) != to->dims[i])
+            PM_PUSH(l->ctx->module->arena, &l->extents,
+                    ((renamed){symbol, to->dims[i]}));
+}
+
+/// Ops whose meaning is not in operands and attributes alone.
+static pm_status copy_special(lowering *l, pm_op *op, pm_value **out)
+{
+    const pm_value *old = op->results[0];
+    if (op->code == PM_OP_const)
+        return pm_build_const(&l->b, old->type, pm_value_const(old), old->name, out);
+    int64_t n = 0;
+    (void)pm_dim_is_const(l->ctx->module, old->type->dims[0], &n);
+    pm_dim *content = PM_NEW_ARRAY(l->ctx->module->arena, pm_dim, (size_t)n + 1);
+    for (int64_t i = 0; i < n; i++)
+        content[i] = outside(l, old->content[i]);
+    return pm_build_dims(&l->b, (int32_t)n, content, out);
+}
+
 /// One op of a body, over the rows of all experts at once (template) or of one.
 static pm_status copy_op(lowering *l, pm_op *op)
 {
@@ -43,11 +83,22 @@ static pm_status copy_op(lowering *l, pm_op *op)
         operands[i] = mapped(l, op->operands[i]);
         PM_ASSERT(operands[i]);
     }
+    if (op->n_regions)
+        return pm_error(l->ctx->diag, op->loc, PM_ERR_UNSUPPORTED,
+                        "%s within an expert is not supported yet", pm_op_info_of(op)->name);
+    if (op->code == PM_OP_const || op->code == PM_OP_dims) {
+        pm_value *value;
+        PM_TRY(copy_special(l, op, &value));
+        map_value(l, op->results[0], value);
+        return PM_OK;
+    }
     pm_op *copy;
     PM_TRY(pm_build(&l->b, op->code, operands, op->n_operands, op->attrs, op->n_attrs, op->n_results,
                     &copy));
-    for (uint32_t i = 0; i < op->n_results; i++)
+    for (uint32_t i = 0; i < op->n_results; i++) {
         map_value(l, op->results[i], copy->results[i]);
+        map_extents(l, op->results[i]->type, copy->results[i]->type);
+    }
     return PM_OK;
 }
 
@@ -82,6 +133,7 @@ static pm_status lower_template(lowering *l, pm_value **out_rows)
     pm_value *rows;
     PM_TRY(pm_build1(&l->b, &rows, PM_OP_gather_rows, PM_OPERANDS(l->op->operands[0], l->token), PM_NO_ATTRS));
     map_value(l, body->args.data[0], rows);
+    map_extents(l, body->args.data[0]->type, rows->type);
     for (size_t i = 1; i < body->args.n; i++)
         pm_map_put(&l->slices, &body->args.data[i]->id, sizeof(uint32_t), l->op->operands[2 + i]);
     return copy_body(l, body, out_rows);
@@ -98,6 +150,7 @@ static pm_status lower_unlike(lowering *l, pm_value **out_rows)
                          PM_OPERANDS(l->op->operands[0], l->token, l->offsets),
                          PM_ATTRS(pm_attr_i64("expert", e))));
         map_value(l, body->args.data[0], rows);
+    map_extents(l, body->args.data[0]->type, rows->type);
         for (size_t i = 1; i < body->args.n; i++)
             map_value(l, body->args.data[i], l->op->operands[2 + i]);
         PM_TRY(copy_body(l, body, &results[e]));
