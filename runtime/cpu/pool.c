@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -16,6 +17,8 @@ enum { SPINS_AT_BARRIER = 4000, SPINS_BETWEEN_CALLS = 2000 };
 struct pm_rt_pool {
     int n;
     bool crowded; ///< more workers than cores: spinning would only take the others' time
+    cpu_set_t cores;         ///< those that the process may use
+    _Atomic int caller_core; ///< where the caller of the current call runs
     _Alignas(64) _Atomic uint32_t phase;  ///< of the barrier: counts rounds
     _Alignas(64) _Atomic uint32_t arrived;
     _Alignas(64) _Atomic uint32_t waiting; ///< sleepers at the barrier
@@ -43,20 +46,47 @@ static void futex_wake_all(_Atomic uint32_t *at)
 }
 
 /// Waits until *at is no longer `value`: spins, then sleeps. `sleepers` counts who must be woken.
-static void wait_change(_Atomic uint32_t *at, uint32_t value, _Atomic uint32_t *sleepers, int spins)
+/// Returns whether it slept.
+static bool wait_change(_Atomic uint32_t *at, uint32_t value, _Atomic uint32_t *sleepers, int spins)
 {
     for (int i = 0; i < spins; i++) {
         if (atomic_load_explicit(at, memory_order_acquire) != value)
-            return;
+            return false;
         __builtin_ia32_pause();
     }
     atomic_fetch_add(sleepers, 1);
     while (atomic_load(at) == value)
         futex_wait(at, value);
     atomic_fetch_sub(sleepers, 1);
+    return true;
 }
 
-static void meet(pm_rt_pool *pool)
+/// The `n`-th core after `core` among those of the set.
+static int core_after(const cpu_set_t *cores, int core, int n)
+{
+    for (int steps = 0; n > 0 && steps < CPU_SETSIZE * 2; steps++) {
+        core = (core + 1) % CPU_SETSIZE;
+        n -= CPU_ISSET(core, cores) != 0;
+    }
+    return core;
+}
+
+/// Moves a worker off the caller's core. Schedulers wake threads where their waker runs, and some pack
+/// them there: two workers that spin on one core then wait a whole time slice at every barrier. It is
+/// a move, not a binding: afterwards the scheduler is free again.
+static void spread(const pm_rt_pool *pool, int worker)
+{
+    int core = atomic_load_explicit(&pool->caller_core, memory_order_relaxed);
+    if (pool->crowded || core < 0 || sched_getcpu() != core)
+        return;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(core_after(&pool->cores, core, worker), &one);
+    if (sched_setaffinity(0, sizeof one, &one) == 0)
+        sched_setaffinity(0, sizeof pool->cores, &pool->cores);
+}
+
+static void meet(pm_rt_pool *pool, int worker)
 {
     if (pool->n == 1)
         return;
@@ -66,15 +96,15 @@ static void meet(pm_rt_pool *pool)
         atomic_fetch_add(&pool->phase, 1);
         if (atomic_load(&pool->waiting))
             futex_wake_all(&pool->phase);
-    } else {
-        wait_change(&pool->phase, phase, &pool->waiting, pool->crowded ? 0 : SPINS_AT_BARRIER);
+    } else if (wait_change(&pool->phase, phase, &pool->waiting,
+                           pool->crowded ? 0 : SPINS_AT_BARRIER) && worker != 0) {
+        spread(pool, worker);
     }
 }
 
 void pm_rt_barrier(pm_rt_call *call, int64_t worker)
 {
-    (void)worker;
-    meet(call->pool);
+    meet(call->pool, (int)worker);
 }
 
 static void *work(void *arg)
@@ -87,8 +117,9 @@ static void *work(void *arg)
         round = atomic_load(&s.pool->round);
         if (atomic_load(&s.pool->stop))
             return NULL;
+        spread(s.pool, s.worker);
         s.pool->entry(s.pool->call, s.worker, s.pool->n);
-        meet(s.pool);
+        meet(s.pool, s.worker);
     }
 }
 
@@ -98,8 +129,9 @@ pm_rt_pool *pm_pool_create(int n)
     if (!pool)
         return NULL;
     *pool = (pm_rt_pool){.n = 1};
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    pool->crowded = n > cores;
+    if (sched_getaffinity(0, sizeof pool->cores, &pool->cores) == 0)
+        pool->crowded = n > CPU_COUNT(&pool->cores);
+    atomic_store(&pool->caller_core, sched_getcpu());
     pool->threads = calloc((size_t)n, sizeof *pool->threads);
     for (int i = 1; pool->threads && i < n; i++) {
         start *s = malloc(sizeof *s);
@@ -143,10 +175,11 @@ void pm_pool_run(pm_rt_pool *pool, pm_rt_entry_fn *entry, pm_rt_call *call)
     pool->call = call;
     call->pool = pool;
     if (pool->n > 1) {
+        atomic_store_explicit(&pool->caller_core, sched_getcpu(), memory_order_relaxed);
         atomic_fetch_add(&pool->round, 1);
         if (atomic_load(&pool->sleeping))
             futex_wake_all(&pool->round);
     }
     entry(call, 0, pool->n);
-    meet(pool);
+    meet(pool, 0);
 }
