@@ -13,6 +13,7 @@
 
 #include "base/hash.h"
 #include "codegen/codegen.h"
+#include "codegen/cpu/instances.h"
 #include "codegen/embedded.h"
 #include "codegen/mlir/mlir_lower.h"
 #include "runtime/artifact_format.h"
@@ -72,11 +73,15 @@ static pm_status link_bitcode(pm_native *n, pm_embedded blob)
     LLVMMemoryBufferRef buffer = LLVMCreateMemoryBufferWithMemoryRange(
         (const char *)blob.bytes, blob.size, "templates", false);
     LLVMModuleRef module;
-    if (LLVMParseBitcodeInContext2(n->context, buffer, &module)) {
+    // Bodies are read when the linker asks for them; it does for functions that are needed, if they may be
+    // left out at all.
+    if (LLVMGetBitcodeModuleInContext2(n->context, buffer, &module)) {
         LLVMDisposeMemoryBuffer(buffer);
         return pm_error(n->diag, NULL, PM_ERR_INTERNAL, "the kernel templates' bitcode is damaged");
     }
-    LLVMDisposeMemoryBuffer(buffer);
+    for (LLVMValueRef f = LLVMGetFirstFunction(module); f; f = LLVMGetNextFunction(f))
+        if (!LLVMIsDeclaration(f) && LLVMGetLinkage(f) == LLVMExternalLinkage)
+            LLVMSetLinkage(f, LLVMLinkOnceODRLinkage);
     LLVMSetTarget(module, triple);
     if (LLVMLinkModules2(n->code, module))
         return pm_error(n->diag, NULL, PM_ERR_INTERNAL, "kernel templates could not be linked");
@@ -111,6 +116,7 @@ static void prepare_functions(pm_native *n)
         const char *name = LLVMGetValueName2(f, &length);
         bool ours = starts_with(name, "pm_run_") || starts_with(name, "pm_plan_") ||
                     starts_with(name, "pm_d") || starts_with(name, "pm_x") ||
+                    pm_is_kernel_instance(name) ||
                     strcmp(name, "pm_state_bytes") == 0 || starts_with(name, "pm_epilogue_");
         LLVMRemoveStringAttributeAtIndex(f, LLVMAttributeFunctionIndex, "target-cpu", 10);
         LLVMRemoveStringAttributeAtIndex(f, LLVMAttributeFunctionIndex, "target-features", 15);
@@ -225,6 +231,7 @@ pm_status pm_codegen(pm_module *m, const pm_target *target, const pm_weights *we
                            : bf16                     ? pm_embedded_kernels_vw16bf16()
                                                       : pm_embedded_kernels_vw16()));
     PM_TRY(link_bitcode(n, pm_embedded_references()));
+    pm_share_kernels(n->code);
     prepare_functions(n);
     add_descriptor(n, options);
     char *message = NULL;
