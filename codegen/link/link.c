@@ -130,18 +130,7 @@ pm_status pm_link(pm_module *m, pm_link_kind kind, const uint8_t *object, size_t
     return PM_OK;
 }
 
-/// ---- static libraries ------------------------------------------------------------------------------------
-
-/// Makes a relocatable object from inputs by lld -r.
-static pm_status relocatable(pm_module *m, const char *const *inputs, size_t n_inputs,
-                             const char *output)
-{
-    const char *argv[16] = {"ld.lld", "-r", "-m", "elf_x86_64", "--threads=1", "-o", output};
-    size_t n = 7;
-    for (size_t i = 0; i < n_inputs; i++)
-        argv[n++] = inputs[i];
-    return run_lld(m, argv, n);
-}
+/// ---- objects and static libraries ------------------------------------------------------------------------
 
 static void remove_file(void *path)
 {
@@ -157,29 +146,21 @@ static pm_status payload_beside(pm_module *m, const char *payload_path, const ch
     return pm_payload_object(m, payload_path, symbol, *out_path);
 }
 
-/// Model and runtime as one object.
-static pm_status join_code(pm_module *m, const uint8_t *object, size_t object_size,
-                           const char *extra, const char *output)
-{
-    const char *code, *runtime;
-    pm_embedded rt = pm_embedded_runtime();
-    PM_TRY(pm_memory_file(m, "model.o", object, object_size, &code));
-    PM_TRY(pm_memory_file(m, "runtime.a", rt.bytes, rt.size, &runtime));
-    const char *inputs[] = {code, "--whole-archive", runtime, extra};
-    return relocatable(m, inputs, extra ? 4 : 3, output);
-}
-
 pm_status pm_link_library(pm_module *m, const uint8_t *object, size_t object_size,
                           const char *symbol, const char *payload_path, pm_out_file *out)
 {
-    char *payload, *joined = pm_arena_printf(m->arena, "%s.code.o", out->temp);
-    pm_arena_defer(m->arena, remove_file, joined);
-    PM_TRY(join_code(m, object, object_size, NULL, joined));
+    const char *code, *runtime;
+    char *payload, message[512];
+    pm_embedded rt = pm_embedded_runtime();
+    PM_TRY(pm_memory_file(m, "model.o", object, object_size, &code));
+    PM_TRY(pm_memory_file(m, "runtime.a", rt.bytes, rt.size, &runtime));
     PM_TRY(payload_beside(m, payload_path, symbol, out, &payload));
-    char message[512];
-    const char *members[] = {joined, payload};
+    // The runtime's objects stay members of their own: a program may hold several such libraries.
+    // All but those of the program that pimoec's executables are: the user has one.
+    const pm_archive_member members[] = {{code, "model.o"}, {payload, "payload.o"}};
     unlink(out->temp);
-    if (!pm_archive_write(out->temp, members, 2, message, sizeof message))
+    if (!pm_archive_write(out->temp, members, PM_COUNT(members), runtime, "rt_program", message,
+                          sizeof message))
         return pm_error(m->diag, NULL, PM_ERR_IO, "%s: %s", out->path, message);
     return reopen(m, out);
 }
@@ -187,8 +168,16 @@ pm_status pm_link_library(pm_module *m, const uint8_t *object, size_t object_siz
 pm_status pm_link_object(pm_module *m, const uint8_t *object, size_t object_size,
                          const char *symbol, const char *payload_path, pm_out_file *out)
 {
+    const char *code, *runtime;
     char *payload;
+    pm_embedded rt = pm_embedded_runtime();
+    PM_TRY(pm_memory_file(m, "model.o", object, object_size, &code));
+    PM_TRY(pm_memory_file(m, "runtime.a", rt.bytes, rt.size, &runtime));
     PM_TRY(payload_beside(m, payload_path, symbol, out, &payload));
-    PM_TRY(join_code(m, object, object_size, payload, out->temp));
+    // What the API needs of the runtime, which is all but the emitted program's own main.
+    const char *argv[] = {"ld.lld", "-r", "-m", "elf_x86_64", "--threads=1",
+                          "-u", "pm_model_open", "-u", "pm_session_run", "-u", "pm_generate",
+                          "-u", "pm_tokenize", "-o", out->temp, code, payload, runtime};
+    PM_TRY(run_lld(m, argv, PM_COUNT(argv)));
     return reopen(m, out);
 }

@@ -30,21 +30,53 @@ int pm_lld_link(const char *const *argv, size_t argc, char *message, size_t size
     return ok;
 }
 
-int pm_archive_write(const char *path, const char *const *member_paths, size_t n, char *message,
-                     size_t size)
+using new_members = std::vector<llvm::NewArchiveMember>;
+
+static llvm::Error add_members(new_members &all, const llvm::object::Archive &archive,
+                               llvm::StringRef but_for)
 {
-    std::vector<llvm::NewArchiveMember> members;
-    for (size_t i = 0; i < n; i++) {
-        auto member = llvm::NewArchiveMember::getFile(member_paths[i], /*Deterministic=*/true);
-        if (!member) {
-            copy_message(llvm::toString(member.takeError()), message, size);
-            return 0;
-        }
-        members.push_back(std::move(*member));
+    llvm::Error error = llvm::Error::success();
+    for (const llvm::object::Archive::Child &child : archive.children(error)) {
+        auto name = child.getName();
+        if (!name)
+            return name.takeError();
+        if (name->starts_with(but_for))
+            continue;
+        auto member = llvm::NewArchiveMember::getOldMember(child, /*Deterministic=*/true);
+        if (!member)
+            return member.takeError();
+        all.push_back(std::move(*member));
     }
-    llvm::Error error =
-        llvm::writeArchive(path, members, llvm::SymtabWritingMode::NormalSymtab,
-                           llvm::object::Archive::K_GNU, /*Deterministic=*/true, /*Thin=*/false);
+    return error;
+}
+
+static llvm::Error write_archive(const char *path, const pm_archive_member *members, size_t n,
+                                 const char *more, const char *but_for)
+{
+    new_members all;
+    for (size_t i = 0; i < n; i++) {
+        auto member = llvm::NewArchiveMember::getFile(members[i].path, /*Deterministic=*/true);
+        if (!member)
+            return member.takeError();
+        member->MemberName = members[i].name;
+        all.push_back(std::move(*member));
+    }
+    auto bytes = llvm::MemoryBuffer::getFile(more);
+    if (!bytes)
+        return llvm::errorCodeToError(bytes.getError());
+    auto archive = llvm::object::Archive::create((*bytes)->getMemBufferRef());
+    if (!archive)
+        return archive.takeError();
+    if (llvm::Error error = add_members(all, **archive, but_for))
+        return error;
+    return llvm::writeArchive(path, all, llvm::SymtabWritingMode::NormalSymtab,
+                              llvm::object::Archive::K_GNU, /*Deterministic=*/true, /*Thin=*/false);
+}
+
+int pm_archive_write(const char *path, const pm_archive_member *members, size_t n, const char *more,
+                     const char *but_for, char *message, size_t size)
+{
+    llvm::Error error = write_archive(path, members, n, more, but_for);
     if (!error)
         return 1;
     copy_message(llvm::toString(std::move(error)), message, size);

@@ -21,6 +21,7 @@ shared)
     classics classics.so --emit=shared
     classics classics-v3.so --emit=shared --target=x86-64-v3
     classics classics-v4.so --emit=shared --target=x86-64-v4 --entry=forward
+    "$pimoec" -q "$(dirname "$0")/twice.pm" -o "$out/twice.so" --emit=shared
     "$pimoec" -q "$samples/unlike-experts/model.json" -o "$out/unlike.so" --symbol=unlike --emit=shared
     ;;
 bf16)
@@ -35,9 +36,12 @@ onnx)
     "$pimoec" -q "$out/onnx/model.onnx" -o "$out/classics-onnx.so" --symbol=classics --emit=shared
     ;;
 forms)
-    mkdir -p "$out/obj" "$out/lib"
+    mkdir -p "$out/obj" "$out/lib" "$out/twin"
     classics obj/classics.o --emit=obj --entry=forward
     classics lib/libclassics.a --emit=lib --entry=forward
+    # two models in one program
+    "$pimoec" -q "$(dirname "$0")/twice.pm" -o "$out/lib/libtwice.a" --emit=lib
+    "$pimoec" -q "$(dirname "$0")/twice.pm" -o "$out/twin/libtwice.a" --emit=lib
     for form in ir mlir llvm asm header; do
         classics "classics.$form" --emit=$form --entry=decode
     done
