@@ -126,9 +126,12 @@ static pm_status fill_region(outline *o, pm_graph *region)
 static pm_status replace_outside(outline *o, pm_op *fused, pm_op *before)
 {
     pm_module *m = o->f->ctx->module;
+    pm_value **sources = PM_NEW_ARRAY(m->arena, pm_value *, o->c->members.n);
+    for (size_t i = 0; i < o->c->members.n; i++) // chains of reshapes break below
+        sources[i] = shown(o, o->c->members.data[i]->results[0]);
     for (size_t i = 0; i < o->c->members.n; i++) {
         pm_op *op = o->c->members.data[i];
-        pm_value *old = op->results[0], *source = shown(o, old);
+        pm_value *old = op->results[0], *source = sources[i];
         if (!is_used_outside(o, old))
             continue;
         pm_value *fresh = fused->results[index_in(o->outputs.data, o->outputs.n, source)];
