@@ -121,6 +121,39 @@ static bool fits_broadcast(pm_module *m, const pm_type *space, const pm_op *op)
     return true;
 }
 
+static bool has_member(const pm_cluster *c, const pm_op *op)
+{
+    for (size_t i = c->members.n; i-- > 0;)
+        if (c->members.data[i] == op)
+            return true;
+    return false;
+}
+
+/// Whether only members and `op` use a value.
+static bool stays_inside(const pm_cluster *c, const pm_op *op, const pm_value *v)
+{
+    for (const pm_use *use = v->uses; use; use = use->next)
+        if (use->op != op && !has_member(c, use->op))
+            return false;
+    for (size_t i = 0; i < v->graph->results.n; i++)
+        if (v->graph->results.data[i] == v)
+            return false;
+    return true;
+}
+
+/// Whether walking the space once stores every element of the type once. Of what is smaller, elements would be
+/// stored again and again, or never when the space is empty: it must stay inside.
+static bool is_walked(pm_module *m, const pm_type *space, bool by_rows, const pm_type *type)
+{
+    if (by_rows) {
+        pm_row_fit fit = pm_rows_fit(m, pm_rows_of(m, space), type);
+        return fit == PM_FIT_FULL || fit == PM_FIT_ROW;
+    }
+    return type->rank == space->rank &&
+           (type->rank == 0 ||
+            memcmp(type->dims, space->dims, (size_t)type->rank * sizeof *type->dims) == 0);
+}
+
 /// Whether all members and `op` lie in the space, as rows and columns or by broadcasting.
 static bool fits(const pm_fusion *f, const pm_cluster *c, const pm_op *op, const pm_type *space)
 {
@@ -131,8 +164,12 @@ static bool fits(const pm_fusion *f, const pm_cluster *c, const pm_op *op, const
         const pm_op *member = i < c->members.n ? c->members.data[i] : op;
         if (pm_op_is_product(member))
             continue;
-        by_rows = by_rows && fits_rows(m, rows, member);
-        by_broadcast = by_broadcast && fits_broadcast(m, space, member);
+        const pm_value *v = member->results[0];
+        bool inside = member != op && stays_inside(c, op, v);
+        by_rows = by_rows && fits_rows(m, rows, member) &&
+                  (inside || is_walked(m, space, true, v->type));
+        by_broadcast = by_broadcast && fits_broadcast(m, space, member) &&
+                       (inside || is_walked(m, space, false, v->type));
         if (!by_rows && !by_broadcast)
             return false;
     }
