@@ -18,6 +18,8 @@ enum {
     WIDE_VECS = PM_VW == 16 ? 4 : 2,        ///< vectors of a value that do
 };
 
+#define LOG2_E 0x1.715476p0f
+
 /// Everything about one sequence and key-value head, and the buffers of a tile of rows.
 typedef struct attention_head {
     const float *keys, *values; ///< [capacity / 16][head_dim][16] and [capacity][head_dim]
@@ -40,22 +42,39 @@ PM_INLINE int64_t keys_begin(const attention_head *h, int64_t row)
     return h->window > 0 ? pm_max_i64(keys_end(h, row) - h->window, 0) : 0;
 }
 
-/// 2^x for x <= 0, where results too small to be normal numbers may be the smallest of them. Weights are powers
-/// of 2, not of e, for their reduction is one subtraction.
+/// 2^x for x <= 0, to 1.6e-7 of it; results too small to be normal numbers may be the smallest of them.
+/// Weights are powers of 2, not of e, for their reduction is one subtraction.
 PM_INLINE pm_vf power_of_2(pm_vf x)
 {
-    const pm_vf magic = pm_v_splat(0x1.8p23f);
     x = pm_v_select(x < -126.0f, pm_v_splat(-126.0f), x);
-    pm_vf shifted = x + magic;
-    pm_vf r = x - (shifted - magic);
-    pm_vf p = pm_v_splat(0x1.470d7ep-13f);
-    p = pm_v_poly_step(p, r, 0x1.5f737ep-10f);
-    p = pm_v_poly_step(p, r, 0x1.3b270ap-7f);
-    p = pm_v_poly_step(p, r, 0x1.c6ae70p-5f);
-    p = pm_v_poly_step(p, r, 0x1.ebfbe2p-3f);
-    p = pm_v_poly_step(p, r, 0x1.62e432p-1f);
+#if PM_VW == 16
+    pm_vf n = __builtin_elementwise_roundeven(x);
+#else
+    const pm_vf magic = pm_v_splat(0x1.8p23f);
+    pm_vf shifted = x + magic, n = shifted - magic;
+#endif
+    pm_vf r = x - n;
+    pm_vf p = pm_v_splat(0x1.5bda40p-10f);
+    p = pm_v_poly_step(p, r, 0x1.3ce8acp-7f);
+    p = pm_v_poly_step(p, r, 0x1.c6b6d8p-5f);
+    p = pm_v_poly_step(p, r, 0x1.ebf9c2p-3f);
+    p = pm_v_poly_step(p, r, 0x1.62e42ap-1f);
     p = pm_v_poly_step(p, r, 1.0f);
+#if PM_VW == 16
+    return __builtin_ia32_scalefps512_mask(p, n, p, -1, 4 /* the current rounding */);
+#else
     return p * (pm_vf)(((pm_vu)shifted + 127u) << 23);
+#endif
+}
+
+/// to = from * factor, of n elements.
+PM_INLINE void scale_row(float *to, const float *from, int64_t n, float factor)
+{
+    int64_t i = 0;
+    PM_NO_UNROLL for (; i + PM_VW <= n; i += PM_VW)
+        pm_v_store(to + i, pm_v_load(from + i) * factor);
+    PM_NO_UNROLL for (; i < n; i++)
+        to[i] = from[i] * factor;
 }
 
 /// rows (1, 2, 4 or 6) x the keys of `groups` blocks of 16 from key0 on, into h->score. Fetches the next block:
@@ -124,39 +143,38 @@ PM_INLINE void add_values(const attention_head *h, int64_t rows, int64_t first, 
     }
 }
 
-/// Turns a row's scores of one block into weights; updates its largest score, total and sums. Keys
-/// outside begin..end (relative to the block) get weight 0.
-PM_INLINE void weigh_row(const attention_head *h, int64_t row, int64_t begin, int64_t end)
+/// Turns a row's scores of one block into weights; updates its largest score, total and sums. Unless
+/// `whole`, keys outside begin..end (relative to the block) get weight 0.
+PM_INLINE void weigh_row(const attention_head *h, int64_t row, bool whole, int64_t begin,
+                         int64_t end)
 {
-    const float infinity = __builtin_inff(), log2_e = 0x1.715476p0f;
+    const float infinity = __builtin_inff();
     float *score = h->score + row * ATTENTION_KEYS;
-    bool whole = begin <= 0 && end >= ATTENTION_KEYS;
-    pm_vf x[BLOCK_VECS], top = pm_v_splat(-infinity);
+    pm_vf x[BLOCK_VECS], top[BLOCK_VECS], added[BLOCK_VECS];
     pm_vi seen[BLOCK_VECS];
     PM_UNROLL for (int j = 0; j < BLOCK_VECS; j++)
     {
         x[j] = pm_v_load(score + j * PM_VW);
         if (h->softcap != 0.0f)
-            x[j] = pm_v_tanh(x[j] * h->scale / h->softcap) * (h->softcap * log2_e);
-        else
-            x[j] = x[j] * (h->scale * log2_e);
+            x[j] = pm_v_tanh(x[j]) * (h->softcap * LOG2_E);
         pm_vi lane = pm_v_iota() + j * PM_VW;
         seen[j] = (lane >= (int32_t)begin) & (lane < (int32_t)end);
         if (!whole)
             x[j] = pm_v_select(seen[j], x[j], pm_v_splat(-infinity));
-        top = pm_v_max(x[j], top);
+        top[j] = x[j];
     }
-    float before = h->largest[row], now = pm_v_largest(top);
+    PM_UNROLL for (int step = 1; step < BLOCK_VECS; step *= 2)
+        PM_UNROLL for (int j = 0; j < BLOCK_VECS; j += 2 * step)
+            top[j] = pm_v_max(top[j], top[j + step]);
+    float before = h->largest[row], now = pm_v_largest(top[0]);
     now = now > before ? now : before;
     float base = now == -infinity ? 0.0f : now;
-    pm_vf added[BLOCK_VECS];
     PM_UNROLL for (int j = 0; j < BLOCK_VECS; j++)
     {
-        pm_vf weight = power_of_2(x[j] - base);
+        added[j] = power_of_2(x[j] - base);
         if (!whole)
-            weight = pm_v_select(seen[j], weight, pm_v_splat(0.0f));
-        pm_v_store(score + j * PM_VW, weight);
-        added[j] = weight;
+            added[j] = pm_v_select(seen[j], added[j], pm_v_splat(0.0f));
+        pm_v_store(score + j * PM_VW, added[j]);
     }
     PM_UNROLL for (int step = 1; step < BLOCK_VECS; step *= 2)
         PM_UNROLL for (int j = 0; j < BLOCK_VECS; j += 2 * step)
@@ -165,12 +183,8 @@ PM_INLINE void weigh_row(const attention_head *h, int64_t row, int64_t begin, in
     if (now != before) {
         pm_vf factor = power_of_2(pm_v_splat(before - base));
         total = total * factor;
-        int64_t d = 0;
         float *sum = h->sum + row * h->head_dim;
-        for (; d + PM_VW <= h->head_dim; d += PM_VW)
-            pm_v_store(sum + d, pm_v_load(sum + d) * factor);
-        for (; d < h->head_dim; d++)
-            sum[d] = sum[d] * factor[0];
+        scale_row(sum, sum, h->head_dim, factor[0]);
         h->largest[row] = now;
     }
     pm_v_store(h->total + row * PM_VW, total + added[0]);
@@ -196,7 +210,13 @@ PM_INLINE void attention_block(const attention_head *h, int64_t row0, int64_t fi
             score_tile(h, padded, 1, first, key0 + 16 * g, 16 * g);
     }
     PM_NO_UNROLL for (int64_t r = first; r < first + rows; r++)
-        weigh_row(h, r, keys_begin(h, row0 + r) - key0, keys_end(h, row0 + r) - key0);
+    {
+        int64_t begin = keys_begin(h, row0 + r) - key0, end = keys_end(h, row0 + r) - key0;
+        if (begin <= 0 && end >= ATTENTION_KEYS)
+            weigh_row(h, r, true, 0, ATTENTION_KEYS);
+        else
+            weigh_row(h, r, false, begin, end);
+    }
     /* Keys that all rows see go through the tile, the others row by row: a key that a row may not see (of a
      * later token, or not written yet) must not even be multiplied by its weight 0. */
     int64_t from = pm_min_i64(pm_max_i64(last_begin, 0), ATTENTION_KEYS);
@@ -219,13 +239,14 @@ PM_INLINE void attention_tile(const attention_head *h, const float *q, float *ou
                               int64_t token_size, int64_t row0, int64_t rows)
 {
     int64_t hd = h->head_dim;
+    /* what all scores would be multiplied by */
+    float factor = h->softcap != 0.0f ? h->scale / h->softcap : h->scale * LOG2_E;
     PM_NO_UNROLL for (int64_t r = 0; r < rows; r++)
     {
         int64_t row = row0 + r;
         const float *from = q + row / h->group * token_size + row % h->group * hd;
-        for (int64_t d = 0; d < hd; d++)
-            h->q[r * hd + d] = from[d];
-        for (int64_t d = 0; d < hd; d++)
+        scale_row(h->q + r * hd, from, hd, factor);
+        PM_NO_UNROLL for (int64_t d = 0; d < hd; d++)
             h->sum[r * hd + d] = 0.0f;
         pm_v_store(h->total + r * PM_VW, pm_v_splat(0.0f));
         h->largest[r] = -__builtin_inff();
@@ -242,8 +263,7 @@ PM_INLINE void attention_tile(const attention_head *h, const float *q, float *ou
         int64_t row = row0 + r;
         float *to = out + row / h->group * token_size + row % h->group * hd;
         float total = pm_v_sum(pm_v_load(h->total + r * PM_VW));
-        for (int64_t d = 0; d < hd; d++)
-            to[d] = h->sum[r * hd + d] / total;
+        scale_row(to, h->sum + r * hd, hd, 1.0f / total);
     }
 }
 
