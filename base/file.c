@@ -260,13 +260,18 @@ static void forget_pending(pm_out_file *file)
     file->pending = 0;
 }
 
-static void clean_and_die(int signal_number)
+void pm_out_clean(void)
 {
     for (int i = 0; i < 64; i++) {
         const char *temp = atomic_load(&pending_temps[i]);
         if (temp != NULL)
             unlink(temp);
     }
+}
+
+static void clean_and_die(int signal_number)
+{
+    pm_out_clean();
     raise(signal_number); // SA_RESETHAND has restored the default, which ends the process
 }
 

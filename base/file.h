@@ -53,6 +53,8 @@ PM_NODISCARD pm_status pm_out_commit(pm_diag *diag, pm_out_file *file);
 /// uncommitted output files before they end the process (with the signal, as ever). For `main` of
 /// a tool; a library must not take its caller's signals.
 void pm_out_clean_on_signals(void);
+/// Removes uncommitted output files now; for a tool's own signal handler (async-signal-safe).
+void pm_out_clean(void);
 
 /// Folder part of a path ("." when there is none), in the arena.
 char *pm_path_dir(pm_arena *arena, const char *path);

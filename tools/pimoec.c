@@ -1,82 +1,18 @@
 /// pimoec: the compiler.
-#include <getopt.h>
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/containers.h"
 #include "base/file.h"
+#include "tools/cli/bug_report.h"
+#include "tools/cli/cli_options.h"
+#include "tools/cli/progress.h"
 #include "tools/driver/driver.h"
 
-enum {
-    OPT_EMIT = 256, OPT_TARGET, OPT_QUANTIZE, OPT_CALIBRATE, OPT_ENTRY, OPT_PLACE, OPT_REPORT, OPT_DUMP_DIR,
-    OPT_TIME_PASSES, OPT_JSON, OPT_PASSES, OPT_BEFORE, OPT_AFTER, OPT_CHANGED, OPT_VERIFY, OPT_STATS,
-    OPT_STOP_AFTER, OPT_PASS_LIMIT, OPT_SYMBOL, OPT_VERSION,
-};
-
-static const struct option long_options[] = {
-    {"emit", required_argument, NULL, OPT_EMIT},
-    {"target", required_argument, NULL, OPT_TARGET},
-    {"quantize", required_argument, NULL, OPT_QUANTIZE},
-    {"calibrate", required_argument, NULL, OPT_CALIBRATE},
-    {"entry", required_argument, NULL, OPT_ENTRY},
-    {"place", required_argument, NULL, OPT_PLACE},
-    {"report", required_argument, NULL, OPT_REPORT},
-    {"dump-dir", required_argument, NULL, OPT_DUMP_DIR},
-    {"time-passes", no_argument, NULL, OPT_TIME_PASSES},
-    {"json", no_argument, NULL, OPT_JSON},
-    {"passes", required_argument, NULL, OPT_PASSES},
-    {"print-ir-before", required_argument, NULL, OPT_BEFORE},
-    {"print-ir-after", required_argument, NULL, OPT_AFTER},
-    {"print-ir-changed", no_argument, NULL, OPT_CHANGED},
-    {"verify", required_argument, NULL, OPT_VERIFY},
-    {"stats", no_argument, NULL, OPT_STATS},
-    {"stop-after", required_argument, NULL, OPT_STOP_AFTER},
-    {"pass-limit", required_argument, NULL, OPT_PASS_LIMIT},
-    {"symbol", required_argument, NULL, OPT_SYMBOL},
-    {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, OPT_VERSION},
-    {0},
-};
-
-static void help(void)
-{
-    puts("pimoec compiles a Mixture-of-Experts model into one native program.\n"
-         "\n"
-         "Examples:\n"
-         "  pimoec samples/classics -o classics            one executable\n"
-         "  pimoec model.onnx --emit=lib -o libmodel.a     a static library with model.h\n"
-         "  pimoec model.onnx --emit=asm -o -              what the code looks like\n"
-         "\n"
-         "Usage: pimoec MODEL [-o OUT] [options]\n"
-         "  MODEL: a .onnx file, a .json graph, a .pm IR file, or a checkpoint folder\n"
-         "\n"
-         "  -o OUT                  output (default: the model's name)\n"
-         "  --emit=KIND             exe, obj, lib, shared, header, ir, mlir, llvm, asm (default: exe)\n"
-         "  --target=CPU            native, x86-64-v3, x86-64-v4, znver4, … (default: native)\n"
-         "  --quantize=HOW          none, bf16 (default: none, the model's own numbers)\n"
-         "  --entry=NAME            only this entry\n"
-         "  --place=SPEC            placement of experts on devices\n"
-         "  --symbol=NAME           name of the model in code: pm_model_NAME\n"
-         "  -O0 … -O3               optimisation (default: -O3)\n"
-         "  --passes=LIST           these passes instead of a pipeline\n"
-         "  --print-ir-before=PASS, --print-ir-after=PASS (or all), --print-ir-changed\n"
-         "  --stop-after=PASS, --pass-limit=N, --verify=each, --stats\n"
-         "  --dump-dir=DIR          the IR after each pass, numbered; pimoe-opt runs them\n"
-         "  --time-passes           where the time goes\n"
-         "  --json                  the result, or the errors, as JSON on stdout\n"
-         "  -q, -v                  quieter, more words\n"
-         "\n"
-         "Exit codes: 0 done, 1 the model is at fault, 2 usage, 3 I/O, 70 our bug.");
-}
-
-static int usage_error(const char *what, const char *word)
-{
-    fprintf(stderr, "pimoec: %s%s%s\nTry 'pimoec --help'.\n", what, word ? " " : "", word ? word : "");
-    return 2;
-}
-
 /// "models/digits.onnx" -> "digits" with the kind's usual ending.
-static void default_output(const char *path, pm_emit emit, char *out, size_t size)
+static const char *default_output(pm_arena *arena, const char *path, pm_emit emit)
 {
     static const char *const endings[] = {"", ".o", ".a", ".so", ".h", ".pm", ".mlir", ".ll", ".s"};
     size_t n = strlen(path);
@@ -89,97 +25,206 @@ static void default_output(const char *path, pm_emit emit, char *out, size_t siz
     for (size_t i = 1; i < length; i++)
         if (path[from + i] == '.')
             dot = i;
-    snprintf(out, size, "%s%.*s%s", emit == PM_EMIT_LIB || emit == PM_EMIT_SHARED ? "lib" : "",
-             (int)dot, path + from, endings[emit]);
-    if (strcmp(out, path) == 0)
-        snprintf(out, size, "%.*s.out", (int)dot, path + from);
+    if (length == 0 || strncmp(path + from, ".", length) == 0 || strncmp(path + from, "..", length) == 0) {
+        from = 0;
+        length = dot = strlen("model");
+        path = "model";
+    }
+    char *name = pm_arena_printf(arena, "%s%.*s%s", emit == PM_EMIT_LIB || emit == PM_EMIT_SHARED ? "lib" : "",
+                                 (int)dot, path + from, endings[emit]);
+    // never over the model itself, nor where a folder stands
+    struct stat there;
+    if (strcmp(name, path) == 0 || (stat(name, &there) == 0 && S_ISDIR(there.st_mode)))
+        name = pm_arena_printf(arena, "%s.out", name);
+    return name;
 }
 
-static void print_result(const pm_compile_result *r, const char *output)
+static void print_result(const pm_compile_result *r, const char *output, const char *emit)
 {
-    printf("{\"schema_version\": 1, \"ok\": true, \"output\": \"%s\", \"entries\": %d, \"moe_layers\": %d, "
-           "\"experts\": %d, \"dispatches\": %d, \"reference_dispatches\": %d, \"payload_bytes\": %llu, "
-           "\"code_bytes\": %llu, \"ms\": {\"frontend\": %.2f, \"passes\": %.2f, \"codegen\": %.2f, "
-           "\"link\": %.2f, \"total\": %.2f}}\n",
-           output, r->n_entries, r->n_moe_layers, r->n_experts, r->n_dispatches, r->n_reference,
-           r->payload_bytes, r->code_bytes, r->frontend_ms, r->passes_ms, r->codegen_ms, r->link_ms,
-           r->total_ms);
+    pm_json_out w = {.out = stdout};
+    pm_jo_object(&w, NULL);
+    pm_jo_int(&w, "schema_version", 1);
+    pm_jo_bool(&w, "ok", true);
+    pm_jo_text(&w, "output", output);
+    pm_jo_text(&w, "emit", emit);
+    pm_jo_int(&w, "entries", r->n_entries);
+    pm_jo_int(&w, "moe_layers", r->n_moe_layers);
+    pm_jo_int(&w, "experts", r->n_experts);
+    pm_jo_int(&w, "experts_total", r->n_experts_total);
+    pm_jo_int(&w, "dispatches", r->n_dispatches);
+    pm_jo_int(&w, "reference_dispatches", r->n_reference);
+    pm_jo_uint(&w, "payload_bytes", r->payload_bytes);
+    pm_jo_uint(&w, "code_bytes", r->code_bytes);
+    pm_jo_object(&w, "ms");
+    pm_jo_ms(&w, "frontend", r->frontend_ms);
+    pm_jo_ms(&w, "passes", r->passes_ms);
+    pm_jo_ms(&w, "codegen", r->codegen_ms);
+    pm_jo_ms(&w, "link", r->link_ms);
+    pm_jo_ms(&w, "total", r->total_ms);
+    pm_jo_end(&w);
+    pm_jo_end(&w);
+}
+
+/// GPU names are right words that this version can't serve; anything else goes to the target table.
+static bool is_gpu(const char *target)
+{
+    return (strncmp(target, "sm_", 3) == 0 && isdigit((unsigned char)target[3])) || strcmp(target, "emu") == 0;
+}
+
+static int check_code(const pm_cli_args *a)
+{
+    const pm_cli_command *c = a->command;
+    const char *emit = a->value[C_EMIT], *quantize = a->value[C_QUANTIZE], *first = NULL;
+    for (size_t i = 0; i < a->n_given; i++) {
+        if (a->given[i].option != C_TARGET)
+            continue;
+        if (is_gpu(a->given[i].value))
+            return pm_cli_usage(c, "--target=%s: GPUs are not there yet; x86-64 CPUs are", a->given[i].value);
+        if (first && strcmp(first, a->given[i].value) != 0)
+            return pm_cli_usage(c, "--target=%s and --target=%s: one CPU at a time", first, a->given[i].value);
+        first = a->given[i].value;
+    }
+    if (emit && (strcmp(emit, "ptx") == 0 || strcmp(emit, "cubin") == 0))
+        return pm_cli_usage(c, "--emit=%s needs a GPU target, and GPUs are not there yet", emit);
+    if (quantize && (strcmp(quantize, "int8") == 0 || strcmp(quantize, "int4") == 0))
+        return pm_cli_usage(c, "--quantize=%s is not there yet; there are: none, bf16", quantize);
+    if (quantize && strcmp(quantize, "none") != 0 && strcmp(quantize, "bf16") != 0)
+        return pm_cli_usage(c, "--quantize=%s: there is no such kind; there are: none, bf16", quantize);
+    if (a->count[C_CALIBRATE])
+        return pm_cli_usage(c, "--calibrate is for --quantize=int8 and int4, which are not there yet");
+    return -1;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), k = strlen(end);
+    return n >= k && strcmp(text + n - k, end) == 0;
+}
+
+/// Options that contradict each other; -1 or an exit code.
+static int check_together(const pm_cli_args *a, const pm_compile_options *o)
+{
+    const pm_cli_command *c = a->command;
+    const char *emit = pm_emit_words[o->emit], *output = a->value[C_OUTPUT];
+    bool binary = o->emit <= PM_EMIT_SHARED, unplanned = o->emit == PM_EMIT_IR || o->emit == PM_EMIT_HEADER;
+    if (a->count[C_QUIET] && a->count[C_VERBOSE])
+        return pm_cli_usage(c, "-q and -v contradict each other");
+    if (a->count[C_PASSES] && a->count[C_LEVEL])
+        return pm_cli_usage(c, "--passes and -O%s both say which passes run", a->value[C_LEVEL]);
+    if (output && strcmp(output, "-") == 0 && binary)
+        return pm_cli_usage(c, "--emit=%s can't go to standard output: name a file with -o", emit);
+    if (output && strcmp(output, "-") == 0 && a->count[C_JSON])
+        return pm_cli_usage(c, "-o - and --json both want standard output");
+    if (a->count[C_SYMBOL] && (o->emit == PM_EMIT_EXE || o->emit == PM_EMIT_IR))
+        return pm_cli_usage(c, "--symbol names the model in a library; --emit=%s has no such name", emit);
+    if ((a->count[C_STOP_AFTER] || a->count[C_PASS_LIMIT]) && !unplanned)
+        return pm_cli_usage(c, "--%s leaves an unfinished module, of which no code can be made: use --emit=ir",
+                            a->count[C_STOP_AFTER] ? "stop-after" : "pass-limit");
+    if (o->report && !ends_with(o->report, ".html") && !ends_with(o->report, ".json"))
+        return pm_cli_usage(c, "--report=%s: the name ends in .html or .json", o->report);
+    for (const char *s = o->symbol; s && *s; s++)
+        if (!(isalpha((unsigned char)*s) || *s == '_' || (s > o->symbol && isdigit((unsigned char)*s))))
+            return pm_cli_usage(c, "--symbol=%s is no name in C", o->symbol);
+    return -1;
+}
+
+/// Options from the command line; -1 or an exit code.
+static int take(const pm_cli_args *a, pm_compile_options *o)
+{
+    int code = check_code(a);
+    long long limit = 0;
+    if (code >= 0)
+        return code;
+    if (a->value[C_EMIT] && !pm_emit_parse(a->value[C_EMIT], &o->emit))
+        return pm_cli_usage(a->command, "--emit=%s is not there yet", a->value[C_EMIT]);
+    if (!pm_cli_int(a, C_PASS_LIMIT, 0, 1000000, &limit))
+        return 2;
+    o->target = a->value[C_TARGET];
+    o->quantize = a->value[C_QUANTIZE];
+    o->entry = a->value[C_ENTRY];
+    o->place = a->value[C_PLACE];
+    o->symbol = a->value[C_SYMBOL];
+    o->opt_level = a->value[C_LEVEL] ? a->value[C_LEVEL][0] - '0' : -1;
+    o->passes = a->value[C_PASSES];
+    o->print_before = a->value[C_PRINT_BEFORE];
+    o->print_after = a->value[C_PRINT_AFTER];
+    o->dump_dir = a->value[C_DUMP_DIR];
+    o->stop_after = a->value[C_STOP_AFTER];
+    o->report = a->value[C_REPORT];
+    o->print_changed = a->count[C_PRINT_CHANGED];
+    o->verify_each = a->count[C_VERIFY];
+    o->time_passes = a->count[C_TIME_PASSES];
+    o->stats = a->count[C_STATS];
+    o->pass_limit = (long)limit;
+    o->has_pass_limit = a->count[C_PASS_LIMIT];
+    return check_together(a, o);
+}
+
+static pm_status compile(pm_arena *arena, const pm_cli_args *a, pm_compile_options *o)
+{
+    const char *model = a->operands[0], *output = a->value[C_OUTPUT];
+    bool json = a->count[C_JSON];
+    if (!output)
+        output = default_output(arena, model, o->emit);
+    char *messages = NULL;
+    size_t size = 0;
+    FILE *sink = json ? open_memstream(&messages, &size) : stderr;
+    if (!sink)
+        return PM_ERR_NO_MEMORY;
+    pm_compile_result result = {0};
+    bool talks = o->print_before || o->print_after || o->print_changed || o->time_passes || o->stats;
+    pm_progress *progress = pm_progress_start("compiling", !a->count[C_QUIET] && !talks && strcmp(output, "-") != 0);
+    o->on_step = pm_progress_step;
+    o->user = progress;
+    pm_bug_report_model(model);
+    // messages wait until the line of progress is gone
+    char *text = NULL;
+    size_t text_size = 0;
+    FILE *held = progress && !json ? open_memstream(&text, &text_size) : NULL;
+    pm_status status = pm_compile(model, output, o, held ? held : sink, json, &result);
+    pm_progress_end(progress);
+    if (held) {
+        fclose(held);
+        fwrite(text, 1, text_size, stderr);
+        free(text);
+    }
+    if (json) {
+        fclose(sink);
+        if (status == PM_OK)
+            print_result(&result, output, pm_emit_words[o->emit]);
+        else
+            printf("{\"schema_version\": 1, \"ok\": false, \"diagnostics\": %s}\n", size ? messages : "[]");
+        free(messages);
+    }
+    if (status == PM_OK && a->count[C_VERBOSE])
+        fprintf(stderr, "%s: frontend %.1f ms, passes %.1f, codegen %.1f, link %.1f; %d dispatches (%d as reference), "
+                "%llu bytes of weights\n", output, result.frontend_ms, result.passes_ms, result.codegen_ms,
+                result.link_ms, result.n_dispatches, result.n_reference, result.payload_bytes);
+    return status;
 }
 
 int main(int argc, char **argv)
 {
     pm_out_clean_on_signals();
-    pm_compile_options o = {.struct_size = sizeof o, .opt_level = -1};
-    const char *output = NULL;
-    int json = 0, quiet = 0, verbose = 0, c;
-    while ((c = getopt_long(argc, argv, "o:O:hqv", long_options, NULL)) != -1) {
-        switch (c) {
-        case 'o': output = optarg; break;
-        case 'O':
-            if (!(optarg[0] >= '0' && optarg[0] <= '3' && !optarg[1]))
-                return usage_error("-O takes 0 to 3, not", optarg);
-            o.opt_level = optarg[0] - '0';
-            break;
-        case OPT_EMIT:
-            if (!pm_emit_parse(optarg, &o.emit)) {
-                const char *near = pm_nearest(optarg, pm_emit_words, pm_emit_word_count);
-                fprintf(stderr, "pimoec: unknown kind --emit=%s%s%s%s\n", optarg,
-                        near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
-                return 2;
-            }
-            break;
-        case OPT_TARGET: o.target = optarg; break;
-        case OPT_QUANTIZE: o.quantize = optarg; break;
-        case OPT_CALIBRATE: return usage_error("--calibrate is not there yet", NULL);
-        case OPT_ENTRY: o.entry = optarg; break;
-        case OPT_PLACE: o.place = optarg; break;
-        case OPT_REPORT: o.report = optarg; break;
-        case OPT_DUMP_DIR: o.dump_dir = optarg; break;
-        case OPT_TIME_PASSES: o.time_passes = 1; break;
-        case OPT_JSON: json = 1; break;
-        case OPT_PASSES: o.passes = optarg; break;
-        case OPT_BEFORE: o.print_before = optarg; break;
-        case OPT_AFTER: o.print_after = optarg; break;
-        case OPT_CHANGED: o.print_changed = 1; break;
-        case OPT_VERIFY: o.verify_each = strcmp(optarg, "each") == 0; break;
-        case OPT_STATS: o.stats = 1; break;
-        case OPT_STOP_AFTER: o.stop_after = optarg; break;
-        case OPT_PASS_LIMIT: o.pass_limit = atol(optarg); o.has_pass_limit = 1; break;
-        case OPT_SYMBOL: o.symbol = optarg; break;
-        case 'q': quiet = 1; break;
-        case 'v': verbose = 1; break;
-        case 'h': help(); return 0;
-        case OPT_VERSION: puts("pimoec " PM_VERSION); return 0;
-        default: return usage_error("", NULL);
-        }
+    pm_bug_report_init(argc, argv);
+    pm_arena *arena = pm_arena_create();
+    if (!arena)
+        return 3;
+    pm_cli_args args;
+    pm_compile_options options = {.struct_size = sizeof options};
+    int code = pm_cli_parse(arena, &pm_cli_pimoec, argc, argv, &args);
+    if (code < 0)
+        code = take(&args, &options);
+    if (code < 0) {
+        pm_status status = compile(arena, &args, &options);
+        if (status == PM_ERR_INTERNAL)
+            pm_bug_report_write("an internal error");
+        code = pm_exit_code(status);
     }
-    if (optind >= argc)
-        return usage_error("which model?", NULL);
-    if (optind + 1 < argc)
-        return usage_error("one model at a time; what is", argv[optind + 1]);
-    char name[4096];
-    if (!output) {
-        default_output(argv[optind], o.emit, name, sizeof name);
-        output = name;
+    pm_arena_destroy(arena);
+    if (fflush(stdout) != 0 && code == 0) {
+        perror("pimoec: standard output");
+        return 3;
     }
-    pm_compile_result result = {0};
-    if (json)
-        o.stats = 0;
-    char *messages = NULL;
-    size_t size = 0;
-    FILE *sink = json ? open_memstream(&messages, &size) : stderr;
-    pm_status status = pm_compile(argv[optind], output, &o, sink, json, &result);
-    if (json) {
-        fclose(sink);
-        if (status == PM_OK)
-            print_result(&result, output);
-        else
-            printf("{\"schema_version\": 1, \"ok\": false, \"diagnostics\": %s}\n", messages);
-        free(messages);
-    } else if (status == PM_OK && verbose && !quiet) {
-        fprintf(stderr, "%s: frontend %.1f ms, passes %.1f, codegen %.1f, link %.1f; %d dispatches (%d as reference), "
-                "%llu bytes of weights\n", output, result.frontend_ms, result.passes_ms, result.codegen_ms,
-                result.link_ms, result.n_dispatches, result.n_reference, result.payload_bytes);
-    }
-    return pm_exit_code(status);
+    return code;
 }

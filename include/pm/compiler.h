@@ -34,17 +34,26 @@ typedef struct pm_compile_options {
     const char *symbol;       ///< name in pm_model_<symbol>; NULL: "main" for an executable, else from the output's name
     int opt_level;            ///< 0..3; -1: 3
     const char *passes;       ///< instead of the pipeline of opt_level
-    const char *print_before, *print_after, *dump_dir, *stop_after, *report;
+    const char *print_before, *print_after, *dump_dir, *stop_after;
+    const char *report;       ///< a file to write about the compilation: .html or .json; NULL: none
     int print_changed, verify_each, time_passes, stats;
     long pass_limit;          ///< -1: all (0 means 0 passes only when set together with has_pass_limit)
     int has_pass_limit;
+    /// Called when a step begins ("passes", …), from the calling thread; NULL: not.
+    void (*on_step)(void *user, const char *step, int number, int n_steps);
+    void *user;
 } pm_compile_options;
 
 /// What came of it.
 typedef struct pm_compile_result {
     double frontend_ms, passes_ms, codegen_ms, link_ms, total_ms;
     unsigned long long payload_bytes, code_bytes;
-    int n_entries, n_moe_layers, n_experts, n_dispatches, n_reference;
+    int n_entries;
+    int n_moe_layers;    ///< of the entry that has most
+    int n_experts;       ///< of the layer that has most
+    int n_experts_total; ///< of all layers together
+    int n_dispatches;
+    int n_reference;     ///< dispatches that run as the compiled reference of their op
 } pm_compile_result;
 
 /// Compiles the model at `path` into the file `output` ("-": stdout, for text forms).

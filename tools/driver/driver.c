@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -10,6 +11,7 @@
 #include "ir/op_table.h"
 #include "ir/text.h"
 #include "runtime/artifact_format.h"
+#include "tools/driver/report.h"
 
 const char *const pm_emit_words[] = {"exe", "obj", "lib", "shared", "header", "ir", "mlir", "llvm", "asm"};
 const size_t pm_emit_word_count = PM_COUNT(pm_emit_words);
@@ -31,21 +33,52 @@ static double now_ms(void)
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
 }
 
-static void count_experts(pm_driver *d)
+enum { N_STEPS = 4 };
+
+static void step(const pm_driver *d, const char *name, int number)
 {
-    for (size_t i = 0; i < d->module->entries.n; i++) {
-        int layers = 0, experts = 0;
-        for (pm_op *op = d->module->entries.data[i]->first; op; op = op->next)
-            if (op->code == PM_OP_experts) {
-                layers++;
-                experts += (int)pm_op_i64(op, "experts");
-            }
-        if (layers > d->result.n_moe_layers) {
-            d->result.n_moe_layers = layers;
-            d->result.n_experts = experts;
-        }
+    if (d->options->on_step)
+        d->options->on_step(d->options->user, name, number, N_STEPS);
+}
+
+/// Names of passes that the pass manager does not look up: it would silently do nothing for a wrong one.
+static pm_status check_pass_name(pm_driver *d, const char *option, const char *name)
+{
+    const char *names[128];
+    size_t n = 0;
+    if (!name || strcmp(name, "all") == 0)
+        return PM_OK;
+    for (size_t i = 0; i < pm_pass_count_all && n < PM_COUNT(names); i++) {
+        names[n++] = pm_pass_table[i].name;
+        if (strcmp(pm_pass_table[i].name, name) == 0)
+            return PM_OK;
     }
+    const char *near = pm_nearest(name, names, n);
+    return pm_error(d->diag, NULL, PM_ERR_USAGE, "%s=%s: there is no such pass%s%s%s", option, name,
+                    near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+}
+
+/// --place is for a pass named place; until there is one the option would be ignored.
+static pm_status check_place(pm_driver *d)
+{
+    for (size_t i = 0; i < pm_pass_count_all; i++)
+        if (strncmp(pm_pass_table[i].name, "place", 5) == 0)
+            return PM_OK;
+    if (!d->options->place)
+        return PM_OK;
+    return pm_error(d->diag, NULL, PM_ERR_USAGE, "--place=%s: placement is not there yet: all experts are on cpu0",
+                    d->options->place);
+}
+
+/// What is told of the module as it was loaded: passes take experts apart.
+static pm_status summarise(pm_driver *d)
+{
+    d->summary = pm_summary_make(d->module);
     d->result.n_entries = (int)d->module->entries.n;
+    d->result.n_moe_layers = (int)d->summary->layers.n;
+    d->result.n_experts = (int)d->summary->max_experts;
+    d->result.n_experts_total = (int)d->summary->total_experts;
+    return d->options->report ? pm_summary_experts(d->summary) : PM_OK;
 }
 
 static pm_status keep_entry(pm_driver *d, const char *name)
@@ -69,11 +102,17 @@ pm_status pm_driver_front(pm_driver *d, const char *path)
 {
     const pm_compile_options *o = d->options;
     double start = now_ms();
+    step(d, "reading the model", 1);
+    PM_TRY(check_pass_name(d, "--print-ir-before", o->print_before));
+    PM_TRY(check_pass_name(d, "--print-ir-after", o->print_after));
+    PM_TRY(check_pass_name(d, "--stop-after", o->stop_after));
+    PM_TRY(check_place(d));
     PM_TRY(pm_target_parse(d->arena, d->diag, o->target ? o->target : "native", &d->target));
     PM_TRY(pm_frontend_load(d->arena, d->diag, path, &d->module));
     if (o->entry)
         PM_TRY(keep_entry(d, o->entry));
-    count_experts(d);
+    PM_TRY(summarise(d));
+    step(d, "passes", 2);
     double loaded = now_ms();
     d->result.frontend_ms = loaded - start;
     static const pm_device cpu = {.name = "cpu0", .bytes_per_second = 40e9, .flops_per_second = 200e9,
@@ -118,6 +157,7 @@ static pm_status generate(pm_driver *d, const char *symbol)
 {
     double start = now_ms();
     pm_emit emit = d->options->emit;
+    step(d, "generating code", 3);
     pm_codegen_options options = {
         .opt_level = d->options->opt_level < 0 ? 3 : d->options->opt_level, .symbol = symbol,
         .keep_mlir = emit == PM_EMIT_MLIR || d->options->dump_dir,
@@ -224,6 +264,8 @@ pm_status pm_driver_back(pm_driver *d, const char *output)
         return write_header(d, output, symbol);
     if (emit != PM_EMIT_IR)
         PM_TRY(generate(d, symbol));
+    if (emit != PM_EMIT_IR)
+        step(d, "writing", 4);
     pm_out_file *out;
     bool program = emit == PM_EMIT_EXE || emit == PM_EMIT_SHARED;
     PM_TRY(pm_out_open(d->arena, d->diag, strcmp(output, "-") == 0 ? "/dev/stdout" : output,
@@ -235,8 +277,33 @@ pm_status pm_driver_back(pm_driver *d, const char *output)
                : PM_OK;
 }
 
-pm_status pm_compile(const char *path, const char *output, const pm_compile_options *options,
-                     FILE *messages, int messages_json, pm_compile_result *out_result)
+/// The caller may be older than this library: fields that it doesn't know are zero.
+static bool take_options(const pm_compile_options *from, pm_compile_options *out)
+{
+    if (from->struct_size < offsetof(pm_compile_options, target) || from->struct_size > sizeof *out)
+        return false;
+    *out = (pm_compile_options){0};
+    memcpy(out, from, from->struct_size);
+    return true;
+}
+
+static pm_status compile(pm_driver *d, const char *path, const char *output,
+                         void (*on_front)(void *user, const pm_driver *d), void *user)
+{
+    pm_compile_options *options = PM_NEW(d->arena, pm_compile_options);
+    if (!take_options(d->options, options))
+        return pm_error(d->diag, NULL, PM_ERR_USAGE, "pm_compile_options has no struct_size that is known here");
+    d->options = options;
+    PM_TRY(pm_driver_front(d, path));
+    if (on_front)
+        on_front(user, d);
+    PM_TRY(pm_driver_back(d, output));
+    return d->options->report ? pm_report_write(d, path, output) : PM_OK;
+}
+
+pm_status pm_compile_seen(const char *path, const char *output, const pm_compile_options *options, FILE *messages,
+                          int messages_json, pm_compile_result *out_result,
+                          void (*on_front)(void *user, const pm_driver *d), void *user)
 {
     double start = now_ms();
     pm_arena *arena = pm_arena_create();
@@ -251,9 +318,7 @@ pm_status pm_compile(const char *path, const char *output, const pm_compile_opti
         d->arena = arena;
         d->diag = pm_diag_create(arena);
         d->options = options;
-        status = pm_driver_front(d, path);
-        if (status == PM_OK)
-            status = pm_driver_back(d, output);
+        status = compile(d, path, output, on_front, user);
         d->result.total_ms = now_ms() - start;
         if (out_result)
             *out_result = d->result;
@@ -262,8 +327,16 @@ pm_status pm_compile(const char *path, const char *output, const pm_compile_opti
         else if (messages)
             pm_diag_print(d->diag, messages, isatty(fileno(messages)) && !getenv("NO_COLOR"));
     } else if (messages) {
-        fputs(messages_json ? "[{\"severity\": \"error\", \"code\": \"no_memory\", \"message\": \"out of memory\", \"location\": null}]" : "error: out of memory\n", messages);
+        fputs(messages_json ? "[{\"severity\": \"error\", \"code\": \"no_memory\", \"message\": \"out of memory\", "
+                              "\"location\": null}]"
+                            : "error: out of memory\n", messages);
     }
     pm_arena_destroy(arena);
     return status;
+}
+
+pm_status pm_compile(const char *path, const char *output, const pm_compile_options *options, FILE *messages,
+                     int messages_json, pm_compile_result *out_result)
+{
+    return pm_compile_seen(path, output, options, messages, messages_json, out_result, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include "frontend/frontend.h"
 #include "passes/passes.h"
 #include "pm/compiler.h"
+#include "tools/driver/summary.h"
 
 /// A compilation: one arena, one sink, what each step left.
 typedef struct pm_driver {
@@ -16,8 +17,14 @@ typedef struct pm_driver {
     pm_module *module;
     pm_weights *weights;
     pm_native *native;
+    pm_summary *summary; ///< of the module as it was loaded
     pm_compile_result result;
 } pm_driver;
+
+/// pm_compile for tools that want to see the module: `on_front` is called after the passes, when there was no error.
+PM_NODISCARD pm_status pm_compile_seen(const char *path, const char *output, const pm_compile_options *options,
+                                       FILE *messages, int messages_json, pm_compile_result *out_result,
+                                       void (*on_front)(void *user, const pm_driver *d), void *user);
 
 /// Loads the model and runs the passes.
 PM_NODISCARD pm_status pm_driver_front(pm_driver *d, const char *path);
