@@ -398,7 +398,7 @@ static int by_value(const void *x, const void *y)
     return (a > b) - (a < b);
 }
 
-/// Inputs of random content for an entry whose symbols are given by --shape (default: their least).
+/// Inputs as --in gives them; the others of random content, their symbols given by --shape (default: their least).
 static pm_status random_inputs(const pm_model *m, int entry, const pm_program_args *a, pm_tensor_arg *inputs)
 {
     pm_port_info p;
@@ -406,6 +406,11 @@ static pm_status random_inputs(const pm_model *m, int entry, const pm_program_ar
         char text[256];
         int n = snprintf(text, sizeof text, "random:");
         PM_TRY(pm_model_input(m, entry, i, &p));
+        const char *own = assignment(a->in, a->n_in, p.name);
+        if (own) {
+            PM_TRY(pm_program_tensor(&p, own, a->seed, &inputs[i]));
+            continue;
+        }
         for (int32_t k = 0; k < p.rank && n < 200; k++) {
             int64_t dim = p.dims[k];
             const char *given = p.symbols[k] ? assignment(a->shape, a->n_shape, p.symbols[k]) : NULL;
@@ -437,7 +442,9 @@ static int bench(const pm_model *m, pm_session *s, const pm_program_args *a)
         return failed(pm_rt_error_set(PM_ERR_UNSUPPORTED, "the entry has more than %d tensors", MAX_PORTS));
     int repeat = a->repeat > 0 ? a->repeat : 20;
     double *times = malloc((size_t)repeat * sizeof *times);
-    pm_status status = times ? random_inputs(m, entry, a, inputs) : PM_ERR_NO_MEMORY;
+    pm_status status = times ? check_names(m, entry, false, a->in, a->n_in) : PM_ERR_NO_MEMORY;
+    if (status == PM_OK)
+        status = random_inputs(m, entry, a, inputs);
     for (int i = -1; i < repeat && status == PM_OK; i++) {
         memset(outputs, 0, sizeof outputs);
         double start = now();

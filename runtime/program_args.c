@@ -58,7 +58,7 @@ static void help(const char *name)
            "  --perplexity FILE   how well the model predicts a text, in windows of --context N (256) tokens\n"
            "The program itself\n"
            "  --describe          entries, types, shapes, symbols, experts, bytes\n"
-           "  --bench             time of an entry; --shape SYMBOL=N, --repeat N\n"
+           "  --bench             time of an entry; --shape SYMBOL=N, --in (default: random), --repeat N\n"
            "  --selftest          checks weights and workers on this machine\n"
            "  --threads N         workers (default: one per core)\n"
            "  --json              machine-readable results\n",

@@ -25,6 +25,11 @@ for file in "$out/classics" "$out/classics.so"; do
     [[ $code -gt 10000 && $code -le $((400 * 1024)) ]] || fail "$file has $code bytes without weights"
 done
 
+# ---- --bench on the inputs it is given ----
+"$out/classics" --bench --entry prefill --in input_ids=774,310,260 --in past=0 --repeat 2 --json |
+    grep -q '"entry": "prefill", "repeat": 2' || fail "--bench with --in"
+"$out/classics" --bench --entry prefill --in ids=1 2>/dev/null && fail "--bench takes an input that is none"
+
 # ---- text forms ----
 contains() # FILE TEXT
 {
