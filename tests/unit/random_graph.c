@@ -1447,7 +1447,7 @@ int64_t array_count(const pm_array *array)
 pm_array *random_inputs(pm_arena *arena, const pm_graph *entry, uint64_t seed)
 {
     const pm_module *m = entry->module;
-    random_state r = {seed ^ UINT64_C(0x5851f42d4c957f2d)};
+    random_state r = {seed ^ UINT64_C(0x9e3779b97f4a7c15)};
     int64_t *bindings = PM_NEW_ARRAY(arena, int64_t, m->symbols.n);
     for (size_t i = 0; i < m->symbols.n; i++) {
         const pm_symbol *s = &m->symbols.data[i];
@@ -1457,6 +1457,14 @@ pm_array *random_inputs(pm_arena *arena, const pm_graph *entry, uint64_t seed)
         if (bindings[i] > s->hi)
             bindings[i] = s->hi;
     }
+    return random_inputs_bound(arena, entry, seed, bindings);
+}
+
+pm_array *random_inputs_bound(pm_arena *arena, const pm_graph *entry, uint64_t seed,
+                              const int64_t *bindings)
+{
+    const pm_module *m = entry->module;
+    random_state r = {seed ^ UINT64_C(0x5851f42d4c957f2d)};
     pm_array *inputs = PM_NEW_ARRAY(arena, pm_array, entry->args.n);
     for (size_t i = 0; i < entry->args.n; i++) {
         const pm_type *type = entry->args.data[i]->type;

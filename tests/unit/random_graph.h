@@ -31,6 +31,10 @@ pm_module *random_module(pm_arena *arena, pm_diag *diag, uint64_t seed);
 /// seeds), floats are multiples of 1/8 in [-2, 2], integers are in [0, 3].
 pm_array *random_inputs(pm_arena *arena, const pm_graph *entry, uint64_t seed);
 
+/// The same with values for the module's symbols.
+pm_array *random_inputs_bound(pm_arena *arena, const pm_graph *entry, uint64_t seed,
+                              const int64_t *bindings);
+
 /// NULL when `got` is `want`: types and sizes, integers and bools exactly, floats within
 /// `tolerance` times (1 + the largest magnitude in `want`), where f16 and bf16 get the tolerance of
 /// their precision. Else what differs.
