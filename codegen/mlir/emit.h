@@ -27,7 +27,9 @@ typedef struct dispatch {
     pm_value **values; ///< distinct operands, then results
     size_t n_inputs, n_values;
     MlirValue *pointers;   ///< parallel to values
-    MlirValue symbols;     ///< int64_t *
+    MlirValue symbols;     ///< int64_t *: values of `mentioned`
+    const uint32_t *mentioned; ///< symbols that the dispatch's types mention
+    size_t n_mentioned;
     MlirValue scratch;     ///< this worker's
     MlirValue worker, n_workers;
     MlirValue *dims;       ///< by pm_dim id, computed at the function's head; NULL pointer: not yet
@@ -58,7 +60,9 @@ MlirType pm_emit_elem_type(mb *b, pm_elem elem);
 /// Bytes of scratch per worker that the op's kernel needs (0: none).
 int64_t pm_emit_scratch_bytes(const pm_op *op);
 
-/// An expression in terms of a pointer to symbols, emitted at the insertion point (no cache).
+/// As pm_emit_dim_at; what `cache` (by pm_dim, room for dim + 1) holds is used, and added to.
+MlirValue pm_emit_dim_cached(emitter *e, MlirValue symbols, pm_dim dim, MlirValue *cache);
+/// An expression in terms of a pointer to all symbols, emitted at the insertion point (no cache).
 MlirValue pm_emit_dim_at(emitter *e, MlirValue symbols, pm_dim dim);
 
 /// Range [*lo, *hi) of `total` for this worker, in multiples of `grain`.

@@ -74,9 +74,20 @@ static MlirValue combine_dims(mb *b, pm_dim_kind kind, MlirValue x, MlirValue y)
     }
 }
 
+/// Where a symbol's value lies: all of them, or those that a dispatch mentions.
+static int64_t symbol_index(const dispatch *d, int64_t symbol)
+{
+    for (size_t i = 0; d && i < d->n_mentioned; i++)
+        if (d->mentioned[i] == symbol)
+            return (int64_t)i;
+    PM_ASSERT(!d);
+    return symbol;
+}
+
 /// Values of an expression and what it is made of. Operands have smaller ids: no recursion needed,
-/// only those that are marked as needed are computed.
-static MlirValue emit_dim(emitter *e, MlirValue symbols, pm_dim dim, MlirValue *cache)
+/// only those that are marked as needed are computed. `d`: NULL where `symbols` are all.
+static MlirValue emit_dim(emitter *e, const dispatch *d, MlirValue symbols, pm_dim dim,
+                          MlirValue *cache)
 {
     mb *b = &e->b;
     bool *needed = calloc((size_t)dim + 1, sizeof *needed);
@@ -96,7 +107,7 @@ static MlirValue emit_dim(emitter *e, MlirValue symbols, pm_dim dim, MlirValue *
         if (info.kind == PM_DIM_CONST)
             cache[i] = mb_i64(b, info.value);
         else if (info.kind == PM_DIM_SYMBOL)
-            cache[i] = mb_load(b, b->i64, mb_at_const(b, b->i64, symbols, info.value));
+            cache[i] = mb_load(b, b->i64, mb_at_const(b, b->i64, symbols, symbol_index(d, info.value)));
         else
             cache[i] = combine_dims(b, info.kind, cache[info.a], cache[info.b]);
     }
@@ -104,11 +115,16 @@ static MlirValue emit_dim(emitter *e, MlirValue symbols, pm_dim dim, MlirValue *
     return cache[dim];
 }
 
+MlirValue pm_emit_dim_cached(emitter *e, MlirValue symbols, pm_dim dim, MlirValue *cache)
+{
+    return emit_dim(e, NULL, symbols, dim, cache);
+}
+
 MlirValue pm_emit_dim_at(emitter *e, MlirValue symbols, pm_dim dim)
 {
     MlirValue *cache = calloc((size_t)dim + 1, sizeof *cache);
     PM_ASSERT(cache);
-    MlirValue value = emit_dim(e, symbols, dim, cache);
+    MlirValue value = emit_dim(e, NULL, symbols, dim, cache);
     free(cache);
     return value;
 }
@@ -119,7 +135,7 @@ MlirValue pm_emit_dim(dispatch *d, pm_dim dim)
     if (pm_dim_is_const(d->e->module, dim, &value))
         return mb_i64(d->b, value);
     PM_ASSERT((size_t)dim < d->n_dims);
-    return emit_dim(d->e, d->symbols, dim, d->dims);
+    return emit_dim(d->e, d, d->symbols, dim, d->dims);
 }
 
 MlirValue pm_emit_count(dispatch *d, const pm_type *type, int32_t from, int32_t to)
@@ -176,7 +192,49 @@ typedef struct key_writer {
     emitter *e;
     FILE *out;
     pm_map numbers; ///< value id -> number + 1
+    PM_VEC(uint32_t) symbols; ///< in order of appearance
 } key_writer;
+
+/// A symbol as the number of its first appearance.
+static void key_symbol(key_writer *k, uint32_t symbol)
+{
+    size_t i = 0;
+    while (i < k->symbols.n && k->symbols.data[i] != symbol)
+        i++;
+    if (i == k->symbols.n)
+        PM_PUSH(k->e->arena, &k->symbols, symbol);
+    fprintf(k->out, "$%zu,", i);
+}
+
+/// An expression, operators before their operands.
+static void key_dim(key_writer *k, pm_dim dim)
+{
+    PM_VEC(pm_dim) left = {0};
+    PM_PUSH(k->e->arena, &left, dim);
+    while (left.n) {
+        pm_dim_info info = pm_dim_get(k->e->module, left.data[--left.n]);
+        if (info.kind == PM_DIM_CONST) {
+            fprintf(k->out, "%lld,", (long long)info.value);
+        } else if (info.kind == PM_DIM_SYMBOL) {
+            key_symbol(k, (uint32_t)info.value);
+        } else {
+            fprintf(k->out, "(%d ", (int)info.kind);
+            PM_PUSH(k->e->arena, &left, info.b);
+            PM_PUSH(k->e->arena, &left, info.a);
+        }
+    }
+}
+
+static void key_type(key_writer *k, const pm_type *type)
+{
+    fprintf(k->out, " %s[", pm_elem_name(type->elem));
+    for (int32_t i = 0; i < type->rank; i++)
+        key_dim(k, type->dims[i]);
+    fputc(']', k->out);
+    if (type->layout)
+        fprintf(k->out, "{%d,%d,%d}", (int)type->layout->panel, (int)type->layout->pair,
+                (int)type->layout->ways);
+}
 
 static void key_value(key_writer *k, const pm_value *v)
 {
@@ -187,17 +245,14 @@ static void key_value(key_writer *k, const pm_value *v)
     void **slot = pm_map_at(&k->numbers, &v->id, sizeof v->id);
     if (!*slot) {
         *slot = (void *)(uintptr_t)k->numbers.n;
-        fprintf(k->out, " %s", pm_type_text(k->e->module, v->type));
+        key_type(k, v->type);
         if (pm_value_is(v, PM_OP_pack) && v->type->rank == 3) // a region's argument stands for one
             fprintf(k->out, " stride %llu",
                     (unsigned long long)pm_weights_expert_stride(k->e->weights, v));
-        if (v->def && v->def->code == PM_OP_dims)
-            for (int32_t i = 0; v->content && v->type->rank == 1 && i < 8; i++) {
-                int64_t n = 0;
-                pm_dim_is_const(k->e->module, v->type->dims[0], &n);
-                if (i < n)
-                    fprintf(k->out, " d%d", v->content[i]);
-            }
+        int64_t n = 0;
+        if (pm_value_is(v, PM_OP_dims) && pm_type_const_count(k->e->module, v->type, &n))
+            for (int64_t i = 0; i < n; i++)
+                key_dim(k, v->content[i]);
     }
     fprintf(k->out, " %zu", (size_t)(uintptr_t)*slot);
 }
@@ -241,7 +296,7 @@ static void key_op(key_writer *k, const pm_op *op)
     }
 }
 
-static char *structure(emitter *e, const pm_op *op, const char *prefix)
+static char *structure(emitter *e, const pm_op *op, const char *prefix, pm_dispatch_fn *fn)
 {
     char *text = NULL;
     size_t size = 0;
@@ -253,6 +308,8 @@ static char *structure(emitter *e, const pm_op *op, const char *prefix)
     fclose(k.out);
     char *kept = pm_arena_strndup(e->arena, text, size);
     free(text);
+    fn->symbols = k.symbols.data;
+    fn->n_symbols = k.symbols.n;
     return kept;
 }
 
@@ -286,14 +343,28 @@ size_t pm_dispatch_values(emitter *e, pm_op *op, pm_value ***out_values)
     return d.n_values;
 }
 
+/// The expressions that a `dims` op stores.
+static const pm_value *stored_dims(const pm_op *op, size_t *out_n)
+{
+    int64_t n = 0;
+    *out_n = 0;
+    if (op->code == PM_OP_dims && pm_type_const_count(op->graph->module, op->results[0]->type, &n))
+        *out_n = (size_t)n;
+    return op->n_results ? op->results[0] : NULL;
+}
+
 static void prepare(dispatch *d)
 {
     pm_dim largest = 0;
+    size_t n_content;
     for (size_t i = 0; i < d->n_values; i++) {
         pm_dim n = largest_dim(d, d->values[i]->type);
         largest = n > largest ? n : largest;
     }
     pm_graph *region = d->op->n_regions ? d->op->regions[0] : NULL;
+    const pm_value *shape = stored_dims(d->op, &n_content);
+    for (size_t i = 0; i < n_content; i++)
+        largest = shape->content[i] > largest ? shape->content[i] : largest;
     for (pm_op *op = region ? region->first : NULL; op; op = op->next) {
         pm_dim n = largest_dim(d, op->results[0]->type);
         largest = n > largest ? n : largest;
@@ -302,6 +373,8 @@ static void prepare(dispatch *d)
     d->dims = PM_NEW_ARRAY(d->e->arena, MlirValue, d->n_dims);
     for (size_t i = 0; i < d->n_values; i++)
         prepare_dims(d, d->values[i]->type);
+    for (size_t i = 0; i < n_content; i++)
+        pm_emit_dim(d, shape->content[i]);
     for (pm_op *op = region ? region->first : NULL; op; op = op->next)
         prepare_dims(d, op->results[0]->type);
 }
@@ -316,10 +389,11 @@ static void mark_noalias(const dispatch *d, bool *noalias)
 
 typedef pm_status body_fn(dispatch *d);
 
-static pm_status write_function(emitter *e, pm_op *op, const char *name, bool extent, body_fn *body)
+static pm_status write_function(emitter *e, pm_op *op, const pm_dispatch_fn *fn, bool extent,
+                                body_fn *body)
 {
     mb *b = &e->b;
-    dispatch d = {.e = e, .b = b, .op = op};
+    dispatch d = {.e = e, .b = b, .op = op, .mentioned = fn->symbols, .n_mentioned = fn->n_symbols};
     collect_values(&d);
     if (extent)
         d.n_values = d.n_inputs;
@@ -331,7 +405,7 @@ static pm_status write_function(emitter *e, pm_op *op, const char *name, bool ex
         types[i] = i < d.n_values + 2 ? b->ptr : b->i64;
     noalias[d.n_values] = noalias[d.n_values + 1] = true;
     mb_function f;
-    mb_function_begin(b, &f, name, b->i32, types, n_args, noalias, true, "noinline");
+    mb_function_begin(b, &f, fn->name, b->i32, types, n_args, noalias, true, "noinline");
     d.pointers = PM_NEW_ARRAY(e->arena, MlirValue, d.n_values + 1);
     for (size_t i = 0; i < d.n_values; i++)
         d.pointers[i] = mb_function_arg(&f, i);
@@ -359,19 +433,19 @@ static pm_status extent_body(dispatch *d)
 }
 
 static pm_status function_for(emitter *e, pm_op *op, const char *prefix, bool extent, body_fn *body,
-                              const char **out_name)
+                              pm_dispatch_fn *out_fn)
 {
-    char *key = structure(e, op, prefix);
+    char *key = structure(e, op, prefix, out_fn);
     char *known = pm_map_get_str(&e->dispatch_names, key);
     if (known) {
-        *out_name = known;
+        out_fn->name = known;
         return PM_OK;
     }
     char *name = pm_arena_printf(e->arena, "pm_%s%zu_%s", prefix, e->dispatch_names.n,
                                  pm_op_info_of(op)->name);
     pm_map_put_str(&e->dispatch_names, key, name);
-    *out_name = name;
-    pm_status status = write_function(e, op, name, extent, body);
+    out_fn->name = name;
+    pm_status status = write_function(e, op, out_fn, extent, body);
     if (status == PM_ERR_UNSUPPORTED && pm_diag_count(e->diag, PM_ERROR) == 0)
         return pm_error(e->diag, op->loc, PM_ERR_UNSUPPORTED, "no code can be generated for %s of %s",
                         pm_op_info_of(op)->name,
@@ -381,12 +455,12 @@ static pm_status function_for(emitter *e, pm_op *op, const char *prefix, bool ex
     return status;
 }
 
-pm_status pm_dispatch_function(emitter *e, pm_op *op, const char **out_name)
+pm_status pm_dispatch_function(emitter *e, pm_op *op, pm_dispatch_fn *out_fn)
 {
-    return function_for(e, op, "d", false, lower_body, out_name);
+    return function_for(e, op, "d", false, lower_body, out_fn);
 }
 
-pm_status pm_extent_function(emitter *e, pm_op *op, const char **out_name)
+pm_status pm_extent_function(emitter *e, pm_op *op, pm_dispatch_fn *out_fn)
 {
-    return function_for(e, op, "x", true, extent_body, out_name);
+    return function_for(e, op, "x", true, extent_body, out_fn);
 }

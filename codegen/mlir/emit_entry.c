@@ -28,6 +28,8 @@ typedef struct entry {
     PM_VEC(access) epoch; ///< what was touched since the last barrier
     bool may_fail;        ///< some dispatch since the last barrier may have noted a fault
     bool *bound;          ///< by symbol
+    MlirValue *offsets;   ///< by pm_dim: places in the arena, computed at the head
+    pm_map symbol_lists;  ///< symbol numbers -> MlirValue *: their values, one behind the other
 } entry;
 
 static MlirValue call_field(entry *n, size_t offset, MlirType type)
@@ -66,7 +68,7 @@ static MlirValue pointer_of(entry *n, const pm_value *value)
     MlirValue table = {0};
     switch (v->place.kind) {
     case PM_PLACE_ARENA:
-        return mb_at(b, b->i8, n->arena, pm_emit_dim_at(n->e, n->symbols, v->place.offset));
+        return mb_at(b, b->i8, n->arena, n->offsets[v->place.offset]);
     case PM_PLACE_WEIGHT:
         return mb_at_const(b, b->i8, n->weights, (int64_t)pm_weights_offset(n->e->weights, v));
     case PM_PLACE_INPUT: table = n->inputs; break;
@@ -134,7 +136,35 @@ static void note_fault(entry *n, MlirValue status, int64_t dispatch)
     n->may_fail = true;
 }
 
-static MlirValue call_function(entry *n, pm_op *op, const char *name, bool extent, MlirValue scratch)
+static MlirValue copy_symbols(entry *n, const pm_dispatch_fn *fn)
+{
+    mb *b = n->b;
+    MlirValue list = mb_alloca(b, b->i64, (int64_t)fn->n_symbols);
+    for (size_t i = 0; i < fn->n_symbols; i++)
+        mb_store(b, mb_load(b, b->i64, mb_at_const(b, b->i64, n->symbols, fn->symbols[i])),
+                 mb_at_const(b, b->i64, list, (int64_t)i));
+    return list;
+}
+
+/// The values of the symbols that a dispatch mentions; they are bound by now.
+static MlirValue symbols_for(entry *n, const pm_dispatch_fn *fn)
+{
+    bool in_place = true;
+    for (size_t i = 0; i < fn->n_symbols && in_place; i++)
+        in_place = fn->symbols[i] == i;
+    if (in_place)
+        return n->symbols;
+    void **slot = pm_map_at(&n->symbol_lists, fn->symbols, fn->n_symbols * sizeof *fn->symbols);
+    if (!*slot) {
+        MlirValue *list = PM_NEW(n->e->arena, MlirValue);
+        *list = copy_symbols(n, fn);
+        *slot = list;
+    }
+    return *(MlirValue *)*slot;
+}
+
+static MlirValue call_function(entry *n, pm_op *op, const pm_dispatch_fn *fn, bool extent,
+                               MlirValue symbols, MlirValue scratch)
 {
     pm_value **values;
     size_t count = pm_dispatch_values(n->e, op, &values);
@@ -143,11 +173,11 @@ static MlirValue call_function(entry *n, pm_op *op, const char *name, bool exten
     MlirValue *args = PM_NEW_ARRAY(n->e->arena, MlirValue, count + 4);
     for (size_t i = 0; i < count; i++)
         args[i] = pointer_of(n, values[i]);
-    args[count] = n->symbols;
+    args[count] = symbols;
     args[count + 1] = scratch;
     args[count + 2] = n->worker;
     args[count + 3] = n->n_workers;
-    return mb_call(n->b, name, n->b->i32, args, count + 4);
+    return mb_call(n->b, fn->name, n->b->i32, args, count + 4);
 }
 
 /// Symbols that first appear in the results of `op`: it binds them while the entry runs.
@@ -172,13 +202,14 @@ static pm_status bind_symbols(entry *n, pm_op *op, int64_t dispatch)
     if (!pm_op_info_of(op)->extent)
         return pm_error(n->e->diag, op->loc, PM_ERR_INTERNAL, "%s has extents that nothing finds",
                         pm_op_info_of(op)->name);
-    const char *name;
-    PM_TRY(pm_extent_function(n->e, op, &name));
+    pm_dispatch_fn fn;
+    PM_TRY(pm_extent_function(n->e, op, &fn));
     barrier(n);
+    MlirValue symbols = copy_symbols(n, &fn); // some are not bound yet: the copy serves this call alone
     MlirValue extents = mb_alloca(b, b->i64, (int64_t)op->n_results * PM_MAX_RANK);
     mb_if first, good;
     mb_if_begin(b, &first, mb_cmpi(b, "eq", n->worker, mb_i64(b, 0)));
-    MlirValue status = call_function(n, op, name, true, extents);
+    MlirValue status = call_function(n, op, &fn, true, symbols, extents);
     note_fault(n, status, dispatch);
     mb_if_begin(b, &good, mb_cmpi(b, "eq", status, mb_int(b, b->i32, 0)));
     for (uint32_t i = 0; i < op->n_results; i++)
@@ -274,14 +305,33 @@ static pm_status emit_op(entry *n, pm_op *op)
         PM_TRY(bind_symbols(n, op, number));
     if (how->view || !has_place(op))
         return PM_OK;
-    const char *name;
-    PM_TRY(pm_dispatch_function(e, op, &name));
+    pm_dispatch_fn fn;
+    PM_TRY(pm_dispatch_function(e, op, &fn));
     place_results(n, op, number);
     order(n, op);
-    MlirValue status = call_function(n, op, name, false, n->scratch);
+    MlirValue status = call_function(n, op, &fn, false, symbols_for(n, &fn), n->scratch);
     if (may_fail(op, how))
         note_fault(n, status, number);
     return PM_OK;
+}
+
+/// Places depend on the caller's symbols alone: computed once, where they dominate everything.
+static void emit_offsets(entry *n)
+{
+    pm_dim largest = 0;
+    for (pm_op *op = n->graph->first; op; op = op->next)
+        for (uint32_t i = 0; i < op->n_results; i++) {
+            const pm_place *p = &op->results[i]->place;
+            if (p->kind == PM_PLACE_ARENA && p->offset > largest)
+                largest = p->offset;
+        }
+    n->offsets = PM_NEW_ARRAY(n->e->arena, MlirValue, (size_t)largest + 1);
+    for (pm_op *op = n->graph->first; op; op = op->next)
+        for (uint32_t i = 0; i < op->n_results; i++) {
+            const pm_place *p = &op->results[i]->place;
+            if (p->kind == PM_PLACE_ARENA && !n->offsets[p->offset].ptr)
+                pm_emit_dim_cached(n->e, n->symbols, p->offset, n->offsets);
+        }
 }
 
 static pm_status emit_run(emitter *e, pm_graph *graph, uint32_t number)
@@ -304,6 +354,8 @@ static pm_status emit_run(emitter *e, pm_graph *graph, uint32_t number)
     MlirValue room = call_field(&n, offsetof(pm_rt_call, scratch_bytes), b->i64);
     n.scratch = mb_at(b, b->i8, call_field(&n, offsetof(pm_rt_call, scratch), b->ptr),
                       mb_mul(b, room, n.worker));
+    emit_offsets(&n);
+    pm_map_init(&n.symbol_lists, e->arena);
     n.bound = PM_NEW_ARRAY(e->arena, bool, e->module->symbols.n + 1);
     pm_status status = PM_OK;
     for (pm_op *op = graph->first; op && status == PM_OK; op = op->next)

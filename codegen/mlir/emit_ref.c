@@ -106,7 +106,7 @@ pm_status pm_lower_dims(dispatch *d)
     mb_if first;
     mb_if_begin(b, &first, mb_cmpi(b, "eq", d->worker, mb_i64(b, 0)));
     for (int64_t i = 0; i < n; i++)
-        mb_store(b, pm_emit_dim_at(d->e, d->symbols, out->content[i]),
+        mb_store(b, pm_emit_dim(d, out->content[i]),
                  mb_at_const(b, b->i64, pm_emit_pointer(d, out), i));
     mb_if_end(b, &first);
     return PM_OK;
