@@ -14,6 +14,7 @@ typedef struct lowering {
     pm_builder b;
     pm_op *op;
     pm_value *token, *offsets, *slot;
+    pm_value *scaled; ///< sorted rows times their weights, when those apply to the input
     pm_map values;  ///< region value id -> value outside
     pm_map slices;  ///< region argument id -> stacked value of all experts
     PM_VEC(renamed) extents; ///< symbols of the region, and what they are outside
@@ -52,6 +53,70 @@ static void map_extents(lowering *l, const pm_type *from, const pm_type *to)
             outside(l, from->dims[i]) != to->dims[i])
             PM_PUSH(l->ctx->module->arena, &l->extents,
                     ((renamed){symbol, to->dims[i]}));
+}
+
+/// An axis that isn't that of the rows.
+static bool is_inner_axis(int64_t axis, int32_t rank)
+{
+    return (axis < 0 ? axis + rank : axis) > 0;
+}
+
+static bool is_row_wise_along(const pm_op *op)
+{
+    const pm_type *x = op->operands[0]->type;
+    switch (op->code) {
+    case PM_OP_softmax:
+    case PM_OP_cumsum:
+    case PM_OP_argmax:
+    case PM_OP_argmin:
+    case PM_OP_topk:
+    case PM_OP_concat:
+    case PM_OP_split:
+    case PM_OP_gather:
+    case PM_OP_gather_elements: return is_inner_axis(pm_op_i64(op, "axis"), x->rank);
+    case PM_OP_rms_norm:
+    case PM_OP_layer_norm: return x->rank > 1;
+    case PM_OP_transpose: return pm_op_attr(op, "perm")->ints[0] == 0;
+    case PM_OP_linear:
+    case PM_OP_matmul:
+    case PM_OP_reshape: // the leading extent stays
+    case PM_OP_expand: return true;
+    default: return pm_op_info_of(op)->traits & (PM_T_ELEMENTWISE | PM_T_REDUCE);
+    }
+}
+
+/// Whether the values of `types` have the rows in front and nowhere else. `*out_found`: some have.
+static bool rows_in_front(const pm_module *m, pm_value *const *values, uint32_t n, pm_dim rows,
+                          uint32_t symbol, bool *out_found)
+{
+    *out_found = false;
+    for (uint32_t i = 0; i < n; i++)
+        for (int32_t k = 0; values[i] && k < values[i]->type->rank; k++) {
+            pm_dim dim = values[i]->type->dims[k];
+            if (!pm_dim_mentions(m, dim, symbol))
+                continue;
+            if (k > 0 || !pm_dim_same(dim, rows))
+                return false;
+            *out_found = true;
+        }
+    return true;
+}
+
+/// A template's body runs over the rows of all experts at once: each row of its results may depend
+/// on that row alone.
+static bool is_row_wise(const lowering *l, const pm_op *op)
+{
+    const pm_module *m = l->ctx->module;
+    pm_dim rows = op->graph->args.data[0]->type->dims[0];
+    uint32_t symbol;
+    bool takes, gives;
+    if (!pm_dim_is_symbol(m, rows, &symbol) ||
+        !rows_in_front(m, op->operands, op->n_operands, rows, symbol, &takes) ||
+        !rows_in_front(m, op->results, op->n_results, rows, symbol, &gives))
+        return false;
+    if (!takes) // new values: extents, or the same for all rows
+        return !gives || op->code == PM_OP_fill || op->code == PM_OP_expand;
+    return gives && is_row_wise_along(op);
 }
 
 /// Ops whose meaning is not in operands and attributes alone.
@@ -119,6 +184,10 @@ static pm_status copy_grouped(lowering *l, pm_op *op)
 static pm_status copy_body(lowering *l, pm_graph *body, pm_value **out)
 {
     for (pm_op *op = body->first; op; op = op->next) {
+        if (l->op->n_regions == 1 && !is_row_wise(l, op))
+            return pm_error(l->ctx->diag, op->loc, PM_ERR_UNSUPPORTED,
+                            "%s mixes the rows of an expert, which is not supported in a body that "
+                            "all experts share", pm_op_info_of(op)->name);
         bool grouped = op->code == PM_OP_linear && stacked(l, op->operands[1]);
         PM_TRY(grouped ? copy_grouped(l, op) : copy_op(l, op));
     }
@@ -127,11 +196,60 @@ static pm_status copy_body(lowering *l, pm_graph *body, pm_value **out)
     return PM_OK;
 }
 
+/// Values of the choices [M, k] in the order of the sorted rows [M * k].
+static pm_status sorted(lowering *l, pm_value *values, pm_value **out)
+{
+    pm_module *m = l->ctx->module;
+    const pm_type *type = values->type;
+    pm_dim n = pm_dim_mul(m, type->dims[0], type->dims[1]);
+    static const uint8_t nothing[8];
+    const pm_data zero_data = {.size = pm_elem_size(type->elem), .bytes = nothing};
+    pm_value *shape, *zero, *zeros, *flat, *slot;
+    PM_TRY(pm_build_dims(&l->b, 1, &n, &shape));
+    PM_TRY(pm_build_const(&l->b, pm_type_get(m, type->elem, 0, NULL), &zero_data, NULL, &zero));
+    PM_TRY(pm_build1(&l->b, &zeros, PM_OP_fill, PM_OPERANDS(shape, zero), PM_NO_ATTRS));
+    PM_TRY(pm_build_reshape_dims(&l->b, values, 1, &n, &flat));
+    PM_TRY(pm_build_reshape_dims(&l->b, l->slot, 1, &n, &slot));
+    return pm_build1(&l->b, out, PM_OP_scatter_elements, PM_OPERANDS(zeros, slot, flat),
+                     PM_NO_ATTRS);
+}
+
+/// The weights apply to the input: rows are scaled once they are sorted, and each row is one of its
+/// own from there on.
+static pm_status scale_rows(lowering *l)
+{
+    pm_module *m = l->ctx->module;
+    pm_value *x = l->op->operands[0], *rows, *weight, *own;
+    PM_TRY(pm_build1(&l->b, &rows, PM_OP_gather_rows, PM_OPERANDS(x, l->token), PM_NO_ATTRS));
+    PM_TRY(sorted(l, l->op->operands[2], &weight));
+    PM_TRY(sorted(l, l->slot, &own));
+    pm_dim column[] = {weight->type->dims[0], pm_dim_const(m, 1)};
+    PM_TRY(pm_build_reshape_dims(&l->b, weight, 2, column, &weight));
+    if (x->type->elem != PM_F32)
+        PM_TRY(pm_build1(&l->b, &weight, PM_OP_cast, PM_OPERANDS(weight),
+                         PM_ATTRS(pm_attr_elem("to", x->type->elem))));
+    PM_TRY(pm_build1(&l->b, &l->scaled, PM_OP_mul, PM_OPERANDS(rows, weight), PM_NO_ATTRS));
+    l->token = own;
+    return PM_OK;
+}
+
+/// The results are added up as they are.
+static pm_status ones_like(lowering *l, const pm_value *weight, pm_value **out)
+{
+    static const float one = 1;
+    pm_value *shape, *value;
+    PM_TRY(pm_build_dims(&l->b, 2, weight->type->dims, &shape));
+    PM_TRY(pm_build_const_f32(&l->b, 0, NULL, &one, &value));
+    return pm_build1(&l->b, out, PM_OP_fill, PM_OPERANDS(shape, value), PM_NO_ATTRS);
+}
+
 static pm_status lower_template(lowering *l, pm_value **out_rows)
 {
     pm_graph *body = l->op->regions[0];
-    pm_value *rows;
-    PM_TRY(pm_build1(&l->b, &rows, PM_OP_gather_rows, PM_OPERANDS(l->op->operands[0], l->token), PM_NO_ATTRS));
+    pm_value *rows = l->scaled;
+    if (!rows)
+        PM_TRY(pm_build1(&l->b, &rows, PM_OP_gather_rows,
+                         PM_OPERANDS(l->op->operands[0], l->token), PM_NO_ATTRS));
     map_value(l, body->args.data[0], rows);
     map_extents(l, body->args.data[0]->type, rows->type);
     for (size_t i = 1; i < body->args.n; i++)
@@ -147,10 +265,12 @@ static pm_status lower_unlike(lowering *l, pm_value **out_rows)
         pm_graph *body = l->op->regions[e];
         pm_value *rows;
         PM_TRY(pm_build1(&l->b, &rows, PM_OP_expert_rows,
-                         PM_OPERANDS(l->op->operands[0], l->token, l->offsets),
+                         PM_OPERANDS(l->scaled ? l->scaled : l->op->operands[0], l->token,
+                                     l->offsets),
                          PM_ATTRS(pm_attr_i64("expert", e))));
+        l->extents.n = 0;
         map_value(l, body->args.data[0], rows);
-    map_extents(l, body->args.data[0]->type, rows->type);
+        map_extents(l, body->args.data[0]->type, rows->type);
         for (size_t i = 1; i < body->args.n; i++)
             map_value(l, body->args.data[i], l->op->operands[2 + i]);
         PM_TRY(copy_body(l, body, &results[e]));
@@ -165,19 +285,20 @@ static pm_status lower(pm_pass_ctx *ctx, pm_op *op)
                   .b = {op->graph, op, pm_loc_derive(m, op->loc, "lower-experts")}};
     pm_map_init(&l.values, m->arena);
     pm_map_init(&l.slices, m->arena);
-    if (strcmp(pm_op_str(op, "apply"), "output") != 0)
-        return pm_error(ctx->diag, op->loc, PM_ERR_UNSUPPORTED,
-                        "experts whose input is scaled are not supported yet");
     pm_op *order;
     PM_TRY(pm_build(&l.b, PM_OP_expert_order, PM_OPERANDS(op->operands[1]),
                     PM_ATTRS(pm_attr_i64("experts", pm_op_i64(op, "experts"))), 0, &order));
     l.token = order->results[0];
     l.offsets = order->results[1];
     l.slot = order->results[2];
-    pm_value *rows, *sum;
+    pm_value *rows, *sum, *weight = op->operands[2];
+    if (strcmp(pm_op_str(op, "apply"), "input") == 0) {
+        PM_TRY(scale_rows(&l));
+        PM_TRY(ones_like(&l, weight, &weight));
+    }
     PM_TRY(op->n_regions == 1 ? lower_template(&l, &rows) : lower_unlike(&l, &rows));
     l.b.loc = pm_loc_derive(m, op->loc, "lower-experts");
-    PM_TRY(pm_build1(&l.b, &sum, PM_OP_combine, PM_OPERANDS(rows, l.slot, op->operands[2]), PM_NO_ATTRS));
+    PM_TRY(pm_build1(&l.b, &sum, PM_OP_combine, PM_OPERANDS(rows, l.slot, weight), PM_NO_ATTRS));
     pm_value_replace(op->results[0], sum);
     pm_op_erase(op);
     pm_pass_changed(ctx);
