@@ -48,8 +48,8 @@ static const char *const row_wise[] = {
     "%a = linear(%rows, %v) %o = silu(%a)",
     "%o = softmax(%rows) {axis = 1}",
     "%m = reduce_max(%rows) {axes = [1]} %o = sub(%rows, %m)",
-    "%s = dims [r, 2, 2] %t = reshape(%rows, %s) %u = transpose(%t) {perm = [0, 2, 1]} "
-    "%z = dims [r, 4] %o = reshape(%u, %z)",
+    ("%s = dims [r, 2, 2] %t = reshape(%rows, %s) %u = transpose(%t) {perm = [0, 2, 1]} "
+     "%z = dims [r, 4] %o = reshape(%u, %z)"),
     "%c = const {value = [1, 2, 3, 4]} : f32[4] %o = mul(%rows, %c)",
 };
 
