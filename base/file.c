@@ -341,8 +341,12 @@ pm_status pm_out_open(pm_arena *arena, pm_diag *diag, const char *path, unsigned
         return pm_error(diag, NULL, PM_ERR_USAGE, "the name of the output file is empty");
     if (exists && S_ISDIR(info.st_mode))
         return pm_error(diag, &loc, PM_ERR_IO, "can't write '%s': it is a folder", path);
-    // a device or a pipe (`-o /dev/null`) is written as it is: renaming would replace it
-    if (exists && !S_ISREG(info.st_mode))
+    // A device or a pipe (`-o /dev/null`) is written as it is: renaming would replace it. So are the links of /dev and
+    // /proc that stand for open files: /dev/stdout may lead to a regular file, but must not become one.
+    bool is_link = strncmp(path, "/dev/", 5) == 0 || strncmp(path, "/proc/", 6) == 0;
+    if (strcmp(path, "/dev/stdout") == 0)
+        file->fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3); // with its offset, and appending if it does
+    else if (exists && (is_link || !S_ISREG(info.st_mode)))
         file->fd = open_retrying(AT_FDCWD, path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
     else
         file->fd = create_temp(arena, file, mode);

@@ -54,10 +54,11 @@ uint64_t pm_cpu_features(void)
 static const char *code_file(const pm_rt_model *code)
 {
     // The program headers that the kernel names are those of the executable. (No linker-made symbol
-    // tells them apart: a shared library has an __executable_start of its own.)
+    // tells them apart: a shared library has an __executable_start of its own.) The descriptor may have been copied
+    // into a program that is linked with the library; what it points to was not.
     Dl_info library, program;
     const void *headers = (const void *)(uintptr_t)getauxval(AT_PHDR);
-    if (dladdr(code, &library) && library.dli_fname && strchr(library.dli_fname, '/') &&
+    if (dladdr(code->entries, &library) && library.dli_fname && strchr(library.dli_fname, '/') &&
         dladdr(headers, &program) && library.dli_fbase != program.dli_fbase)
         return library.dli_fname;
     return "/proc/self/exe";

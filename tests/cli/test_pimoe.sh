@@ -1,0 +1,115 @@
+#!/bin/bash
+# pimoe: inspect, check, run, bench, doctor.
+. "$(dirname "$0")/cli_lib.sh"
+data=$source/tests/data/cli
+
+# inspect: models of each kind, and what isn't one
+expect 0 "$pimoe" inspect "$unlike/model.json" --json
+claims schema_version=1 ok=true "kind=json graph" moe_layers=1 experts=2 experts_total=2 layers.0.name=question \
+    layers.0.top_k=1 layers.0.experts.0.name=length layers.0.experts.0.bytes layers.0.experts.1.hash ops.experts=1 \
+    entries.0.inputs.0.shape.0=N symbols.0.name=N
+expect 0 "$pimoe" inspect "$source/samples/classics" --json
+claims kind=checkpoint moe_layers=4 experts=16 experts_total=64 "#layers=4" "#layers.3.experts=16" \
+    layers.0.route.activation=softmax layers.0.alike=true
+cp out one
+expect 0 "$pimoe" inspect "$source/samples/classics" --json
+cmp -s out one || fail "inspect differs from run to run"
+expect 0 "$pimoe" inspect "$source/samples/classics" --ops
+prints "16 experts, 2 chosen"
+expect 0 "$pimoe" inspect small.pm --json
+claims kind=ir moe_layers=0
+expect 1 "$pimoe" inspect /bin/true --json
+claims ok=false diagnostics.0.code=invalid
+expect 3 "$pimoe" inspect nowhere --json
+claims ok=false diagnostics.0.code=io
+expect 1 "$pimoe" inspect "$0"
+
+# check: files beside the model, named files, deflated ones
+expect 0 "$pimoe" check "$unlike/model.json" --json --keep=kept.so
+claims schema_version=1 pass=true native=true moe_layers=1 experts=2 error=null cases=1 outputs.answer.pass=true \
+    max_abs_diff max_rel_diff compile_ms
+silent
+[ -s kept.so ] || fail "--keep kept nothing"
+expect 0 "$pimoe" check "$unlike/model.json" --in "$data/inputs_deflated.npz" --want "$data/expected_deflated.npz"
+prints pass
+expect 0 "$pimoe" check "$source/samples/classics" --json --threads 1
+claims pass=true moe_layers=4 experts=16 experts_total=64 entry=forward outputs.logits.cases.0.shape.2=2048 \
+    reference_dispatches=0
+expect 0 "$pimoe" check "$source/samples/classics" --quantize=bf16 --target=x86-64-v3
+# what differs, or can't be compared
+expect 1 "$pimoe" check "$unlike/model.json" --in "$data/inputs_deflated.npz" --want "$data/expected_wrong.npz" --json
+claims pass=false error=null outputs.answer.pass=false outputs.answer.cases.0.differing=1 \
+    outputs.answer.cases.0.worst_element=3
+expect 0 "$pimoe" check "$unlike/model.json" --in "$data/inputs_deflated.npz" --want "$data/expected_wrong.npz" --atol=1e9
+expect 1 "$pimoe" check "$unlike/model.json" --in "$data/inputs_deflated.npz" --want "$data/expected_shape.npz"
+prints "DIFFERS"
+prints "expected f32[4]"
+expect 2 "$pimoe" check "$unlike/model.json" --in "$data/inputs_deflated.npz" --want "$data/expected_name.npz" --json
+claims pass=false error.code=usage
+expect 2 "$pimoe" check "$unlike/model.json" --in "$data/expected_name.npz" --want "$data/expected_deflated.npz"
+says "no array 'x'"
+expect 2 "$pimoe" check "$unlike/model.json" --in "$data/inputs_deflated.npz"
+says "go together"
+expect 2 "$pimoe" check small.pm
+says "nothing to compare with"
+expect 2 "$pimoe" check "$unlike/model.json" --entry=mian --json
+claims error.code=usage pass=false native=false
+expect 1 "$pimoe" check "$0" --in "$data/inputs_deflated.npz" --want "$data/expected_deflated.npz" --json
+claims pass=false error.code=invalid
+# archives that lie: cut at many places, bits flipped, a claim of 4 GB
+size=$(stat -c %s "$data/inputs_deflated.npz")
+for at in 0 1 30 60 $((size / 2)) $((size - 30)) $((size - 1)); do
+    head -c "$at" "$data/inputs_deflated.npz" >cut.npz
+    expect 1 "$pimoe" check small.pm --in cut.npz --want "$data/expected_deflated.npz"
+    says "cut.npz"
+done
+cp "$data/inputs_deflated.npz" flipped.npz
+printf '\377' | dd of=flipped.npz bs=1 seek=70 conv=notrunc 2>/dev/null
+expect 1 "$pimoe" check small.pm --in flipped.npz --want "$data/expected_deflated.npz"
+says "damaged"
+expect 1 "$pimoe" check small.pm --in "$data/inputs_bomb.npz" --want "$data/expected_deflated.npz"
+says "a size that it can't have"
+
+# run: compiled once, then taken from the cache; options go to the executable
+expect 0 "$pimoe" run -v "$unlike/model.json" --in x=0,1,6,7
+says "compiled now"
+prints "= 42"
+expect 0 "$pimoe" run -v "$unlike/model.json" --in x=0,1,6,7
+says "was compiled before"
+prints "= 42"
+expect 0 "$pimoe" run "$unlike/model.json" --describe --json
+claims model=unlike-experts
+expect 0 "$pimoe" run -v --no-cache small.pm --in x=1,-1,2,0
+says "compiled now"
+prints "2 0 4 0"
+expect 2 "$pimoe" run small.pm --no-such-option
+cp small.pm other.pm
+sed -i 's/\[2, 0/[3, 0/' other.pm
+expect 0 "$pimoe" run other.pm --in x=1,-1,2,0
+prints "3 0 4 0"
+expect 1 env PIMOE_CACHE_DIR=/proc/nothing "$pimoe" run "$0"
+expect 0 env PIMOE_CACHE_DIR=/proc/nothing "$pimoe" run small.pm --in x=1,-1,2,0
+before=$(ls cache | wc -l)
+expect 0 env PIMOE_CACHE_BYTES=1 "$pimoe" run -O1 small.pm --in x=1,-1,2,0
+[ "$before" -gt 1 ] && [ "$(ls cache | wc -l)" -eq 1 ] || fail "the cache was not shrunk"
+
+# bench
+expect 0 "$pimoe" bench small.pm --repeat=3 --shape N=1,8 --compare
+prints "times as fast"
+expect 0 "$pimoe" bench small.pm --repeat=3 --shape N=1,8 --format=json --entry=forward
+claims schema_version=1 "#rows=2" rows.1.shape=N=8 rows.0.median_ms
+expect 0 "$pimoe" bench small.pm other.pm --repeat=3 --format=md --compare
+prints "|---|"
+expect 0 "$pimoe" bench small.pm --repeat=3 --format=csv
+prints "model,entry,shape"
+expect 2 "$pimoe" bench small.pm --entry=forwrad
+says "did you mean 'forward'"
+expect 2 "$pimoe" bench small.pm --shape=M=2
+says "no symbol 'M'"
+
+# doctor
+expect 0 "$pimoe" doctor
+prints "all that is needed is there"
+expect 0 "$pimoe" doctor --json
+claims schema_version=1 ok=true cpu.cores memory.bytes findings.0.status
+finish
