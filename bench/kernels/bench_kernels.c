@@ -21,7 +21,7 @@
 #include "codegen/kernels/k_rope.c"
 #include "codegen/kernels/k_route.c"
 
-enum { MAX_THREADS = 64, POOL_MB = 640 };
+enum { MAX_THREADS = 64, POOL_MB = 768 };
 
 /// Memory for weights: large enough that a case which walks through it never finds them in a cache.
 static uint8_t *pool;
@@ -146,29 +146,51 @@ static inline const uint8_t *weights_of(int64_t run, int64_t bytes, int walk)
     return pool + (walk ? run % places * bytes : 0);
 }
 
-#define LINEAR(kind, a_type, w_type, panel, m, n, k, walk)                                         \
+/* Of each kind of product: what activations and weights are. */
+typedef float a_f32, w_f32, a_b16;
+typedef uint16_t w_b16, a_dot, w_dot;
+#if PM_VW == 16
+#define PANEL_WIDE 64
+#define PANEL_NARROW 16
+#define K_WIDE(kind, how) pm_k_##how##_##kind##_p64
+#define K_NARROW(kind, how) pm_k_##how##_##kind##_p16
+#else
+#define PANEL_WIDE 32
+#define PANEL_NARROW 8
+#define K_WIDE(kind, how) pm_k_##how##_##kind##_p32
+#define K_NARROW(kind, how) pm_k_##how##_##kind##_p8
+#endif
+
+enum { EXPERTS = 16 };
+/// Rows of each expert, as offsets.
+static int32_t offsets_each64[EXPERTS + 1], offsets_each16[EXPERTS + 1], offsets_two[EXPERTS + 1],
+    offsets_ragged[EXPERTS + 1];
+enum { ROWS_each64 = 64 * EXPERTS, ROWS_each16 = 16 * EXPERTS, ROWS_two = 2, ROWS_ragged = 1024 };
+
+/* ---- the cases, as functions ----------------------------------------------------------------------- */
+
+#define LINEAR(kind, panel, m, n, k, walk)                                                         \
     static void linear_##kind##_##panel##_##m##_##n##_##k(int64_t worker, int64_t n_workers,       \
                                                           int64_t run)                             \
     {                                                                                              \
-        store s = {result, n, panel};                                                              \
-        const void *w = weights_of(run, (int64_t)(n) * (k) * (int64_t)sizeof(w_type), walk);       \
+        store s = {result, n, PANEL_##panel};                                                      \
+        const void *w = weights_of(run, (int64_t)(n) * (k) * (int64_t)sizeof(w_##kind), walk);     \
         int64_t rows = m;                                                                          \
         __asm__ volatile("" : "+r"(rows)); /* row counts are not constant in a model */            \
-        pm_k_linear_##kind##_p##panel((const a_type *)activations, (const w_type *)w, rows, n, k,  \
-                                      store_tile, &s, worker, n_workers);                          \
+        K_##panel(kind, linear)((const a_##kind *)activations, (const w_##kind *)w, rows, n, k,    \
+                                store_tile, &s, worker, n_workers);                                \
     }
 
-static int32_t offsets_even[17], offsets_two[17], offsets_ragged[17];
-
-#define GROUPED(kind, a_type, w_type, panel, which, n, k)                                          \
+#define GROUPED(kind, panel, which, n, k, walk)                                                    \
     static void grouped_##kind##_##panel##_##which##_##n##_##k(int64_t worker, int64_t n_workers,  \
                                                                int64_t run)                        \
     {                                                                                              \
-        store s = {result, n, panel};                                                              \
-        const void *w = weights_of(run, 16 * (int64_t)(n) * (k) * (int64_t)sizeof(w_type), 0);     \
-        pm_k_grouped_##kind##_p##panel((const a_type *)activations, (const w_type *)w,             \
-                                       (int64_t)(n) * (k), offsets_##which, 16, n, k,              \
-                                       store_expert, &s, worker, n_workers);                       \
+        store s = {result, n, PANEL_##panel};                                                      \
+        const void *w =                                                                            \
+            weights_of(run, EXPERTS * (int64_t)(n) * (k) * (int64_t)sizeof(w_##kind), walk);       \
+        K_##panel(kind, grouped)((const a_##kind *)activations, (const w_##kind *)w,               \
+                                 (int64_t)(n) * (k), offsets_##which, EXPERTS, n, k, store_expert, \
+                                 &s, worker, n_workers);                                           \
     }
 
 #define ATTENTION(t, past, heads, kv, hd, capacity)                                                \
@@ -194,6 +216,10 @@ static int32_t offsets_even[17], offsets_two[17], offsets_ragged[17];
     }
 
 #include "bench/kernels/bench_cases.h"
+#undef LINEAR
+#undef GROUPED
+#undef ATTENTION
+#undef MATMUL
 
 typedef void case_fn(int64_t worker, int64_t n_workers, int64_t run);
 
@@ -205,18 +231,44 @@ typedef struct bench_case {
     case_fn *run;
     bound bound;
     double work;   ///< operations or bytes of a run
-    int64_t times; ///< runs in a measurement
     double best;
+    int64_t times; ///< runs in a measurement: more of the short ones
 } bench_case;
 
+/* ---- the cases, as a table ------------------------------------------------------------------------- */
+
+#define BOUND_f32 BY_FMA
+#define BOUND_b16 BY_FMA
+#define BOUND_dot BY_DOT
+/* Few rows of weights that come from memory are limited by reading them. */
+#define LINEAR(kind, panel, m, n, k, walk)                                                         \
+    {"linear " #kind " " #panel " " #m " x " #n " x " #k,                                          \
+     linear_##kind##_##panel##_##m##_##n##_##k, (walk) && (m) <= 4 ? BY_READ : BOUND_##kind,       \
+     (walk) && (m) <= 4 ? (double)(n) * (k) * sizeof(w_##kind) : 2.0 * (m) * (n) * (k), 1e9, 0},
+#define GROUPED(kind, panel, which, n, k, walk)                                                    \
+    {"grouped " #kind " " #which " x " #n " x " #k, grouped_##kind##_##panel##_##which##_##n##_##k, \
+     (walk) && ROWS_##which == 2 ? BY_READ : BOUND_##kind,                                         \
+     (walk) && ROWS_##which == 2 ? 2.0 * (n) * (k) * sizeof(w_##kind)                              \
+                                 : 2.0 * ROWS_##which * (n) * (k), 1e9, 0},
+#define ATTENTION(t, past, heads, kv, hd, capacity)                                                \
+    {"attention " #t " past " #past ", " #heads "/" #kv " x " #hd,                                 \
+     attention_##t##_##past##_##heads##_##kv##_##hd, (t) == 1 ? BY_READ : BY_FMA,                  \
+     (t) == 1 ? 8.0 * ((past) + 1) * (kv) * (hd)                                                   \
+              : 4.0 * (hd) * (heads) * ((double)(t) * (past) + (t) * ((t) + 1.0) / 2), 1e9, 0},
+#define MATMUL(m, n, k, trans_b)                                                                   \
+    {"matmul 4 x " #m " x " #n " x " #k " trans " #trans_b, matmul_##m##_##n##_##k##_##trans_b,    \
+     BY_FMA, 8.0 * (m) * (n) * (k), 1e9, 0},
+
 static bench_case cases[] = {
-    {"peak fma", peak_fma, BY_FMA, 2.0 * PM_VW * 12 * 100000, 1, 1e9},
-    {"peak dot", peak_dot, BY_DOT, 4.0 * PM_VW * 12 * 100000, 1, 1e9},
-    {"peak read", peak_read, BY_READ, READ_MB * 1048576.0, 1, 1e9},
-#define BENCH_TABLE
+    {"peak fma", peak_fma, BY_FMA, 2.0 * PM_VW * 12 * 100000, 1e9, 1},
+    {"peak dot", peak_dot, BY_DOT, 4.0 * PM_VW * 12 * 100000, 1e9, 1},
+    {"peak read", peak_read, BY_READ, READ_MB * 1048576.0, 1e9, 1},
 #include "bench/kernels/bench_cases.h"
 };
 enum { N_CASES = sizeof cases / sizeof cases[0] };
+
+/// Operations of one measurement, at least, as far as runs are short.
+static const double measured_work = 2e8;
 
 /* ---- threads: every measurement runs in all of them ------------------------------------------------ */
 
@@ -282,9 +334,12 @@ int main(int argc, char **argv)
         ((uint32_t *)activations)[i] = 0x3c003c00u + (uint32_t)(i % 5 << 3);
     for (int64_t i = 0; i < n_threads; i++)
         scratch[i] = aligned_alloc(64, 16 << 20);
-    static const int32_t ragged[16] = {64, 31, 90, 7, 120, 64, 33, 55, 1, 80, 64, 99, 47, 66, 100, 103};
-    for (int e = 0; e < 16; e++) {
-        offsets_even[e + 1] = offsets_even[e] + 64;
+    for (int i = 3; i < N_CASES; i++)
+        cases[i].times = (int64_t)(measured_work / cases[i].work) + 1;
+    static const int32_t ragged[EXPERTS] = {64, 31, 90, 7, 120, 64, 33, 55, 1, 80, 64, 99, 47, 66, 100, 103};
+    for (int e = 0; e < EXPERTS; e++) {
+        offsets_each64[e + 1] = offsets_each64[e] + 64;
+        offsets_each16[e + 1] = offsets_each16[e] + 16;
         offsets_two[e + 1] = offsets_two[e] + (e == 3 || e == 11);
         offsets_ragged[e + 1] = offsets_ragged[e] + ragged[e];
     }
@@ -299,7 +354,7 @@ int main(int argc, char **argv)
             continue;
         double rate = c->work / c->best * 1e-9;
         double peak = cases[c->bound].work / cases[c->bound].best * 1e-9;
-        printf("%-34s %9.1f us %8.1f %-8s %5.1f %% of peak\n", c->name, c->best * 1e6, rate,
+        printf("%-36s %9.1f us %8.1f %-8s %5.1f %% of peak\n", c->name, c->best * 1e6, rate,
                c->bound == BY_READ ? "GB/s" : "GFLOP/s", 100 * rate / peak);
     }
     return 0;
