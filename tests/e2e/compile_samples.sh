@@ -43,7 +43,7 @@ forms)
     "$pimoec" -q "$(dirname "$0")/twice.pm" -o "$out/lib/libtwice.a" --emit=lib
     "$pimoec" -q "$(dirname "$0")/twice.pm" -o "$out/twin/libtwice.a" --emit=lib
     for form in ir mlir llvm asm header; do
-        classics "classics.$form" --emit=$form --entry=decode
+        "$pimoec" -q "$samples/classics" -o "$out/classics.$form" --emit=$form --entry=decode
     done
     ;;
 *)
