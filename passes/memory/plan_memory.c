@@ -189,12 +189,18 @@ static slot *choose_slot(plan *p, int64_t typical, uint64_t number)
     return best;
 }
 
+/// The runtime hands out memory of its own for the value, when its size is known.
+static void place_dynamic(plan *p, pm_value *v)
+{
+    v->place = (pm_place){PM_PLACE_DYNAMIC, p->g->n_dynamic++, PM_DIM_NONE};
+}
+
 static void place_in_arena(plan *p, pm_value *v, uint64_t number)
 {
     pm_dim size = pm_dim_upper(p->m, pm_type_bytes(p->m, v->type));
     bool result = p->last_use[v->id] == UINT64_MAX; // of unknown size: the runtime hands out its own memory
-    if (size == PM_DIM_NONE || result) {
-        v->place = (pm_place){PM_PLACE_DYNAMIC, p->g->n_dynamic++, PM_DIM_NONE};
+    if (size == PM_DIM_NONE || pm_dim_is_error(p->m, size) || result) {
+        place_dynamic(p, v);
         return;
     }
     int64_t typical = typical_bytes(p, size);
@@ -222,11 +228,17 @@ static void place_slots(plan *p)
     pm_dim offset = pm_dim_const(p->m, 0), align = pm_dim_const(p->m, ALIGN);
     for (size_t i = 0; i < p->slots.n; i++) {
         slot *s = &p->slots.data[i];
-        for (size_t k = 0; k < s->members.n; k++)
-            s->members.data[k]->place.offset = offset;
         // At least one unit each, so that equal offsets mean the same slot.
         pm_dim units = pm_dim_max(p->m, pm_dim_ceildiv(p->m, s->size, align), pm_dim_const(p->m, 1));
-        offset = pm_dim_add(p->m, offset, pm_dim_mul(p->m, units, align));
+        pm_dim end = pm_dim_add(p->m, offset, pm_dim_mul(p->m, units, align));
+        bool is_expression = !pm_dim_is_error(p->m, s->size) && !pm_dim_is_error(p->m, end);
+        for (size_t k = 0; k < s->members.n; k++)
+            if (is_expression)
+                s->members.data[k]->place.offset = offset;
+            else // more than an expression may hold
+                place_dynamic(p, s->members.data[k]);
+        if (is_expression)
+            offset = end;
     }
     p->g->arena_bytes = offset;
 }
