@@ -307,3 +307,18 @@ PM_KERNEL float pm_m_bf16_to_f32(uint16_t x)
 {
     return pm_float_of((uint32_t)x << 16);
 }
+
+/// Extents from outside: what wraps is noted, not computed with.
+PM_KERNEL int64_t pm_m_add_i64(int64_t x, int64_t y, int32_t *overflow)
+{
+    int64_t sum;
+    *overflow |= __builtin_add_overflow(x, y, &sum);
+    return sum;
+}
+
+PM_KERNEL int64_t pm_m_mul_i64(int64_t x, int64_t y, int32_t *overflow)
+{
+    int64_t product;
+    *overflow |= __builtin_mul_overflow(x, y, &product);
+    return product;
+}

@@ -60,6 +60,10 @@ MlirType pm_emit_elem_type(mb *b, pm_elem elem);
 /// Bytes of scratch per worker that the op's kernel needs (0: none).
 int64_t pm_emit_scratch_bytes(const pm_op *op);
 
+/// As pm_emit_dim_at; *overflow (an i32 in memory) becomes 1 when the value doesn't fit an i64.
+MlirValue pm_emit_dim_checked(emitter *e, MlirValue symbols, pm_dim dim, MlirValue overflow);
+/// Bytes of a row-major tensor, in the same way.
+MlirValue pm_emit_bytes_checked(emitter *e, MlirValue symbols, const pm_type *type, MlirValue overflow);
 /// As pm_emit_dim_at; what `cache` (by pm_dim, room for dim + 1) holds is used, and added to.
 MlirValue pm_emit_dim_cached(emitter *e, MlirValue symbols, pm_dim dim, MlirValue *cache);
 /// An expression in terms of a pointer to all symbols, emitted at the insertion point (no cache).

@@ -59,11 +59,32 @@ MlirType pm_emit_elem_type(mb *b, pm_elem elem)
 
 /// ---- dims -------------------------------------------------------------------------------------------
 
-static MlirValue combine_dims(mb *b, pm_dim_kind kind, MlirValue x, MlirValue y)
+/// How expressions are computed.
+typedef struct dim_code {
+    const dispatch *d;  ///< whose symbols these are; NULL: all
+    MlirValue symbols;
+    MlirValue *cache;   ///< by pm_dim
+    MlirValue overflow; ///< pointer to an i32 that becomes 1 when a sum or product wraps; or NULL
+} dim_code;
+
+static MlirValue checked(mb *b, const dim_code *c, const char *name, const char *plain, MlirValue x,
+                         MlirValue y)
 {
+    if (!c->overflow.ptr)
+        return mb_bin(b, plain, x, y);
+    MlirValue args[] = {x, y, c->overflow};
+    return mb_call(b, name, b->i64, args, 3);
+}
+
+static MlirValue combine_dims(mb *b, const dim_code *c, pm_dim_kind kind, MlirValue x, MlirValue y)
+{
+    MlirValue zero = mb_i64(b, 0), one = mb_i64(b, 1);
+    // Of nothing: an extent that is asked for while another is 0 has no elements either.
+    if (kind == PM_DIM_FLOORDIV || kind == PM_DIM_CEILDIV || kind == PM_DIM_MOD)
+        y = mb_select(b, mb_cmpi(b, "eq", y, zero), one, y);
     switch (kind) {
-    case PM_DIM_ADD: return mb_add(b, x, y);
-    case PM_DIM_MUL: return mb_mul(b, x, y);
+    case PM_DIM_ADD: return checked(b, c, "pm_m_add_i64", "addi", x, y);
+    case PM_DIM_MUL: return checked(b, c, "pm_m_mul_i64", "muli", x, y);
     case PM_DIM_FLOORDIV: return mb_bin(b, "floordivsi", x, y);
     case PM_DIM_CEILDIV: return mb_bin(b, "ceildivsi", x, y);
     case PM_DIM_MOD: // of the sign of the divisor, as Python's
@@ -85,11 +106,11 @@ static int64_t symbol_index(const dispatch *d, int64_t symbol)
 }
 
 /// Values of an expression and what it is made of. Operands have smaller ids: no recursion needed,
-/// only those that are marked as needed are computed. `d`: NULL where `symbols` are all.
-static MlirValue emit_dim(emitter *e, const dispatch *d, MlirValue symbols, pm_dim dim,
-                          MlirValue *cache)
+/// only those that are marked as needed are computed.
+static MlirValue emit_dim(emitter *e, const dim_code *code, pm_dim dim)
 {
     mb *b = &e->b;
+    MlirValue *cache = code->cache;
     bool *needed = calloc((size_t)dim + 1, sizeof *needed);
     PM_ASSERT(needed);
     needed[dim] = true;
@@ -107,9 +128,9 @@ static MlirValue emit_dim(emitter *e, const dispatch *d, MlirValue symbols, pm_d
         if (info.kind == PM_DIM_CONST)
             cache[i] = mb_i64(b, info.value);
         else if (info.kind == PM_DIM_SYMBOL)
-            cache[i] = mb_load(b, b->i64, mb_at_const(b, b->i64, symbols, symbol_index(d, info.value)));
+            cache[i] = mb_load(b, b->i64, mb_at_const(b, b->i64, code->symbols, symbol_index(code->d, info.value)));
         else
-            cache[i] = combine_dims(b, info.kind, cache[info.a], cache[info.b]);
+            cache[i] = combine_dims(b, code, info.kind, cache[info.a], cache[info.b]);
     }
     free(needed);
     return cache[dim];
@@ -117,16 +138,34 @@ static MlirValue emit_dim(emitter *e, const dispatch *d, MlirValue symbols, pm_d
 
 MlirValue pm_emit_dim_cached(emitter *e, MlirValue symbols, pm_dim dim, MlirValue *cache)
 {
-    return emit_dim(e, NULL, symbols, dim, cache);
+    dim_code code = {.symbols = symbols, .cache = cache};
+    return emit_dim(e, &code, dim);
+}
+
+MlirValue pm_emit_dim_checked(emitter *e, MlirValue symbols, pm_dim dim, MlirValue overflow)
+{
+    dim_code code = {.symbols = symbols, .overflow = overflow};
+    code.cache = calloc((size_t)dim + 1, sizeof *code.cache);
+    PM_ASSERT(code.cache);
+    MlirValue value = emit_dim(e, &code, dim);
+    free(code.cache);
+    return value;
 }
 
 MlirValue pm_emit_dim_at(emitter *e, MlirValue symbols, pm_dim dim)
 {
-    MlirValue *cache = calloc((size_t)dim + 1, sizeof *cache);
-    PM_ASSERT(cache);
-    MlirValue value = emit_dim(e, NULL, symbols, dim, cache);
-    free(cache);
-    return value;
+    return pm_emit_dim_checked(e, symbols, dim, (MlirValue){0});
+}
+
+MlirValue pm_emit_bytes_checked(emitter *e, MlirValue symbols, const pm_type *type, MlirValue overflow)
+{
+    mb *b = &e->b;
+    dim_code code = {.overflow = overflow};
+    MlirValue bytes = mb_i64(b, pm_elem_size(type->elem));
+    for (int32_t i = 0; i < type->rank; i++)
+        bytes = checked(b, &code, "pm_m_mul_i64", "muli", bytes,
+                        pm_emit_dim_checked(e, symbols, type->dims[i], overflow));
+    return bytes;
 }
 
 MlirValue pm_emit_dim(dispatch *d, pm_dim dim)
@@ -135,7 +174,8 @@ MlirValue pm_emit_dim(dispatch *d, pm_dim dim)
     if (pm_dim_is_const(d->e->module, dim, &value))
         return mb_i64(d->b, value);
     PM_ASSERT((size_t)dim < d->n_dims);
-    return emit_dim(d->e, d, d->symbols, dim, d->dims);
+    dim_code code = {.d = d, .symbols = d->symbols, .cache = d->dims};
+    return emit_dim(d->e, &code, dim);
 }
 
 MlirValue pm_emit_count(dispatch *d, const pm_type *type, int32_t from, int32_t to)

@@ -235,6 +235,20 @@ static pm_status bind_symbols(entry *n, pm_op *op, int64_t dispatch)
     return PM_OK;
 }
 
+static MlirValue overflow_flag(mb *b)
+{
+    MlirValue flag = mb_alloca(b, b->i32, 1);
+    mb_store(b, mb_int(b, b->i32, 0), flag);
+    return flag;
+}
+
+/// The value, or -1 when it, or another one that shares the flag, didn't fit: the runtime refuses that.
+static MlirValue unless_overflow(mb *b, MlirValue flag, MlirValue value)
+{
+    MlirValue wrapped = mb_cmpi(b, "ne", mb_load(b, b->i32, flag), mb_int(b, b->i32, 0));
+    return mb_select(b, wrapped, mb_i64(b, -1), value);
+}
+
 /// Dynamic results get their memory before the dispatch.
 static void place_results(entry *n, const pm_op *op, int64_t dispatch)
 {
@@ -251,8 +265,9 @@ static void place_results(entry *n, const pm_op *op, int64_t dispatch)
         const pm_value *v = op->results[i];
         if (v->place.kind != PM_PLACE_DYNAMIC)
             continue;
-        MlirValue args[] = {n->call, mb_i64(b, v->place.index),
-                            pm_emit_dim_at(n->e, n->symbols, pm_type_bytes(n->e->module, v->type)),
+        MlirValue flag = overflow_flag(b);
+        MlirValue bytes = pm_emit_bytes_checked(n->e, n->symbols, v->type, flag);
+        MlirValue args[] = {n->call, mb_i64(b, v->place.index), unless_overflow(b, flag, bytes),
                             mb_i64(b, dispatch)};
         mb_call(b, "pm_rt_place", (MlirType){0}, args, 4);
     }
@@ -373,10 +388,10 @@ static void store_number(mb *b, MlirValue out, int64_t index, MlirValue value)
 }
 
 /// Value of an extent, -1 while a data-dependent symbol in it is not bound.
-static MlirValue planned_dim(emitter *e, MlirValue symbols, pm_dim dim)
+static MlirValue planned_dim(emitter *e, MlirValue symbols, pm_dim dim, MlirValue flag)
 {
     mb *b = &e->b;
-    MlirValue value = pm_emit_dim_at(e, symbols, dim);
+    MlirValue value = pm_emit_dim_checked(e, symbols, dim, flag);
     if (!pm_dim_is_dynamic(e->module, dim))
         return value;
     for (uint32_t s = 0; s < e->module->symbols.n; s++) {
@@ -399,6 +414,7 @@ static void emit_plan(emitter *e, pm_graph *graph, uint32_t number)
     mb_function_begin(b, &f, pm_arena_printf(e->arena, "pm_plan_%u", number), (MlirType){0}, types, 2,
                       NULL, false, NULL);
     MlirValue symbols = mb_function_arg(&f, 0), out = mb_function_arg(&f, 1);
+    MlirValue flag = overflow_flag(b), unused = overflow_flag(b);
     int64_t scratch = 0, at = 2;
     for (pm_op *op = graph->first; op; op = op->next) {
         int64_t bytes = pm_emit_scratch_bytes(op);
@@ -411,17 +427,18 @@ static void emit_plan(emitter *e, pm_graph *graph, uint32_t number)
             if (y->type->rank < 2)
                 continue;
             pm_dim k = y->type->dims[y->type->rank - (pm_op_i64(op, "trans_b") ? 1 : 2)];
-            MlirValue bytes = mb_add(b, mb_mul(b, planned_dim(e, symbols, k), mb_i64(b, 256)),
+            MlirValue bytes = mb_add(b, mb_mul(b, planned_dim(e, symbols, k, flag), mb_i64(b, 256)),
                                      mb_i64(b, 4096));
             scratch_value = mb_bin(b, "maxsi", scratch_value, bytes);
         }
-    store_number(b, out, 0, pm_emit_dim_at(e, symbols, graph->arena_bytes));
+    MlirValue arena = pm_emit_dim_checked(e, symbols, graph->arena_bytes, flag);
+    store_number(b, out, 0, unless_overflow(b, flag, arena));
     store_number(b, out, 1, scratch_value);
     for (size_t i = 0; i < graph->args.n + graph->results.n; i++) {
         const pm_type *type = i < graph->args.n ? graph->args.data[i]->type
                                                 : graph->results.data[i - graph->args.n]->type;
         for (int32_t k = 0; k < type->rank; k++)
-            store_number(b, out, at++, planned_dim(e, symbols, type->dims[k]));
+            store_number(b, out, at++, planned_dim(e, symbols, type->dims[k], unused));
     }
     mb_return(b, (MlirValue){0});
     mb_function_end(b, &f);
@@ -433,10 +450,12 @@ static void emit_state_bytes(emitter *e)
     MlirType types[] = {b->ptr, b->ptr};
     mb_function f;
     mb_function_begin(b, &f, "pm_state_bytes", (MlirType){0}, types, 2, NULL, false, NULL);
-    for (size_t i = 0; i < e->module->states.n; i++)
-        store_number(b, mb_function_arg(&f, 1), (int64_t)i,
-                     pm_emit_dim_at(e, mb_function_arg(&f, 0),
-                                    pm_type_bytes(e->module, e->module->states.data[i].type)));
+    for (size_t i = 0; i < e->module->states.n; i++) {
+        MlirValue flag = overflow_flag(b);
+        MlirValue bytes = pm_emit_bytes_checked(e, mb_function_arg(&f, 0),
+                                                e->module->states.data[i].type, flag);
+        store_number(b, mb_function_arg(&f, 1), (int64_t)i, unless_overflow(b, flag, bytes));
+    }
     mb_return(b, (MlirValue){0});
     mb_function_end(b, &f);
 }
