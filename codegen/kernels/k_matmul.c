@@ -11,27 +11,6 @@ enum {
     MATMUL_SLICE = 48, ///< rows that one worker takes at a time, a multiple of MATMUL_ROWS
 };
 
-/// Transposes PM_VW rows, `ld` apart, of PM_VW floats each, to rows MATMUL_PANEL apart.
-PM_INLINE void matmul_transpose(const float *from, int64_t ld, float *to)
-{
-    pm_vf x[PM_VW], y[PM_VW];
-    PM_UNROLL for (int i = 0; i < PM_VW; i++)
-        x[i] = pm_v_load(from + i * ld);
-    /* each round interleaves row i with row i + PM_VW / 2; after log2(PM_VW) rounds rows are columns */
-    PM_UNROLL for (int round = 1; round < PM_VW; round *= 2)
-    {
-        PM_UNROLL for (int i = 0; i < PM_VW / 2; i++)
-        {
-            y[2 * i] = pm_v_interleave_low(x[i], x[i + PM_VW / 2]);
-            y[2 * i + 1] = pm_v_interleave_high(x[i], x[i + PM_VW / 2]);
-        }
-        PM_UNROLL for (int i = 0; i < PM_VW; i++)
-            x[i] = y[i];
-    }
-    PM_UNROLL for (int i = 0; i < PM_VW; i++)
-        pm_v_store(to + i * MATMUL_PANEL, x[i]);
-}
-
 /// Element (k0 + i, col0 + j) of the second operand to packed[i][j], for i < part and j < 64; zeros beyond its edge.
 PM_INLINE void matmul_pack(const float *b, float *packed, int64_t n, int64_t k, int64_t trans_b,
                            int64_t col0, int64_t cols, int64_t k0, int64_t part)
@@ -57,7 +36,7 @@ PM_INLINE void matmul_pack(const float *b, float *packed, int64_t n, int64_t k, 
         int64_t i = 0;
         if (j + PM_VW <= cols) {
             PM_NO_UNROLL for (; i + PM_VW <= part; i += PM_VW)
-                matmul_transpose(from + i, k, packed + i * MATMUL_PANEL + j);
+                pm_v_transpose(from + i, k, packed + i * MATMUL_PANEL + j, MATMUL_PANEL);
         }
         PM_NO_UNROLL for (; i < part; i++)
         {

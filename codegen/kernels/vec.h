@@ -88,6 +88,27 @@ PM_INLINE pm_vf pm_v_interleave_high(pm_vf a, pm_vf b)
 #endif
 }
 
+/// Transposes PM_VW rows of PM_VW floats, from_ld apart, to rows to_ld apart.
+PM_INLINE void pm_v_transpose(const float *from, int64_t from_ld, float *to, int64_t to_ld)
+{
+    pm_vf x[PM_VW], y[PM_VW];
+    PM_UNROLL for (int i = 0; i < PM_VW; i++)
+        x[i] = pm_v_load(from + i * from_ld);
+    /* each round interleaves row i with row i + PM_VW / 2; after log2(PM_VW) rounds rows are columns */
+    PM_UNROLL for (int round = 1; round < PM_VW; round *= 2)
+    {
+        PM_UNROLL for (int i = 0; i < PM_VW / 2; i++)
+        {
+            y[2 * i] = pm_v_interleave_low(x[i], x[i + PM_VW / 2]);
+            y[2 * i + 1] = pm_v_interleave_high(x[i], x[i + PM_VW / 2]);
+        }
+        PM_UNROLL for (int i = 0; i < PM_VW; i++)
+            x[i] = y[i];
+    }
+    PM_UNROLL for (int i = 0; i < PM_VW; i++)
+        pm_v_store(to + i * to_ld, x[i]);
+}
+
 typedef float pm_v4f __attribute__((vector_size(16)));
 
 PM_INLINE pm_v4f pm_v_quarters(pm_vf x, int which)

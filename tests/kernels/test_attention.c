@@ -220,6 +220,39 @@ START_TEST(cache_layout)
 }
 END_TEST
 
+START_TEST(cache_blocks)
+{
+    // Whole blocks of 16 keys are written at once; every split and every beginning must give the same bytes.
+    for (int64_t head_dim = 1; head_dim <= 33; head_dim += head_dim == 1 ? 15 : 17)
+        for (int64_t begin = 0; begin < 20; begin += 5) {
+            enum { T = 53, HEADS = 2, CAPACITY = 80 };
+            const shape s = {HEADS, HEADS, head_dim, CAPACITY, 0, 1.0f, 0.0f};
+            const int64_t past[2] = {begin, CAPACITY - T};
+            float *k = guarded_floats(2 * T * HEADS * head_dim);
+            fill_random(k, 2 * T * HEADS * head_dim);
+            for (int64_t workers = 1; workers <= 3; workers++) {
+                caches c = caches_make(&s, 2);
+                int64_t size = 2 * HEADS * CAPACITY * head_dim, written = 0;
+                memset(c.keys, 0, (size_t)size * 4);
+                append(&s, c, k, k, past, 2, T, workers);
+                for (int64_t i = 0; i < size; i++)
+                    written += c.keys[i] != 0.0f;
+                ck_assert_int_eq(written, 2 * T * HEADS * head_dim);
+                for (int64_t b = 0; b < 2; b++)
+                    for (int64_t t = 0; t < T; t++)
+                        for (int64_t h = 0; h < HEADS; h++) {
+                            int64_t p = past[b] + t;
+                            const float *at = c.keys + (b * HEADS + h) * CAPACITY * head_dim +
+                                              p / 16 * 16 * head_dim + p % 16;
+                            for (int64_t d = 0; d < head_dim; d++)
+                                ck_assert(at[d * 16] ==
+                                          k[((b * T + t) * HEADS + h) * head_dim + d]);
+                        }
+            }
+        }
+}
+END_TEST
+
 START_TEST(cache_refuses)
 {
     const shape s = {1, 1, 4, 16, 0, 1.0f, 0.0f};
@@ -274,6 +307,7 @@ static Suite *suite(void)
     tcase_add_test(c, batch_and_constants);
     tcase_add_test(c, later_tokens_are_unseen);
     tcase_add_test(c, cache_layout);
+    tcase_add_test(c, cache_blocks);
     tcase_add_test(c, cache_refuses);
     tcase_add_test(c, rope_table);
     suite_add_tcase(s, c);
