@@ -176,6 +176,7 @@ static pm_status compile(pm_arena *arena, const pm_cli_args *a, pm_compile_optio
     pm_progress *progress = pm_progress_start("compiling", !a->count[C_QUIET] && !talks && strcmp(output, "-") != 0);
     o->on_step = pm_progress_step;
     o->user = progress;
+    o->colour = pm_cli_colour() ? 1 : -1;
     pm_bug_report_model(model);
     // messages wait until the line of progress is gone
     char *text = NULL;

@@ -42,6 +42,7 @@ typedef struct pm_compile_options {
     /// Called when a step begins ("passes", …), from the calling thread; NULL: not.
     void (*on_step)(void *user, const char *step, int number, int n_steps);
     void *user;
+    int colour; ///< of messages: 1 with, -1 without, 0 as `messages` is a terminal
 } pm_compile_options;
 
 /// What came of it.

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/containers.h"
 
@@ -15,6 +16,12 @@ const char *pm_cli_name(const pm_cli_command *command, char *buffer, size_t size
     snprintf(buffer, size, "%s%s%s", command->program, command->name ? " " : "",
              command->name ? command->name : "");
     return buffer;
+}
+
+bool pm_cli_colour(void)
+{
+    const char *no = getenv("NO_COLOR");
+    return isatty(2) && !(no && *no);
 }
 
 int pm_cli_usage(const pm_cli_command *command, const char *fmt, ...)

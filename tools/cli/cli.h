@@ -69,6 +69,8 @@ void pm_cli_help(const pm_cli_command *command);
 bool pm_cli_int(const pm_cli_args *args, int option, long long lo, long long hi, long long *inout);
 /// The same for a number that is not negative.
 bool pm_cli_number(const pm_cli_args *args, int option, double *inout);
+/// Whether messages on standard error get colour: on a terminal, unless NO_COLOR is set.
+bool pm_cli_colour(void);
 /// "pimoec" or "pimoe check".
 const char *pm_cli_name(const pm_cli_command *command, char *buffer, size_t size);
 /// The word that is nearest among choices ("exe obj"), or NULL; in the arena.

@@ -265,7 +265,7 @@ pm_status pm_driver_back(pm_driver *d, const char *output)
     if (emit != PM_EMIT_IR)
         PM_TRY(generate(d, symbol));
     if (emit != PM_EMIT_IR)
-        step(d, "writing", 4);
+        step(d, "machine code and linking", 4);
     pm_out_file *out;
     bool program = emit == PM_EMIT_EXE || emit == PM_EMIT_SHARED;
     PM_TRY(pm_out_open(d->arena, d->diag, strcmp(output, "-") == 0 ? "/dev/stdout" : output,
@@ -285,6 +285,11 @@ static bool take_options(const pm_compile_options *from, pm_compile_options *out
     *out = (pm_compile_options){0};
     memcpy(out, from, from->struct_size);
     return true;
+}
+
+static bool wants_colour(const pm_compile_options *o, FILE *messages)
+{
+    return o->colour > 0 || (o->colour == 0 && isatty(fileno(messages)) && !getenv("NO_COLOR"));
 }
 
 static pm_status compile(pm_driver *d, const char *path, const char *output,
@@ -325,7 +330,7 @@ pm_status pm_compile_seen(const char *path, const char *output, const pm_compile
         if (messages && messages_json)
             pm_diag_json(d->diag, messages);
         else if (messages)
-            pm_diag_print(d->diag, messages, isatty(fileno(messages)) && !getenv("NO_COLOR"));
+            pm_diag_print(d->diag, messages, wants_colour(d->options, messages));
     } else if (messages) {
         fputs(messages_json ? "[{\"severity\": \"error\", \"code\": \"no_memory\", \"message\": \"out of memory\", "
                               "\"location\": null}]"

@@ -40,6 +40,7 @@ typedef struct checker {
     check_run run;
     compile_report *compiled;
     int messages; ///< file in memory
+    pm_progress *progress;
     bool json;
     double timeout;
     // the error, where there is one
@@ -501,6 +502,7 @@ static pm_status check(checker *k)
     pm_status status = prepare(k);
     if (status != PM_OK)
         return take_diag(k, status);
+    pm_progress_step(k->progress, "compiling", 1, 2);
     status = compile(k);
     if (status == PM_OK && k->compiled->status != PM_OK) {
         status = k->compiled->status;
@@ -514,6 +516,7 @@ static pm_status check(checker *k)
         complain(k);
         return status;
     }
+    pm_progress_step(k->progress, "running", 2, 2);
     PM_TRY(run_compiled(k));
     status = keep_library(k);
     return status == PM_OK ? PM_OK : take_diag(k, status);
@@ -533,10 +536,9 @@ int pm_command_check(pm_arena *arena, const pm_cli_args *args)
     k->run.threads = (int)threads;
     k->run.entry = args->value[CHECK_ENTRY];
     k->run.bf16 = k->options.quantize && strcmp(k->options.quantize, "bf16") == 0;
-    pm_progress *progress = pm_progress_start("checking", !k->json);
-    pm_progress_step(progress, args->operands[0], 1, 1);
+    k->progress = pm_progress_start("checking", !k->json);
     pm_status status = check(k);
-    pm_progress_end(progress);
+    pm_progress_end(k->progress);
     bool ran = status == PM_OK, pass = ran && passed(k->run.report, NULL);
     if (k->json)
         write_json(k, pass, ran);

@@ -15,6 +15,7 @@
 #include "frontend/frontend.h"
 #include "ir/text.h"
 #include "tools/cli/bug_report.h"
+#include "tools/cli/cli.h"
 #include "tools/cli/progress.h"
 
 /// ---- the key ----------------------------------------------------------------------------------------------
@@ -191,6 +192,7 @@ static pm_status compile(const char *model, const char *output, pm_compile_optio
     options.emit = PM_EMIT_EXE;
     options.on_step = pm_progress_step;
     options.user = progress;
+    options.colour = pm_cli_colour() ? 1 : -1;
     pm_bug_report_model(model);
     pm_status status = pm_compile(model, output, &options, held, 0, NULL);
     pm_progress_end(progress);

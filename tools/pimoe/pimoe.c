@@ -1,8 +1,6 @@
 /// pimoe: everything around compiled models.
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/containers.h"
 #include "base/file.h"
@@ -11,7 +9,7 @@
 
 int pm_command_failed(const pm_diag *diag, pm_status status)
 {
-    pm_diag_print(diag, stderr, isatty(2) && !getenv("NO_COLOR"));
+    pm_diag_print(diag, stderr, pm_cli_colour());
     return pm_exit_code(status);
 }
 
