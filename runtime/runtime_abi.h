@@ -21,9 +21,12 @@ typedef struct pm_rt_call {
     uint8_t **dynamic;       ///< by slot; set through pm_rt_place
     uint8_t *scratch;        ///< worker w owns [w * scratch_bytes, (w + 1) * scratch_bytes)
     int64_t scratch_bytes;   ///< plan()[1], rounded up to 64
-    int32_t error;           ///< 0, or 1 + number of the dispatch that found the data at fault
+    int32_t error;           ///< 0, or 1 + number of the dispatch that found the data at fault; set at barriers alone,
+                             ///< so that all workers see the same behind each and return alike
     int32_t error_kind;      ///< pm_rt_error
     struct pm_rt_pool *pool; ///< the runtime's own
+    int32_t found;           ///< as error: found since the last barrier, not yet to be acted upon
+    int32_t found_kind;
 } pm_rt_call;
 
 typedef enum pm_rt_error {
@@ -61,7 +64,7 @@ typedef struct pm_rt_model {
 /// All workers of the call meet here: what was written before is seen after.
 void pm_rt_barrier(pm_rt_call *call, int64_t worker);
 /// Places dynamic slot `slot` with room for `bytes` (sets call->dynamic[slot]); only worker 0 calls.
-/// On failure sets call->error and leaves a valid pointer to no bytes.
+/// On failure sets call->found and leaves a valid pointer to no bytes.
 void pm_rt_place(pm_rt_call *call, int64_t slot, int64_t bytes, int64_t dispatch);
 /// Notes that dispatch `dispatch` found the data at fault; the first one wins.
 void pm_rt_fail(pm_rt_call *call, int64_t dispatch);

@@ -242,18 +242,18 @@ void pm_rt_place(pm_rt_call *call, int64_t slot, int64_t bytes, int64_t dispatch
     pm_session *s = session_of(call);
     void *p = bytes < 0 || bytes > INT64_MAX / 4 ? NULL : take(s, round_up((size_t)bytes + 1, 64));
     call->dynamic[slot] = p ? p : nothing;
-    if (!p && !call->error) {
-        call->error = (int32_t)dispatch + 1;
-        call->error_kind = PM_RT_ERR_NO_MEMORY;
-    }
+    int32_t none = 0;
+    if (!p && __atomic_compare_exchange_n(&call->found, &none, (int32_t)dispatch + 1, false, __ATOMIC_RELAXED,
+                                          __ATOMIC_RELAXED))
+        call->found_kind = PM_RT_ERR_NO_MEMORY;
 }
 
 void pm_rt_fail(pm_rt_call *call, int64_t dispatch)
 {
     int32_t none = 0;
-    if (__atomic_compare_exchange_n(&call->error, &none, (int32_t)dispatch + 1, false, __ATOMIC_RELAXED,
+    if (__atomic_compare_exchange_n(&call->found, &none, (int32_t)dispatch + 1, false, __ATOMIC_RELAXED,
                                     __ATOMIC_RELAXED))
-        call->error_kind = PM_RT_ERR_DATA;
+        call->found_kind = PM_RT_ERR_DATA;
 }
 
 /// ---- calls ----------------------------------------------------------------------------------------------
@@ -480,8 +480,8 @@ pm_status pm_session_run(pm_session *session, int entry, const pm_tensor_arg *in
     s->call.dynamic = s->dynamic;
     s->call.weights = s->model->payload;
     s->call.symbols = s->symbols;
-    s->call.error = 0;
-    s->call.error_kind = 0;
+    s->call.error = s->call.found = 0;
+    s->call.error_kind = s->call.found_kind = 0;
     s->current = s->chunks;
     if (s->current)
         s->current->used = 64;

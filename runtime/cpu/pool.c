@@ -86,13 +86,27 @@ static void spread(const pm_rt_pool *pool, int worker)
         sched_setaffinity(0, sizeof pool->cores, &pool->cores);
 }
 
+/// What was found becomes what all see. Done by the last to arrive, while nobody runs: a worker that is quick and finds a
+/// fault behind the barrier must not change what a slow one still has to read there, or the two would part.
+static void publish_error(pm_rt_call *call)
+{
+    int32_t found = __atomic_load_n(&call->found, __ATOMIC_RELAXED);
+    if (found && !call->error) {
+        call->error = found;
+        call->error_kind = call->found_kind;
+    }
+}
+
 static void meet(pm_rt_pool *pool, int worker)
 {
-    if (pool->n == 1)
+    if (pool->n == 1) {
+        publish_error(pool->call);
         return;
+    }
     uint32_t phase = atomic_load_explicit(&pool->phase, memory_order_acquire);
     if (atomic_fetch_add_explicit(&pool->arrived, 1, memory_order_acq_rel) + 1 == (uint32_t)pool->n) {
         atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
+        publish_error(pool->call);
         atomic_fetch_add(&pool->phase, 1);
         if (atomic_load(&pool->waiting))
             futex_wake_all(&pool->phase);
