@@ -67,13 +67,15 @@ for file in answer obj/answer.o lib/libanswer.a shared/libanswer.so; do
 done
 
 # text, on standard output
-for kind in ir mlir llvm asm; do
+for kind in ir mlir llvm asm header; do
     expect 0 "$pimoec" "$unlike/model.json" --emit=$kind -o -
     silent
     [ -s out ] || fail "--emit=$kind wrote nothing"
     cp out text.$kind
 done
 grep -q '^module "' text.ir || fail "no IR"
+grep -q 'unlike_experts_open' text.header || fail "no header"
+[ ! -e - ] || fail "a file named - was made"
 grep -q 'func' text.mlir || fail "no MLIR"
 grep -q '^define' text.llvm || fail "no LLVM IR"
 grep -q '\.globl.*pm_model' text.asm || fail "no assembly"

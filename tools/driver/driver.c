@@ -142,7 +142,7 @@ static const char *symbol_for(pm_driver *d, const char *output)
     if (d->options->emit == PM_EMIT_EXE)
         return "main";
     const char *base = strrchr(output, '/');
-    base = base ? base + 1 : output;
+    base = strcmp(output, "-") == 0 && d->module->name ? d->module->name : base ? base + 1 : output;
     if (strncmp(base, "lib", 3) == 0 && base[3])
         base += 3;
     size_t n = strcspn(base, ".");
@@ -260,6 +260,8 @@ pm_status pm_driver_back(pm_driver *d, const char *output)
 {
     pm_emit emit = d->options->emit;
     const char *symbol = symbol_for(d, output);
+    if (strcmp(output, "-") == 0)
+        output = "/dev/stdout";
     if (emit == PM_EMIT_HEADER)
         return write_header(d, output, symbol);
     if (emit != PM_EMIT_IR)
@@ -268,8 +270,7 @@ pm_status pm_driver_back(pm_driver *d, const char *output)
         step(d, "machine code and linking", 4);
     pm_out_file *out;
     bool program = emit == PM_EMIT_EXE || emit == PM_EMIT_SHARED;
-    PM_TRY(pm_out_open(d->arena, d->diag, strcmp(output, "-") == 0 ? "/dev/stdout" : output,
-                       program ? 0755 : 0644, &out));
+    PM_TRY(pm_out_open(d->arena, d->diag, output, program ? 0755 : 0644, &out));
     PM_TRY(make_output(d, out, symbol));
     PM_TRY(pm_out_commit(d->diag, out));
     return emit == PM_EMIT_LIB || emit == PM_EMIT_OBJ || emit == PM_EMIT_SHARED
