@@ -11,6 +11,7 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WORK = os.environ.get("BENCH_WORK", os.path.join(ROOT, "build", "bench"))
 CLASSICS = os.path.join(ROOT, "samples", "classics")
+LOAD_BEFORE = os.getloadavg()[0]  # what others did before this benchmark began
 
 
 def fail(message):
@@ -95,7 +96,7 @@ def machine():
     model = f"{words.get('model name', model)} (family {words.get('cpu family')}, model {words.get('model')})"
     flags = words.get("flags", "").split()
     return {"cpu": model, "cores": cores, "avx512": "avx512f" in flags, "avx512_bf16": "avx512_bf16" in flags,
-            "date": datetime.date.today().isoformat(), "load": os.getloadavg()[0]}
+            "date": datetime.date.today().isoformat(), "load_before": LOAD_BEFORE}
 
 
 def save(name, result):
