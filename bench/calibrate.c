@@ -18,8 +18,10 @@
 #include <immintrin.h>
 #endif
 
-#ifdef __AVX512F__
+#if defined __AVX512F__
 enum { LANES = 16 };
+#elif !defined __FMA__
+#error "compile with -march=native, or at least x86-64-v3"
 #else
 enum { LANES = 8 };
 #endif
