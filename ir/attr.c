@@ -206,6 +206,8 @@ pm_status pm_attrs_fill(pm_module *m, const pm_loc *loc, pm_opcode code, const p
             i++;
         if (i == n)
             return unknown_attr(m, loc, code, attrs[j].key);
+        if (!attrs[j].present) // taken over from an op that was not given it
+            continue;
         if (given[i])
             return pm_error(m->diag, loc, PM_ERR_INVALID, "attribute '%s' of %s is given twice",
                             decls[i].key, op_name);

@@ -127,6 +127,21 @@ START_TEST(attributes_are_matched)
 }
 END_TEST
 
+START_TEST(attributes_of_an_op_serve_another)
+{
+    // an optional attribute that the first one was not given is not given to the second one either
+    pm_dim dims[] = {pm_dim_const(m, 16), pm_dim_const(m, 4)};
+    pm_value *w = pm_graph_add_arg(g, "w", pm_type_get(m, PM_F32, 2, dims), -1), *first, *second;
+    pm_attr panel = pm_attr_i64("panel", 16);
+    ck_assert_int_eq(pm_build1(&b, &first, PM_OP_pack, PM_OPERANDS(w), &panel, 1), PM_OK);
+    ck_assert(!pm_op_attr(first->def, "group")->present);
+    ck_assert_int_eq(pm_build1(&b, &second, PM_OP_pack, PM_OPERANDS(w, w), first->def->attrs, first->def->n_attrs),
+                     PM_OK);
+    ck_assert(!pm_op_attr(second->def, "group")->present);
+    ck_assert_int_eq(pm_op_i64(second->def, "panel"), 16);
+}
+END_TEST
+
 START_TEST(attribute_values_follow_the_declared_order)
 {
     pm_op *op;
@@ -447,6 +462,7 @@ int main(void)
     tcase_add_test(tc, uses_follow_edits);
     tcase_add_test(tc, many_uses_are_replaced_quickly);
     tcase_add_test(tc, attributes_are_matched);
+    tcase_add_test(tc, attributes_of_an_op_serve_another);
     tcase_add_test(tc, attribute_values_follow_the_declared_order);
     tcase_add_test(tc, the_table_is_whole);
     tcase_add_test(tc, constants);
