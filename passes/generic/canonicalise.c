@@ -1,0 +1,264 @@
+/// Canonical forms: each op's own fold hook (identities; ir/ops/hooks_fold.c), and the rules below,
+/// which need more than one op's knowledge. Runs to a fixed point over a work list: an op is looked at
+/// again only when one of its operands was replaced, so the work is linear in what changes.
+///
+/// Nothing here changes a NaN, an infinity or the sign of a zero. A product with a constant matrix
+/// becomes `linear`, whose sums `eval` takes in the same order as those of `matmul`.
+#include <math.h>
+
+#include "ir/op_table.h"
+#include "passes/generic/rewrite.h"
+#include "passes/passes.h"
+
+typedef struct canonicaliser {
+    pm_pass_ctx *ctx;
+    pm_arena *scratch;
+    pm_id_set overwritten;
+    PM_VEC(pm_op *) work; ///< a stack; op->mark is 1 while an op is on it
+} canonicaliser;
+
+/* ---- rules ----------------------------------------------------------------------------------- */
+
+/// Tries one rule: *out_value replaces the op's result, NULL: it doesn't fit.
+typedef pm_status rule_fn(pm_builder *b, pm_op *op, pm_value **out_value);
+
+/// not(not(x)), neg(neg(x)).
+static pm_status fold_twice(pm_builder *b, pm_op *op, pm_value **out_value)
+{
+    (void)b;
+    pm_value *inner = op->operands[0];
+    if (pm_value_is(inner, op->code))
+        *out_value = inner->def->operands[0];
+    return PM_OK;
+}
+
+/// abs(abs(x)) and the like: once is enough.
+static pm_status fold_idempotent(pm_builder *b, pm_op *op, pm_value **out_value)
+{
+    (void)b;
+    if (pm_value_is(op->operands[0], op->code))
+        *out_value = op->operands[0];
+    return PM_OK;
+}
+
+/// abs(neg(x)) is abs(x).
+static pm_status fold_abs(pm_builder *b, pm_op *op, pm_value **out_value)
+{
+    if (pm_value_is(op->operands[0], PM_OP_neg))
+        return pm_build1(b, out_value, PM_OP_abs, PM_OPERANDS(op->operands[0]->def->operands[0]),
+                         PM_NO_ATTRS);
+    return fold_idempotent(b, op, out_value);
+}
+
+/// where(not(c), x, y) is where(c, y, x).
+static pm_status fold_select(pm_builder *b, pm_op *op, pm_value **out_value)
+{
+    pm_value *condition = op->operands[0];
+    if (!pm_value_is(condition, PM_OP_not))
+        return PM_OK;
+    return pm_build1(b, out_value, PM_OP_where,
+                     PM_OPERANDS(condition->def->operands[0], op->operands[2], op->operands[1]),
+                     PM_NO_ATTRS);
+}
+
+/// x and x, x or x.
+static pm_status fold_same(pm_builder *b, pm_op *op, pm_value **out_value)
+{
+    (void)b;
+    if (op->operands[0] == op->operands[1])
+        *out_value = op->operands[0];
+    return PM_OK;
+}
+
+static bool is_plain_weight(const pm_value *v)
+{
+    return pm_value_is(v, PM_OP_const) && !v->type->layout;
+}
+
+/// True when the constant extents of the matrix are there and none is 0.
+static bool is_proper_matrix(const pm_module *m, const pm_type *type)
+{
+    int64_t rows, columns;
+    return type->rank == 2 && pm_dim_is_const(m, type->dims[0], &rows) && rows > 0 &&
+           pm_dim_is_const(m, type->dims[1], &columns) && columns > 0;
+}
+
+/// The value with its last two axes swapped.
+static pm_status turned(pm_builder *b, pm_value *x, pm_value **out_value)
+{
+    int64_t perm[PM_MAX_RANK];
+    int32_t rank = x->type->rank;
+    for (int32_t i = 0; i < rank; i++)
+        perm[i] = i;
+    perm[rank - 2] = rank - 1;
+    perm[rank - 1] = rank - 2;
+    return pm_build1(b, out_value, PM_OP_transpose, PM_OPERANDS(x),
+                     PM_ATTRS(pm_attr_ints("perm", perm, (size_t)rank)));
+}
+
+/// A product with a constant matrix is `linear`: its weights get packed. Only f32, since packed
+/// panels are f32 (or bf16, which the product would be rounded to).
+static pm_status fold_product(pm_builder *b, pm_op *op, pm_value **out_value)
+{
+    pm_value *x = op->operands[0], *w = op->operands[1];
+    if (!is_plain_weight(w) || !is_proper_matrix(op->graph->module, w->type) ||
+        w->type->elem != PM_F32 || x->type->elem != PM_F32 || x->type->rank < 1)
+        return PM_OK;
+    pm_builder before = {b->graph, b->before, pm_loc_derive(op->graph->module, op->loc, "canonicalise")};
+    if (pm_op_i64(op, "trans_a") && x->type->rank > 1)
+        PM_TRY(turned(&before, x, &x));
+    if (!pm_op_i64(op, "trans_b"))
+        PM_TRY(turned(&before, w, &w));
+    return pm_build1(&before, out_value, PM_OP_linear, PM_OPERANDS(x, w), PM_NO_ATTRS);
+}
+
+/// Constants stand on the right of what commutes, so that other rules look there alone. Not of float
+/// min and max: which of 0 and -0 comes out hangs on the order.
+static void constants_right(canonicaliser *c, pm_op *op)
+{
+    if (!(pm_op_info_of(op)->traits & PM_T_COMMUTES) || !pm_value_const(op->operands[0]) ||
+        pm_value_const(op->operands[1]) ||
+        ((op->code == PM_OP_min || op->code == PM_OP_max) &&
+         pm_elem_is_float(op->operands[0]->type->elem)))
+        return;
+    pm_value *first = op->operands[0];
+    pm_op_set_operand(op, 0, op->operands[1]);
+    pm_op_set_operand(op, 1, first);
+    pm_pass_changed(c->ctx);
+    pm_pass_count(c->ctx, "constants moved right");
+}
+
+static rule_fn *rule_of(const pm_op *op)
+{
+    switch (op->code) {
+    case PM_OP_not:
+    case PM_OP_neg: return fold_twice;
+    case PM_OP_abs: return fold_abs;
+    case PM_OP_relu:
+    case PM_OP_floor:
+    case PM_OP_ceil:
+    case PM_OP_round:
+    case PM_OP_sign: return fold_idempotent;
+    case PM_OP_where: return fold_select;
+    case PM_OP_and:
+    case PM_OP_or: return fold_same;
+    case PM_OP_matmul: return fold_product;
+    default: return NULL;
+    }
+}
+
+/* ---- the work list --------------------------------------------------------------------------- */
+
+static void push(canonicaliser *c, pm_op *op)
+{
+    if (op->mark)
+        return;
+    op->mark = 1;
+    PM_PUSH(c->scratch, &c->work, op);
+}
+
+static void push_users(canonicaliser *c, const pm_value *v)
+{
+    for (const pm_use *use = v->uses; use; use = use->next)
+        push(c, use->op);
+}
+
+/// Ops that a rule put before `op`, and what their regions hold.
+static void push_new(canonicaliser *c, pm_op *from, pm_op *op)
+{
+    for (pm_op *fresh = from; fresh != op; fresh = fresh->next) {
+        push(c, fresh);
+        for (uint32_t i = 0; i < fresh->n_regions; i++) // depth: PM_MAX_REGION_DEPTH
+            push_new(c, fresh->regions[i]->first, NULL);
+    }
+}
+
+static bool is_unused(const pm_op *op)
+{
+    for (uint32_t i = 0; i < op->n_results; i++)
+        if (pm_value_is_used(op->results[i]))
+            return false;
+    return op->n_results > 0 && !(pm_op_info_of(op)->traits & PM_T_IMPURE);
+}
+
+/// Ops that a rule built in vain.
+static void erase_new(pm_op *before_first, pm_op *op)
+{
+    while (op->prev != before_first && is_unused(op->prev))
+        pm_op_erase(op->prev);
+}
+
+static pm_status try_rule(canonicaliser *c, pm_op *op, rule_fn *rule, const char *what, bool *out_done)
+{
+    pm_op *previous = op->prev;
+    pm_graph *g = op->graph;
+    pm_builder b = {g, op, pm_loc_derive(c->ctx->module, op->loc, "canonicalise")};
+    pm_value *value = NULL;
+    PM_TRY(rule(&b, op, &value));
+    pm_value *old = op->n_results ? op->results[0] : NULL;
+    if (value && (value->type != old->type || value == old ||
+                  !pm_may_stand_for(&c->overwritten, old, value))) {
+        erase_new(previous, op);
+        value = NULL;
+    }
+    bool spliced = !value && op->n_results > 1 && is_unused(op); // `if`: replaced its results itself
+    if (!value && !spliced)
+        return PM_OK;
+    push_new(c, previous ? previous->next : g->first, op);
+    if (value) {
+        push_users(c, old);
+        if (!value->name)
+            value->name = old->name;
+        if (!value->content)
+            value->content = old->content;
+        pm_value_replace(old, value);
+    }
+    pm_op_erase(op);
+    pm_pass_changed(c->ctx);
+    pm_pass_count(c->ctx, what);
+    *out_done = true;
+    return PM_OK;
+}
+
+static pm_status visit(canonicaliser *c, pm_op *op)
+{
+    const pm_op_info *info = pm_op_info_of(op);
+    bool done = false;
+    if (op->n_results == 1 && is_unused(op))
+        return PM_OK; // left to dce
+    constants_right(c, op);
+    if (info->fold)
+        PM_TRY(try_rule(c, op, info->fold, info->name, &done));
+    rule_fn *rule = rule_of(op);
+    if (!done && rule)
+        PM_TRY(try_rule(c, op, rule, info->name, &done));
+    return PM_OK;
+}
+
+pm_status pm_pass_canonicalise(pm_pass_ctx *ctx)
+{
+    pm_arena *scratch = pm_arena_child(ctx->module->arena);
+    canonicaliser c = {.ctx = ctx, .scratch = scratch};
+    pm_graph_vec graphs;
+    pm_graphs_of(ctx->module, scratch, &graphs);
+    c.overwritten = pm_overwritten_values(ctx->module, &graphs, scratch);
+    for (size_t i = 0; i < graphs.n; i++)
+        for (pm_op *op = graphs.data[i]->first; op; op = op->next)
+            op->mark = 0;
+    // on a stack: the first op of the first graph is to be on top
+    for (size_t i = graphs.n; i-- > 0;)
+        for (pm_op *op = graphs.data[i]->last; op; op = op->prev)
+            push(&c, op);
+    // every replacement removes an op; only new ops could go round in circles
+    uint64_t fuel = 64 * (uint64_t)c.work.n + 1024;
+    for (; c.work.n > 0 && fuel > 0; fuel--) {
+        pm_op *op = c.work.data[--c.work.n];
+        op->mark = 0;
+        if (op->graph)
+            PM_TRY(visit(&c, op));
+    }
+    if (fuel == 0)
+        pm_pass_count(ctx, "stopped before the end");
+    pm_arena_destroy(scratch);
+    return PM_OK;
+}

@@ -1,0 +1,70 @@
+#include "passes/generic/rewrite.h"
+
+#include "ir/op_table.h"
+
+void pm_graphs_of(const pm_module *m, pm_arena *scratch, pm_graph_vec *out_graphs)
+{
+    *out_graphs = (pm_graph_vec){0};
+    for (size_t i = 0; i < m->entries.n; i++)
+        PM_PUSH(scratch, out_graphs, m->entries.data[i]);
+    // the list grows while it is walked
+    for (size_t i = 0; i < out_graphs->n; i++)
+        for (const pm_op *op = out_graphs->data[i]->first; op; op = op->next)
+            for (uint32_t k = 0; k < op->n_regions && op->code != PM_OP_fused; k++)
+                PM_PUSH(scratch, out_graphs, op->regions[k]);
+}
+
+bool pm_value_is_used(const pm_value *v)
+{
+    if (v->uses)
+        return true;
+    for (size_t i = 0; i < v->graph->results.n; i++)
+        if (v->graph->results.data[i] == v)
+            return true;
+    return false;
+}
+
+pm_id_set pm_id_set_create(pm_arena *scratch, size_t n)
+{
+    return (pm_id_set){PM_NEW_ARRAY(scratch, uint8_t, n), n};
+}
+
+enum { MAX_VIEWS = 16 };
+
+/// The value whose bytes `v` shows; NULL when that is too far away to look.
+static const pm_value *origin(const pm_value *v)
+{
+    for (int step = 0; step < MAX_VIEWS; step++) {
+        if (!v->def || !v->def->n_operands || !v->def->operands[0] ||
+            !(pm_op_info_of(v->def)->traits & (PM_T_VIEW | PM_T_INPLACE)))
+            return v;
+        v = v->def->operands[0];
+    }
+    return NULL;
+}
+
+pm_id_set pm_overwritten_values(const pm_module *m, const pm_graph_vec *graphs, pm_arena *scratch)
+{
+    pm_id_set set = {NULL, 0};
+    for (size_t i = 0; i < graphs->n; i++)
+        for (const pm_op *op = graphs->data[i]->first; op; op = op->next) {
+            if (!(pm_op_info_of(op)->traits & PM_T_INPLACE))
+                continue;
+            if (!set.has)
+                set = pm_id_set_create(scratch, m->next_value);
+            const pm_value *from = origin(op->operands[0]);
+            pm_id_set_add(&set, op->operands[0]->id);
+            if (from)
+                pm_id_set_add(&set, from->id);
+        }
+    return set;
+}
+
+bool pm_may_stand_for(const pm_id_set *overwritten, const pm_value *old, const pm_value *value)
+{
+    if (!overwritten->has)
+        return true;
+    const pm_value *a = origin(old), *b = origin(value);
+    return a && b && !pm_id_set_has(overwritten, a->id) && !pm_id_set_has(overwritten, b->id) &&
+           !pm_id_set_has(overwritten, old->id) && !pm_id_set_has(overwritten, value->id);
+}

@@ -1,0 +1,39 @@
+/// What passes that rewrite graphs share.
+#ifndef PM_PASSES_GENERIC_REWRITE_H
+#define PM_PASSES_GENERIC_REWRITE_H
+
+#include "ir/graph.h"
+
+typedef PM_VEC(pm_graph *) pm_graph_vec;
+
+/// All graphs of the module, outer ones first: entries and regions. Groups that `fuse` formed are
+/// left out: what they hold was chosen for one loop nest.
+void pm_graphs_of(const pm_module *m, pm_arena *scratch, pm_graph_vec *out_graphs);
+
+/// As pm_value_use_count(v) > 0, without counting.
+bool pm_value_is_used(const pm_value *v);
+
+/// A set of values or types by their ids; ids that came later are not in it.
+typedef struct pm_id_set {
+    uint8_t *has;
+    size_t n;
+} pm_id_set;
+
+pm_id_set pm_id_set_create(pm_arena *scratch, size_t n);
+static inline bool pm_id_set_has(const pm_id_set *set, uint32_t id)
+{
+    return id < set->n && set->has[id];
+}
+static inline void pm_id_set_add(pm_id_set *set, uint32_t id)
+{
+    if (id < set->n)
+        set->has[id] = 1;
+}
+
+/// Values whose bytes an in-place op overwrites: using another value in their stead, or them in the
+/// stead of another, could move a read behind the write.
+pm_id_set pm_overwritten_values(const pm_module *m, const pm_graph_vec *graphs, pm_arena *scratch);
+/// True when `old` may be replaced by `value` as far as in-place ops are concerned.
+bool pm_may_stand_for(const pm_id_set *overwritten, const pm_value *old, const pm_value *value);
+
+#endif
