@@ -7,11 +7,25 @@ import statistics
 import struct
 import subprocess
 import sys
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WORK = os.environ.get("BENCH_WORK", os.path.join(ROOT, "build", "bench"))
 CLASSICS = os.path.join(ROOT, "samples", "classics")
-LOAD_BEFORE = os.getloadavg()[0]  # what others did before this benchmark began
+
+
+def busy_cores(seconds=0.5):
+    """Cores that others keep busy, while this process sleeps."""
+    def used():
+        with open("/proc/stat", encoding="utf-8") as f:
+            words = [int(w) for w in f.readline().split()[1:]]
+        return sum(words[:3]) + sum(words[5:8])  # user, nice, system, interrupts, stolen
+    before = used()
+    time.sleep(seconds)
+    return (used() - before) / os.sysconf("SC_CLK_TCK") / seconds
+
+
+BUSY_BEFORE = busy_cores()  # what others did before this benchmark began
 
 
 def fail(message):
@@ -96,7 +110,7 @@ def machine():
     model = f"{words.get('model name', model)} (family {words.get('cpu family')}, model {words.get('model')})"
     flags = words.get("flags", "").split()
     return {"cpu": model, "cores": cores, "avx512": "avx512f" in flags, "avx512_bf16": "avx512_bf16" in flags,
-            "date": datetime.date.today().isoformat(), "load_before": LOAD_BEFORE}
+            "date": datetime.date.today().isoformat(), "busy_cores": round(max(BUSY_BEFORE, busy_cores()), 2)}
 
 
 def save(name, result):
