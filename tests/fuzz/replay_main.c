@@ -1,5 +1,7 @@
-// Runs every file of the folders and files given through a fuzz target's entry: the corpus as a
-// regression test, in builds without libFuzzer.
+// Runs every file of the folders, packs (corpus_pack.h) and files given through a fuzz target's entry:
+// the corpus as a regression test, in builds without libFuzzer. An input may take some seconds (a bomb
+// that the limits stop late); beyond
+// that, it is a defect like a crash.
 
 #include <dirent.h>
 #include <stdbool.h>
@@ -8,10 +10,60 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
+
+#include "tests/fuzz/corpus_pack.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 /// A target may define it; called once, as libFuzzer does.
 __attribute__((weak)) int LLVMFuzzerInitialize(int *argc, char ***argv);
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/// Most seconds that one input may take: more under sanitizers.
+static double time_limit(void)
+{
+    const char *text = getenv("PM_REPLAY_SECONDS");
+    return text != NULL ? strtod(text, NULL) : 5;
+}
+
+static int run_input(const char *path, const uint8_t *data, size_t size)
+{
+    double start = seconds();
+    LLVMFuzzerTestOneInput(data, size);
+    double took = seconds() - start;
+    if (took <= time_limit())
+        return 0;
+    fprintf(stderr, "%s: took %.1f s\n", path, took);
+    return 1;
+}
+
+static int replay_pack(const char *path)
+{
+    FILE *in = fopen(path, "rb");
+    uint8_t *data;
+    size_t size;
+    int n = 0, bad = in == NULL;
+    while (!bad && pm_pack_next(in, &data, &size)) {
+        char name[4096];
+        snprintf(name, sizeof name, "%s, input %d", path, n++);
+        fprintf(stderr, "%s\n", name);
+        bad = run_input(name, data, size);
+        free(data);
+    }
+    if (!bad && !feof(in)) {
+        fprintf(stderr, "'%s' is damaged behind input %d\n", path, n);
+        bad = 1;
+    }
+    if (in != NULL)
+        fclose(in);
+    return bad ? -1 : n;
+}
 
 static int replay_file(const char *path, size_t size)
 {
@@ -24,9 +76,9 @@ static int replay_file(const char *path, size_t size)
     }
     fclose(in);
     fprintf(stderr, "%s\n", path); // the last line names the input of a crash
-    LLVMFuzzerTestOneInput(data, size);
+    int bad = run_input(path, data, size);
     free(data);
-    return 0;
+    return bad;
 }
 
 /// Returns the number of inputs that were run, or -1.
@@ -37,6 +89,9 @@ static int replay(const char *path)
         fprintf(stderr, "can't open '%s'\n", path);
         return -1;
     }
+    size_t length = strlen(path);
+    if (length > 5 && strcmp(path + length - 5, ".pack") == 0)
+        return replay_pack(path);
     if (!S_ISDIR(info.st_mode))
         return replay_file(path, (size_t)info.st_size) == 0 ? 1 : -1;
     struct dirent **names;
