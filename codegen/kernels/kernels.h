@@ -1,8 +1,8 @@
 /// C kernel templates: the hot path, written once for every ISA.
 ///
 /// They are compiled to bitcode by clang when pimoec is built (-DPM_VW=8 and -DPM_VW=16: floats per
-/// vector), linked into a model's LLVM module and specialised there: everything is always_inline and
-/// called with constants for shapes, so that strides fold into addressing and loops unroll.
+/// vector), linked into a model's LLVM module and specialised there: everything is always_inline in one
+/// function for each set of constants (codegen/cpu/instances.h), so that strides fold into addressing.
 /// They depend on this header alone, allocate nothing and call no libm.
 ///
 /// SPMD: every worker calls the same kernel with its number and takes its tiles by index. Who
@@ -20,7 +20,8 @@
 
 /// How a product's result leaves the kernel: called once for each finished tile of up to 12 rows
 /// and one panel of columns, while the tile is in L1. Written by MLIR for each dispatch (bias,
-/// activation, gate times up, residual, scaling, conversion, store), inlined here.
+/// activation, gate times up, residual, scaling, conversion, store): dispatches that share a kernel
+/// each bring their own.
 ///   tile: [rows][ld] f32; element (r, c) is row row0 + r, packed column panel_index * panel + c.
 ///   rows: 1..12; panel_index: which panel; ctx: the dispatch's own argument block.
 typedef void pm_k_epilogue(const float *tile, int64_t ld, int64_t row0, int64_t rows,
