@@ -29,6 +29,7 @@ typedef struct pm_pass_ctx {
     const struct pm_pass *pass;
     uint64_t changes; ///< set by the pass: 0 means that nothing changed
     pm_map counts;    ///< --stats: text -> uintptr_t
+    FILE *notes;      ///< --stats: where a pass may tell more; NULL: nowhere
 } pm_pass_ctx;
 
 void pm_pass_changed(pm_pass_ctx *ctx);
@@ -49,8 +50,8 @@ extern const size_t pm_pass_count_all;
 /// How a pipeline runs: what is printed, dumped, verified.
 typedef struct pm_pass_run {
     const pm_pass_options *options;
-    const char *passes;       ///< comma-separated names or a pipeline's name; NULL: that of opt_level
-    const char *print_before; ///< pass name or "all"; NULL: none
+    const char *passes;       ///< names of passes and pipelines, separated by commas; NULL: that of opt_level
+    const char *print_before; ///< pass names or "all"; NULL: none
     const char *print_after;
     bool print_changed;       ///< print after passes that changed something
     const char *dump_dir;     ///< numbered .pm files, each runnable with pimoe-opt
@@ -60,7 +61,11 @@ typedef struct pm_pass_run {
     FILE *out;                ///< where printing goes
 } pm_pass_run;
 
-/// Runs the passes on the module. Errors: those of passes; unknown names with the nearest right one.
+/// Runs the passes on the module. Errors: those of passes; unknown names with the nearest right one,
+/// before any pass has run.
 PM_NODISCARD pm_status pm_passes_run(pm_module *m, const pm_pass_run *run);
+
+/// Lists passes and pipelines: for a person, or as docs/passes.md.
+void pm_passes_describe(FILE *out, bool markdown);
 
 #endif

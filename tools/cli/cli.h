@@ -35,6 +35,7 @@ typedef struct pm_cli_command {
 } pm_cli_command;
 
 extern const pm_cli_command pm_cli_pimoec;
+extern const pm_cli_command pm_cli_pimoe_opt;
 extern const pm_cli_command pm_cli_pimoe; ///< the program itself; its commands:
 extern const pm_cli_command pm_cli_pimoe_commands[];
 extern const size_t pm_cli_n_pimoe_commands;

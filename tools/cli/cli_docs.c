@@ -1,8 +1,10 @@
 /// Writes what is made from the option tables: man pages and the shells' completion.
-///   pimoe-cli-docs man pimoec|pimoe      pimoe-cli-docs bash      pimoe-cli-docs zsh pimoec|pimoe
+///   pimoe-cli-docs man|zsh pimoec|pimoe|pimoe-opt      pimoe-cli-docs bash
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/containers.h"
 #include "tools/cli/cli.h"
 
 /// ---- man pages --------------------------------------------------------------------------------------------
@@ -67,24 +69,34 @@ static void man_tail(const char *also)
            ".SH SEE ALSO\n%s\n", also);
 }
 
+static const pm_cli_command *program_of(const char *name)
+{
+    const pm_cli_command *const programs[] = {&pm_cli_pimoec, &pm_cli_pimoe, &pm_cli_pimoe_opt};
+    for (size_t i = 0; i < PM_COUNT(programs); i++)
+        if (strcmp(programs[i]->program, name) == 0)
+            return programs[i];
+    return NULL;
+}
+
 static int man(const char *program)
 {
-    bool compiler = strcmp(program, "pimoec") == 0;
-    const pm_cli_command *c = compiler ? &pm_cli_pimoec : &pm_cli_pimoe;
-    printf(".\\\" Made by pimoe-cli-docs from tools/cli/cli_options.c\n.TH %s 1 \"\" \"PiMoE %s\"\n.SH NAME\n%s \\- ",
-           compiler ? "PIMOEC" : "PIMOE", PM_VERSION, program);
+    const pm_cli_command *c = program_of(program);
+    printf(".\\\" Made by pimoe-cli-docs from tools/cli/cli_options.c\n.TH ");
+    for (const char *at = program; *at; at++)
+        putchar(toupper((unsigned char)*at));
+    printf(" 1 \"\" \"PiMoE %s\"\n.SH NAME\n%s \\- ", PM_VERSION, program);
     troff(c->summary);
     printf("\n.SH SYNOPSIS\n.B %s\n", program);
     troff(c->synopsis);
     printf("\n.SH DESCRIPTION\n");
     troff(c->text);
     putchar('\n');
-    if (compiler) {
+    if (c != &pm_cli_pimoe) {
         printf(".SH OPTIONS\n");
         man_options(c, ".SS");
         printf(".SH EXAMPLES\n");
         man_examples(c);
-        man_tail(".BR pimoe (1)");
+        man_tail(c == &pm_cli_pimoec ? ".BR pimoe (1), pimoe-opt (1)" : ".BR pimoec (1), pimoe (1)");
         return 0;
     }
     printf(".SH COMMANDS\n");
@@ -106,7 +118,7 @@ static int man(const char *program)
     }
     printf(".SH EXAMPLES\n");
     man_examples(c);
-    man_tail(".BR pimoec (1)");
+    man_tail(".BR pimoec (1), pimoe-opt (1)");
     return 0;
 }
 
@@ -143,7 +155,7 @@ static void bash_values(const pm_cli_command *c)
 
 static int bash(void)
 {
-    printf("# bash completion of pimoec and pimoe; made by pimoe-cli-docs from tools/cli/cli_options.c\n"
+    printf("# bash completion of pimoec, pimoe-opt and pimoe; made by pimoe-cli-docs from tools/cli/cli_options.c\n"
            "_pimoe_word() {\n"
            "    # the word under the cursor and the option whose value it is: bash cuts words at =\n"
            "    cur=${COMP_WORDS[COMP_CWORD]} option=${COMP_WORDS[COMP_CWORD-1]}\n"
@@ -151,6 +163,8 @@ static int bash(void)
            "    elif [[ $option == = ]]; then\n        option=${COMP_WORDS[COMP_CWORD-2]}\n    fi\n}\n\n"
            "_pimoec() {\n    local cur option\n    _pimoe_word\n    {\n");
     bash_values(&pm_cli_pimoec);
+    printf("    }\n}\n\n_pimoe_opt() {\n    local cur option\n    _pimoe_word\n    {\n");
+    bash_values(&pm_cli_pimoe_opt);
     printf("    }\n}\n\n_pimoe() {\n    local cur option\n    _pimoe_word\n    if ((COMP_CWORD == 1)); then\n"
            "        COMPREPLY=($(compgen -W '");
     for (size_t i = 0; i < pm_cli_n_pimoe_commands; i++)
@@ -161,7 +175,8 @@ static int bash(void)
         bash_values(&pm_cli_pimoe_commands[i]);
         printf("        ;;\n");
     }
-    printf("    esac\n}\n\ncomplete -o filenames -F _pimoec pimoec\ncomplete -o filenames -F _pimoe pimoe\n");
+    printf("    esac\n}\n\ncomplete -o filenames -F _pimoec pimoec\n"
+           "complete -o filenames -F _pimoe_opt pimoe-opt\ncomplete -o filenames -F _pimoe pimoe\n");
     return 0;
 }
 
@@ -223,6 +238,12 @@ static int zsh(const char *program)
         printf("}\n\n_pimoec \"$@\"\n");
         return 0;
     }
+    if (strcmp(program, "pimoe-opt") == 0) {
+        printf("_pimoe_opt() {\n");
+        zsh_arguments(&pm_cli_pimoe_opt);
+        printf("}\n\n_pimoe_opt \"$@\"\n");
+        return 0;
+    }
     for (size_t i = 0; i < pm_cli_n_pimoe_commands; i++) {
         printf("_pimoe_%s() {\n", pm_cli_pimoe_commands[i].name);
         zsh_arguments(&pm_cli_pimoe_commands[i]);
@@ -243,13 +264,13 @@ static int zsh(const char *program)
 int main(int argc, char **argv)
 {
     const char *kind = argc > 1 ? argv[1] : "", *program = argc > 2 ? argv[2] : "";
-    bool known = strcmp(program, "pimoec") == 0 || strcmp(program, "pimoe") == 0;
+    bool known = program_of(program) != NULL;
     if (strcmp(kind, "bash") == 0)
         return bash();
     if (strcmp(kind, "man") == 0 && known)
         return man(program);
     if (strcmp(kind, "zsh") == 0 && known)
         return zsh(program);
-    fprintf(stderr, "usage: pimoe-cli-docs man pimoec|pimoe, bash, zsh pimoec|pimoe\n");
+    fprintf(stderr, "usage: pimoe-cli-docs man|zsh pimoec|pimoe|pimoe-opt, bash\n");
     return 2;
 }

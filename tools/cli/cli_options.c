@@ -63,6 +63,53 @@ const pm_cli_command pm_cli_pimoec = {
     .operand = "MODEL", .min_operands = 1, .max_operands = 1,
 };
 
+static const pm_cli_option opt_options[OPT_N] = {
+    [OPT_OUTPUT] = {"output", 'o', "OUT", "@file", .group = "Output", .help = "where the IR goes (default: standard output)"},
+    [OPT_FILES] = {"files", 0, "DIR", "@dir", .group = "Output",
+                   .help = "folder beneath which the weights' files lie (default: FILE's folder)"},
+    [OPT_PASSES] = {"passes", 0, "LIST", NULL, true, false, "Passes",
+                    "passes and pipelines to run, separated by commas (default: none)"},
+    [OPT_LEVEL] = {NULL, 'O', "LEVEL", "0 1 2 3", .group = "Passes", .help = "the pipeline of that level"},
+    [OPT_QUANTIZE] = {"quantize", 0, "HOW", "none bf16", .group = "Passes", .help = "what quantize does (default: none)"},
+    [OPT_PLACE] = {"place", 0, "SPEC", NULL, .group = "Passes",
+                   .help = "what place-experts does: experts@cpu0, cpu0=8GiB (what a device may hold), …"},
+    [OPT_VECTOR] = {"vector-floats", 0, "N", "8 16", .group = "Passes",
+                    .help = "f32 that a register of the target holds, 8 or 16 (default: 16)"},
+    [OPT_PRINT_BEFORE] = {"print-ir-before", 0, "PASSES", "all", true, false, "Looking inside",
+                          "the IR before these passes, or all, on standard error"},
+    [OPT_PRINT_AFTER] = {"print-ir-after", 0, "PASSES", "all", true, false, "Looking inside",
+                         "the IR after these passes, or all, on standard error"},
+    [OPT_PRINT_ALL] = {"print-ir-all", 0, .group = "Looking inside", .help = "the IR before and after every pass"},
+    [OPT_PRINT_CHANGED] = {"print-ir-changed", 0, .group = "Looking inside",
+                           .help = "the IR after each pass that changed something"},
+    [OPT_DUMP_DIR] = {"dump-dir", 0, "DIR", "@dir", .group = "Looking inside",
+                      .help = "the IR after each pass as numbered files, which pimoe-opt takes"},
+    [OPT_STOP_AFTER] = {"stop-after", 0, "PASS", NULL, true, false, "Looking inside", "no pass after this one"},
+    [OPT_PASS_LIMIT] = {"pass-limit", 0, "N", NULL, .group = "Looking inside", .help = "only the first N passes"},
+    [OPT_VERIFY] = {"verify", 0, "WHEN", "each", .group = "Looking inside", .help = "each: check the IR after every pass"},
+    [OPT_TIME_PASSES] = {"time-passes", 0, .group = "Looking inside", .help = "where the time goes, on standard error"},
+    [OPT_STATS] = {"stats", 0, .group = "Looking inside", .help = "what each pass did, on standard error"},
+    [OPT_BREAK_ON_OP] = {"break-on-op", 0, "SERIAL", NULL, .group = "Looking inside",
+                         .help = "stop in the debugger where the op of that serial number is created"},
+    [OPT_JSON] = {"json", 0, .group = "Looking inside", .help = "errors as JSON on standard error"},
+    [OPT_LIST] = {"list-passes", 0, .group = "Help", .help = "every pass and pipeline"},
+    [OPT_MARKDOWN] = {"markdown", 0, .group = "Help", .help = "with --list-passes: as docs/passes.md"},
+};
+
+const pm_cli_command pm_cli_pimoe_opt = {
+    .program = "pimoe-opt",
+    .summary = "IR in, passes, IR out",
+    .synopsis = "[FILE.pm] [--passes=LIST] [options]",
+    .examples = "pimoe-opt model.pm                              checked, and printed in one form\n"
+                "pimoe-opt model.pm --passes=canonicalise,cse    what these two make of it\n"
+                "pimoe-opt dump/05-cse.pm --files=. --passes=dce --stats     going on from a file of --dump-dir\n"
+                "pimoec model.onnx --emit=ir -o - | pimoe-opt    from standard input",
+    .text = "FILE is a module in the IR's text form (docs/ir.md); standard input without one, or when it is -. Files\n"
+            "with weights that it names are opened beneath FILE's folder, or that of --files.",
+    .options = opt_options, .n_options = OPT_N,
+    .operand = "FILE", .min_operands = 0, .max_operands = 1,
+};
+
 #define COMPILE_OPTIONS                                                                                                \
     [COMPILE_TARGET] = {"target", 0, "CPU", TARGETS, true, false, "Compiling",                                         \
                         "CPU that the code is made for (default: native)"},                                            \

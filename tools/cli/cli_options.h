@@ -13,6 +13,14 @@ enum pimoec_option {
     C_N
 };
 
+enum pimoe_opt_option {
+    OPT_OUTPUT, OPT_FILES, OPT_PASSES, OPT_LEVEL, OPT_QUANTIZE, OPT_PLACE, OPT_VECTOR,
+    OPT_PRINT_BEFORE, OPT_PRINT_AFTER, OPT_PRINT_ALL, OPT_PRINT_CHANGED, OPT_DUMP_DIR,
+    OPT_STOP_AFTER, OPT_PASS_LIMIT, OPT_VERIFY, OPT_TIME_PASSES, OPT_STATS, OPT_BREAK_ON_OP, OPT_JSON,
+    OPT_LIST, OPT_MARKDOWN,
+    OPT_N
+};
+
 /// Options of how to compile come first and are alike for check, run and bench.
 enum pimoe_compile_option { COMPILE_TARGET, COMPILE_QUANTIZE, COMPILE_LEVEL, COMPILE_N };
 

@@ -1,4 +1,4 @@
-# bash completion of pimoec and pimoe; made by pimoe-cli-docs from tools/cli/cli_options.c
+# bash completion of pimoec, pimoe-opt and pimoe; made by pimoe-cli-docs from tools/cli/cli_options.c
 _pimoe_word() {
     # the word under the cursor and the option whose value it is: bash cuts words at =
     cur=${COMP_WORDS[COMP_CWORD]} option=${COMP_WORDS[COMP_CWORD-1]}
@@ -34,6 +34,34 @@ _pimoec() {
         esac
         if [[ $cur == -* ]]; then
             COMPREPLY=($(compgen -W '--output --emit --entry --symbol --target -O --quantize --calibrate --place --report --json --time-passes --quiet --verbose --passes --print-ir-before --print-ir-after --print-ir-changed --stop-after --pass-limit --verify --stats --dump-dir --help --version' -- "$cur"))
+        else
+            COMPREPLY=($(compgen -f -- "$cur"))
+        fi
+    }
+}
+
+_pimoe_opt() {
+    local cur option
+    _pimoe_word
+    {
+        case $option in
+        -o|--output) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+        --files) COMPREPLY=($(compgen -d -- "$cur")); return ;;
+        --passes) return ;;
+        -O) COMPREPLY=($(compgen -W '0 1 2 3' -- "$cur")); return ;;
+        --quantize) COMPREPLY=($(compgen -W 'none bf16' -- "$cur")); return ;;
+        --place) return ;;
+        --vector-floats) COMPREPLY=($(compgen -W '8 16' -- "$cur")); return ;;
+        --print-ir-before) COMPREPLY=($(compgen -W 'all' -- "$cur")); return ;;
+        --print-ir-after) COMPREPLY=($(compgen -W 'all' -- "$cur")); return ;;
+        --dump-dir) COMPREPLY=($(compgen -d -- "$cur")); return ;;
+        --stop-after) return ;;
+        --pass-limit) return ;;
+        --verify) COMPREPLY=($(compgen -W 'each' -- "$cur")); return ;;
+        --break-on-op) return ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W '--output --files --passes -O --quantize --place --vector-floats --print-ir-before --print-ir-after --print-ir-all --print-ir-changed --dump-dir --stop-after --pass-limit --verify --time-passes --stats --break-on-op --json --list-passes --markdown --help --version' -- "$cur"))
         else
             COMPREPLY=($(compgen -f -- "$cur"))
         fi
@@ -119,4 +147,5 @@ _pimoe() {
 }
 
 complete -o filenames -F _pimoec pimoec
+complete -o filenames -F _pimoe_opt pimoe-opt
 complete -o filenames -F _pimoe pimoe
