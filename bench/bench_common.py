@@ -55,8 +55,9 @@ def tool(name):
     return program
 
 
-def calibrate(threads=2):
-    return json.loads(subprocess.run([tool("calibrate"), str(threads)], check=True, capture_output=True, text=True).stdout)
+def calibrate(threads, what):
+    """What the machine reaches now: `what` is read or compute."""
+    return json.loads(subprocess.run([tool("calibrate"), str(threads), what], check=True, capture_output=True, text=True).stdout)
 
 
 def measure(command, runs=1, stdin=None, expect=0):

@@ -3,11 +3,14 @@
 ///
 ///   cc -O3 -march=native -ffp-contract=fast -pthread calibrate.c -o calibrate && ./calibrate 2
 ///
+/// `./calibrate 2 read` measures reads alone, `./calibrate 2 compute` all but reads.
+///
 /// A round is a piece of work between two barriers, timed by its slowest thread. `best` is the best
 /// round, `median` the middle one: far apart, the machine was busy with something else.
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -170,7 +173,7 @@ static void *run(void *user)
         size_t slice = (size_t)r * 7 % (BUFFER / SLICE) * SLICE;
         pthread_barrier_wait(&barrier);
         double start = now();
-        j->done = j->work(j->buffer + slice + (size_t)j->thread * part, part);
+        j->done = j->work(j->buffer ? j->buffer + slice + (size_t)j->thread * part : NULL, part);
         j->seconds[r] = now() - start;
         pthread_barrier_wait(&barrier);
     }
@@ -217,36 +220,47 @@ static void show(const char *name, int n_threads, result r, const char *end)
     printf("\"%s_%dt\": {\"best\": %.2f, \"median\": %.2f}%s", name, n_threads, r.best, r.median, end);
 }
 
+/// Reads alone, computing alone, or both.
+static void measure_all(const char *buffer, int n_threads, bool read, bool compute, bool last)
+{
+    work_fn *readers[] = {read_plain, read_ahead_2k, read_ahead_4k, read_four};
+    result fma = {0}, bf16 = {0}, reads = {0};
+    if (compute) {
+        measure(multiply_add, buffer, n_threads, &fma);
+#ifdef __AVX512BF16__
+        measure(dot_bf16, buffer, n_threads, &bf16);
+#endif
+        if (bf16.best > 0)
+            show("bf16_gflops", n_threads, bf16, ", ");
+        show("fma_gflops", n_threads, fma, last && !read ? "" : ", ");
+    }
+    for (size_t i = 0; read && i < sizeof readers / sizeof *readers; i++)
+        measure(readers[i], buffer, n_threads, &reads);
+    if (read)
+        show("read_gbs", n_threads, reads, last ? "" : ", ");
+}
+
 int main(int argc, char **argv)
 {
     int most = argc > 1 ? atoi(argv[1]) : 2;
-    if (most < 1 || most > MAX_THREADS) {
-        fprintf(stderr, "usage: calibrate [THREADS]\n");
+    bool read = argc < 3 || strcmp(argv[2], "read") == 0, compute = argc < 3 || strcmp(argv[2], "compute") == 0;
+    if (most < 1 || most > MAX_THREADS || (!read && !compute)) {
+        fprintf(stderr, "usage: calibrate [THREADS [read|compute]]\n");
         return 2;
     }
-    char *raw = mmap(NULL, BUFFER + (2 << 20), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (raw == MAP_FAILED)
-        return 3;
-    char *buffer = (char *)(((uintptr_t)raw + (2 << 20) - 1) & ~(uintptr_t)((2 << 20) - 1));
-    madvise(buffer, BUFFER, MADV_HUGEPAGE);
-    memset(buffer, 0, BUFFER);
-    work_fn *readers[] = {read_plain, read_ahead_2k, read_ahead_4k, read_four};
-    printf("{");
-    for (int n = 1;; n = most) {
-        result fma = {0}, bf16 = {0}, reads = {0};
-        measure(multiply_add, buffer, n, &fma);
-#ifdef __AVX512BF16__
-        measure(dot_bf16, buffer, n, &bf16);
-#endif
-        for (size_t i = 0; i < sizeof readers / sizeof *readers; i++)
-            measure(readers[i], buffer, n, &reads);
-        show("fma_gflops", n, fma, ", ");
-        if (bf16.best > 0)
-            show("bf16_gflops", n, bf16, ", ");
-        show("read_gbs", n, reads, n == most ? "" : ", ");
-        if (n == most)
-            break;
+    char *buffer = NULL;
+    if (read) {
+        char *raw = mmap(NULL, BUFFER + (2 << 20), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (raw == MAP_FAILED)
+            return 3;
+        buffer = (char *)(((uintptr_t)raw + (2 << 20) - 1) & ~(uintptr_t)((2 << 20) - 1));
+        madvise(buffer, BUFFER, MADV_HUGEPAGE);
+        memset(buffer, 0, BUFFER);
     }
+    printf("{");
+    if (most > 1)
+        measure_all(buffer, 1, read, compute, false);
+    measure_all(buffer, most, read, compute, true);
     puts("}");
     return 0;
 }
