@@ -19,7 +19,8 @@ static uint64_t round_up(uint64_t n, uint64_t to)
 static void key_data(FILE *out, const pm_value *v)
 {
     const pm_data *d = pm_value_const(v);
-    fprintf(out, "c%u:", (unsigned)v->type->elem);
+    const char *owner = pm_op_attr(v->def, "owner")->s; // equal constants of two experts are two
+    fprintf(out, "c%u:%s:", (unsigned)v->type->elem, owner ? owner : "");
     for (int32_t i = 0; i < v->type->rank; i++)
         fprintf(out, "%d,", v->type->dims[i]);
     if (d->bytes) {
@@ -94,6 +95,14 @@ static const char *group_of(const pm_value *v)
     return group->s ? group->s : NULL;
 }
 
+/// The unlike expert that a weight belongs to, or NULL.
+static const char *owner_of(const pm_value *v)
+{
+    for (int depth = 0; depth < 8 && v->def && v->def->code != PM_OP_const && v->def->n_operands; depth++)
+        v = v->def->operands[0];
+    return pm_value_is(v, PM_OP_const) ? pm_op_attr(v->def, "owner")->s : NULL;
+}
+
 /// Name of the tensor that a weight expression begins with, for sections.
 static const char *name_of(const pm_value *v)
 {
@@ -163,6 +172,32 @@ static pm_status lay_out_experts(pm_weights *w, weight_part *first, uint64_t *at
     return PM_OK;
 }
 
+/// What one unlike expert alone uses: one section. Its name says which expert of which layer.
+static pm_status lay_out_owned(pm_weights *w, const char *owner, uint64_t *at)
+{
+    char *rest;
+    weight_section s = {.kind = PM_SECTION_EXPERT, .offset = *at};
+    s.layer = (int32_t)strtol(owner, &rest, 10);
+    s.expert = (int32_t)strtol(rest + 1, &rest, 10);
+    s.name = rest + 1;
+    for (size_t i = 0; i < w->parts.n; i++) {
+        weight_part *p = w->parts.data[i];
+        const char *own = p->placed || is_expert_pack(p->value) ? NULL : owner_of(p->value);
+        uint64_t bytes;
+        if (!own || strcmp(own, owner) != 0)
+            continue;
+        if (!const_bytes(w->module, p->value->type, &bytes))
+            return PM_ERR_INTERNAL;
+        p->placed = true;
+        p->offset = *at + s.size;
+        p->bytes_each = bytes;
+        PM_PUSH(w->module->arena, &s.parts, p);
+        s.size = round_up(s.size + bytes, PART_ALIGN);
+    }
+    *at = round_up(*at + s.size, PM_SECTION_ALIGN);
+    return add_section(w, s);
+}
+
 static pm_status lay_out_shared(pm_weights *w, weight_part *p, uint64_t *at)
 {
     uint64_t bytes;
@@ -201,7 +236,9 @@ pm_status pm_weights_layout(pm_module *m, pm_weights **out_weights)
         weight_part *p = w->parts.data[i];
         if (p->placed)
             continue;
+        const char *owner = owner_of(p->value);
         pm_status status = is_expert_pack(p->value) ? lay_out_experts(w, p, &at)
+                           : owner                  ? lay_out_owned(w, owner, &at)
                                                     : lay_out_shared(w, p, &at);
         if (status != PM_OK)
             return pm_error(m->diag, p->value->def->loc, status, "a constant has no constant size");

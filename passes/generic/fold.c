@@ -147,6 +147,19 @@ static bool eval_op(folder *f, const pm_op *op, const pm_tensor *in, uint32_t n_
     return pm_op_info_of(op)->eval(&args) == 0;
 }
 
+/// What is made of an expert's constants is the expert's.
+static void keep_owner(const pm_op *op, pm_value *constant)
+{
+    for (uint32_t i = 0; i < op->n_operands; i++) {
+        const pm_value *v = op->operands[i];
+        const char *owner = pm_value_is(v, PM_OP_const) ? pm_op_attr(v->def, "owner")->s : NULL;
+        if (owner) {
+            pm_op_set_str(constant->def, "owner", owner);
+            return;
+        }
+    }
+}
+
 static pm_status replace_by_const(folder *f, pm_op *op, uint32_t result, const pm_data *data,
                                   const char *name)
 {
@@ -155,6 +168,7 @@ static pm_status replace_by_const(folder *f, pm_op *op, uint32_t result, const p
     PM_TRY(pm_build_const(&b, old->type, data, name ? name : old->name, &value));
     if (!value->content)
         value->content = old->content;
+    keep_owner(op, value);
     pm_value_replace(old, value);
     return PM_OK;
 }

@@ -11,6 +11,8 @@ typedef struct renamed {
 
 typedef struct lowering {
     pm_pass_ctx *ctx;
+    uint32_t layer;    ///< number of the experts op in its entry
+    const char *owner; ///< of the constants that are copied, or NULL
     pm_builder b;
     pm_op *op;
     pm_value *token, *offsets, *slot;
@@ -123,8 +125,12 @@ static bool is_row_wise(const lowering *l, const pm_op *op)
 static pm_status copy_special(lowering *l, pm_op *op, pm_value **out)
 {
     const pm_value *old = op->results[0];
-    if (op->code == PM_OP_const)
-        return pm_build_const(&l->b, old->type, pm_value_const(old), old->name, out);
+    if (op->code == PM_OP_const) {
+        PM_TRY(pm_build_const(&l->b, old->type, pm_value_const(old), old->name, out));
+        if (l->owner)
+            pm_op_set_str((*out)->def, "owner", l->owner);
+        return PM_OK;
+    }
     int64_t n = 0;
     (void)pm_dim_is_const(l->ctx->module, old->type->dims[0], &n);
     pm_dim *content = PM_NEW_ARRAY(l->ctx->module->arena, pm_dim, (size_t)n + 1);
@@ -257,6 +263,18 @@ static pm_status lower_template(lowering *l, pm_value **out_rows)
     return copy_body(l, body, out_rows);
 }
 
+/// layer:number:name of an unlike expert; what it alone uses becomes one section of the artifact.
+static const char *owner_name(const lowering *l, uint32_t expert)
+{
+    const pm_attr *names = pm_op_attr(l->op, "names");
+    const char *at = names->s ? names->s : "";
+    for (uint32_t i = 0; i < expert && at; i++)
+        at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL;
+    int n = at ? (int)strcspn(at, ",") : 0;
+    return pm_arena_printf(l->ctx->module->arena, "%u:%u:%s/%.*s", l->layer, expert,
+                           pm_op_str(l->op, "name"), n ? n : 1, n ? at : "?");
+}
+
 static pm_status lower_unlike(lowering *l, pm_value **out_rows)
 {
     uint32_t n = l->op->n_regions;
@@ -273,15 +291,17 @@ static pm_status lower_unlike(lowering *l, pm_value **out_rows)
         map_extents(l, body->args.data[0]->type, rows->type);
         for (size_t i = 1; i < body->args.n; i++)
             map_value(l, body->args.data[i], l->op->operands[2 + i]);
+        l->owner = owner_name(l, e);
         PM_TRY(copy_body(l, body, &results[e]));
     }
+    l->owner = NULL;
     return pm_build1(&l->b, out_rows, PM_OP_concat, results, n, PM_ATTRS(pm_attr_i64("axis", 0)));
 }
 
-static pm_status lower(pm_pass_ctx *ctx, pm_op *op)
+static pm_status lower(pm_pass_ctx *ctx, pm_op *op, uint32_t layer)
 {
     pm_module *m = ctx->module;
-    lowering l = {.ctx = ctx, .op = op,
+    lowering l = {.ctx = ctx, .op = op, .layer = layer,
                   .b = {op->graph, op, pm_loc_derive(m, op->loc, "lower-experts")}};
     pm_map_init(&l.values, m->arena);
     pm_map_init(&l.slices, m->arena);
@@ -308,11 +328,13 @@ static pm_status lower(pm_pass_ctx *ctx, pm_op *op)
 
 pm_status pm_pass_lower_experts(pm_pass_ctx *ctx)
 {
-    for (size_t i = 0; i < ctx->module->entries.n; i++)
+    for (size_t i = 0; i < ctx->module->entries.n; i++) {
+        uint32_t layer = 0;
         for (pm_op *op = ctx->module->entries.data[i]->first, *next; op; op = next) {
             next = op->next;
             if (op->code == PM_OP_experts)
-                PM_TRY(lower(ctx, op));
+                PM_TRY(lower(ctx, op, layer++));
         }
+    }
     return PM_OK;
 }
