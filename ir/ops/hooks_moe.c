@@ -85,6 +85,18 @@ static pm_status check_region(const pm_op *op, pm_diag *diag, uint32_t r, bool i
                           g->results.data[0]->type->dims[0], rows->dims[0]);
 }
 
+/// One name for all, or one for each expert.
+static pm_status check_devices(const pm_op *op, pm_diag *diag, int64_t experts)
+{
+    const pm_attr *devices = pm_op_attr(op, "devices");
+    int64_t n = 1;
+    for (const char *c = devices->present ? devices->s : ""; *c; c++)
+        n += *c == ',';
+    if (n == 1 || n == experts)
+        return PM_OK;
+    return pm_hook_error(op, diag, "devices has %" PRId64 " names, must have 1 or %" PRId64, n, experts);
+}
+
 pm_status pm_verify_experts(const pm_op *op, pm_diag *diag)
 {
     static const char *const applies[] = {"output", "input"};
@@ -96,6 +108,7 @@ pm_status pm_verify_experts(const pm_op *op, pm_diag *diag)
     if (top_k < 1 || top_k > experts)
         return pm_hook_error(op, diag, "top_k is %" PRId64 ", must be in [1, %" PRId64 "]", top_k,
                              experts);
+    PM_TRY(check_devices(op, diag, experts));
     PM_TRY(pm_hook_rank(op, diag, 0, 2));
     PM_TRY(pm_hook_elem(op, diag, 1, PM_I32));
     PM_TRY(pm_hook_float(op, diag, 2));

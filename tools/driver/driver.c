@@ -58,18 +58,6 @@ static pm_status check_pass_name(pm_driver *d, const char *option, const char *n
                     near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
-/// --place is for a pass named place; until there is one the option would be ignored.
-static pm_status check_place(pm_driver *d)
-{
-    for (size_t i = 0; i < pm_pass_count_all; i++)
-        if (strncmp(pm_pass_table[i].name, "place", 5) == 0)
-            return PM_OK;
-    if (!d->options->place)
-        return PM_OK;
-    return pm_error(d->diag, NULL, PM_ERR_USAGE, "--place=%s: placement is not there yet: all experts are on cpu0",
-                    d->options->place);
-}
-
 /// What is told of the module as it was loaded: passes take experts apart.
 static pm_status summarise(pm_driver *d)
 {
@@ -106,7 +94,6 @@ pm_status pm_driver_front(pm_driver *d, const char *path)
     PM_TRY(check_pass_name(d, "--print-ir-before", o->print_before));
     PM_TRY(check_pass_name(d, "--print-ir-after", o->print_after));
     PM_TRY(check_pass_name(d, "--stop-after", o->stop_after));
-    PM_TRY(check_place(d));
     PM_TRY(pm_target_parse(d->arena, d->diag, o->target ? o->target : "native", &d->target));
     PM_TRY(pm_frontend_load(d->arena, d->diag, path, &d->module));
     if (o->entry)
