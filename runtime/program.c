@@ -346,6 +346,7 @@ static int write_story(pm_session *s, const pm_program_args *a, double process_s
                rate(stats.tokens - 1, stats.decode_seconds), first * 1e3, peak_megabytes());
     } else if (status == PM_OK) {
         putchar('\n');
+        fflush(stdout); // before the figures, when both go to a terminal
     }
     if (status == PM_OK && a->stats)
         fprintf(stderr, "prefill %" PRId64 " tokens, %.1f tokens/s; decode %" PRId64 " tokens, %.1f tokens/s; first token after %.2f ms; peak %.1f MB\n",
