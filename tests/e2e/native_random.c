@@ -9,7 +9,6 @@
 /// one by one, so that what crashes is found and the rest still counts.
 #include <ctype.h>
 #include <dirent.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -349,8 +348,6 @@ static int check_batch(subject *subjects, int n, char level)
         result = run_library(subjects, n, library, how);
     }
     free(words);
-    unlink(model);
-    unlink(library);
     return result;
 }
 
@@ -423,6 +420,19 @@ static void check(const options *o, subject *subjects, int n)
     }
 }
 
+static void remove_work_dir(void)
+{
+    DIR *dir = opendir(work_dir);
+    char path[400];
+    for (struct dirent *file; dir != NULL && (file = readdir(dir)) != NULL;) {
+        snprintf(path, sizeof path, "%s/%s", work_dir, file->d_name);
+        (void)unlink(path); // but for . and ..
+    }
+    if (dir != NULL)
+        closedir(dir);
+    rmdir(work_dir);
+}
+
 static bool read_options(int argc, char **argv, options *o)
 {
     for (int i = 1; i < argc; i += 2) {
@@ -467,7 +477,7 @@ int main(int argc, char **argv)
                                         : (subject){.seed = o.from + done};
         check(&o, subjects, n);
     }
-    rmdir(work_dir);
+    remove_work_dir();
     printf("%d modules and pipelines checked, %d refused, %d failed\n", checked, refused, failures);
     return failures != 0;
 }
