@@ -35,8 +35,7 @@ typedef struct e2e_lib {
 
 /// Loads the library and opens its model `pm_model_<symbol>`. Returns false with words in
 /// `why` (of 256 bytes) when either fails; `*out_status` is then what pm_model_open said.
-bool e2e_open(e2e_lib *lib, const char *path, const char *symbol, char *why,
-              pm_status *out_status);
+bool e2e_open(e2e_lib *lib, const char *path, const char *symbol, char *why, pm_status *out_status);
 void e2e_close(e2e_lib *lib);
 
 /// An array by name from an .npz file; the file's bytes stay allocated. Ends the program with a

@@ -1,5 +1,5 @@
-/* A program that embeds the compiled sample through the header that pimoec wrote beside the library:
- * embed_main N ID... writes the N tokens that greedily follow the given ones. */
+/* A program that embeds the compiled sample through the header that pimoec wrote beside the
+ * library: embed_main N ID... writes the N tokens that greedily follow the given ones. */
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -276,8 +276,8 @@ static int run_subject(const subject *s, const e2e_lib *lib, pm_session *const s
             snprintf(text, sizeof text, "%s, inputs %d, %s", how, which,
                      t == 0 ? "one thread" : "several threads");
             got[t] = PM_NEW_ARRAY(arena, pm_array, entry->results.n);
-            result = run_once(arena, s, lib, sessions[t], number, inputs, want, t == which % 2, text,
-                              got[t]);
+            result = run_once(arena, s, lib, sessions[t], number, inputs, want, t == which % 2,
+                              text, got[t]);
         }
         for (size_t i = 0; want != NULL && result == 0 && i < entry->results.n; i++)
             if (memcmp(got[0][i].data, got[1][i].data, to_arg(&got[0][i]).size) != 0)
@@ -461,8 +461,9 @@ int main(int argc, char **argv)
 {
     options o = {.seeds = 48, .from = 1, .batch = 12, .levels = "0123", .keep = "."};
     if (!read_options(argc, argv, &o)) {
-        fprintf(stderr, "usage: native_random [--seeds N] [--from SEED] [--batch N] [--levels 0123] "
-                        "[--keep DIR] [--case FILE]...\n");
+        fprintf(stderr,
+                "usage: native_random [--seeds N] [--from SEED] [--batch N] [--levels 0123] "
+                "[--keep DIR] [--case FILE]...\n");
         return 2;
     }
     snprintf(work_dir, sizeof work_dir, "/tmp/native-random-XXXXXX");

@@ -83,11 +83,9 @@ static void forward(pm_session *session, const int64_t *ids, int64_t batch, int6
 static void cached(pm_session *session, const char *entry, const int64_t *ids, int64_t batch,
                    int64_t tokens, const int64_t *past, float *logits)
 {
-    pm_tensor_arg in[2] = {ids_arg(ids, batch, tokens),
-                           {.data = (void *)past,
-                            .size = (size_t)batch * sizeof *past,
-                            .rank = 1,
-                            .dims = {batch}}};
+    pm_tensor_arg in[2] = {
+        ids_arg(ids, batch, tokens),
+        {.data = (void *)past, .size = (size_t)batch * sizeof *past, .rank = 1, .dims = {batch}}};
     pm_tensor_arg out = {.data = logits, .size = (size_t)(batch * VOCAB) * sizeof *logits};
     int number = lib.pm_model_entry(lib.model, entry);
     ck_assert_msg(lib.pm_session_run(session, number, in, 2, &out, 1) == PM_OK, "%s: %s", entry,
@@ -111,8 +109,9 @@ static void assert_same_bits(const float *got, const float *want, size_t n, cons
                              int64_t number)
 {
     for (size_t i = 0; i < n; i++)
-        ck_assert_msg(memcmp(&got[i], &want[i], sizeof *got) == 0, "%s %lld: logit %zu: %.9g, not %.9g",
-                      what, (long long)number, i, (double)got[i], (double)want[i]);
+        ck_assert_msg(memcmp(&got[i], &want[i], sizeof *got) == 0,
+                      "%s %lld: logit %zu: %.9g, not %.9g", what, (long long)number, i,
+                      (double)got[i], (double)want[i]);
 }
 
 // ---- logits against the reference ----
@@ -178,7 +177,8 @@ static void check_cached(const int64_t *ids, const float *want, const float *who
             past[b] += n;
             size_t row = (size_t)(b * REF_TOKENS + past[b] - 1) * VOCAB;
             assert_close(got + b * VOCAB, want + row, VOCAB, "cached decoding");
-            assert_same_bits(got + b * VOCAB, whole + row, VOCAB, "cached decoding, token", past[b]);
+            assert_same_bits(got + b * VOCAB, whole + row, VOCAB, "cached decoding, token",
+                             past[b]);
         }
     }
     free(got);
@@ -282,7 +282,9 @@ START_TEST(test_batch_does_not_show)
         assert_same_bits(together[i], alone, (size_t)(STEPS - delay[i]) * VOCAB,
                          "a batch of 8, request", i);
     }
-    decode_together(2, BATCH, which, delay, STEPS, (float *[]){alone, together[1], together[2], together[3], together[4], together[5], together[6], together[7]});
+    decode_together(2, BATCH, which, delay, STEPS,
+                    (float *[]){alone, together[1], together[2], together[3], together[4],
+                                together[5], together[6], together[7]});
     assert_same_bits(alone, together[0], STEPS * VOCAB, "two threads, request", 0);
 }
 END_TEST
@@ -306,7 +308,8 @@ START_TEST(test_threads_and_batches_of_forward)
         // a request alone, shorter each time: what comes later must not show
         int64_t tokens = lengths[b];
         forward(b % 2 ? two : one, ids + b * LONG, 1, tokens, part);
-        assert_same_bits(part, whole + b * LONG * VOCAB, (size_t)tokens * VOCAB, "alone, request", b);
+        assert_same_bits(part, whole + b * LONG * VOCAB, (size_t)tokens * VOCAB, "alone, request",
+                         b);
     }
     lib.pm_session_destroy(one);
     lib.pm_session_destroy(two);
@@ -366,8 +369,9 @@ START_TEST(test_program_writes)
         const prompt *p = &prompts[i];
         char n[16], *text = NULL;
         snprintf(n, sizeof n, "%d", (int)(p->n - p->n_prompt));
-        const char *argv[] = {artifact("classics"), p->text, "-n", n,
-                              "--temperature",      "0",     "--threads", i % 2 ? "1" : "2", NULL};
+        const char *argv[] = {
+            artifact("classics"), p->text,           "-n", n, "--temperature", "0",
+            "--threads",          i % 2 ? "1" : "2", NULL};
         ck_assert_int_eq(e2e_run(argv, &text), 0);
         size_t length = strlen(text); // the program ends its text with a line end
         if (length > 0 && text[length - 1] == '\n' && length == strlen(p->continuation) + 1)
@@ -456,10 +460,8 @@ START_TEST(test_unlike_experts)
     for (int threads = 1; threads <= 2; threads++) {
         pm_session *session = new_session(threads, 1);
         for (int64_t rows = n; rows > 0; rows = rows / 2) {
-            pm_tensor_arg in = {.data = (void *)x.data,
-                                .size = (size_t)rows * 16,
-                                .rank = 2,
-                                .dims = {rows, 4}};
+            pm_tensor_arg in = {
+                .data = (void *)x.data, .size = (size_t)rows * 16, .rank = 2, .dims = {rows, 4}};
             pm_tensor_arg out = {.data = got, .size = (size_t)rows * sizeof *got};
             ck_assert_msg(lib.pm_session_run(session, 0, &in, 1, &out, 1) == PM_OK, "%s",
                           lib.pm_last_error());

@@ -30,7 +30,8 @@ static pm_status lower(const char *body)
         "  symbol r dynamic in [0, 40] <= 2*N\n"
         "  entry main(%%x: f32[N, 4], %%expert: i32[N, 2], %%weight: f32[N, 2],\n"
         "             %%w: f32[3, 4, 4]) -> (y: %%y) {\n"
-        "    %%y = experts(%%x, %%expert, %%weight, %%w) {experts = 3, top_k = 2} : f32[N, 4] regions {\n"
+        "    %%y = experts(%%x, %%expert, %%weight, %%w) {experts = 3, top_k = 2} : f32[N, 4] "
+        "regions {\n"
         "      (%%rows: f32[r, 4], %%v: f32[4, 4]) -> (%%o) {\n%s\n}\n    }\n  }\n}\n",
         body);
     pm_module *m = NULL;
