@@ -75,26 +75,27 @@ static bool is_named(const char *list, const pm_pass *pass)
     return false;
 }
 
-static pm_status unknown_pass(pm_module *m, const char *name)
+/// `option`: which one named it.
+static pm_status unknown_pass(pm_arena *arena, pm_diag *diag, const char *option, const char *name)
 {
-    const char **names = PM_NEW_ARRAY(m->arena, const char *, pm_pass_count_all + PM_COUNT(pipelines));
+    const char **names = PM_NEW_ARRAY(arena, const char *, pm_pass_count_all + PM_COUNT(pipelines));
     size_t n = 0;
     for (size_t i = 0; i < pm_pass_count_all; i++)
         names[n++] = pm_pass_table[i].name;
     for (size_t i = 0; i < PM_COUNT(pipelines); i++)
         names[n++] = pipelines[i].name;
     const char *near = pm_nearest(name, names, n);
-    return pm_error(m->diag, NULL, PM_ERR_USAGE, "unknown pass '%s'%s%s%s", name,
+    return pm_error(diag, NULL, PM_ERR_USAGE, "%s=%s: there is no such pass%s%s%s", option, name,
                     near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
-static pm_status check_names(pm_module *m, const char *list)
+pm_status pm_passes_check_names(pm_arena *arena, pm_diag *diag, const char *option, const char *list)
 {
     while (list && *list) {
         size_t length = strcspn(list, ",");
-        char *name = pm_arena_strndup(m->arena, list, length);
+        char *name = pm_arena_strndup(arena, list, length);
         if (strcmp(name, "all") != 0 && !find_pass(name))
-            return unknown_pass(m, name);
+            return unknown_pass(arena, diag, option, name);
         list += length + (list[length] == ',');
     }
     return PM_OK;
@@ -114,7 +115,7 @@ static pm_status resolve(pm_module *m, const char *list, pass_vec *out)
             char *name = pm_arena_strndup(m->arena, list, length);
             const pm_pass *pass = find_pass(name);
             if (!pass)
-                return unknown_pass(m, name);
+                return unknown_pass(m->arena, m->diag, "--passes", name);
             PM_PUSH(m->arena, out, pass);
         }
         list += length + (list[length] == ',');
@@ -191,9 +192,9 @@ pm_status pm_passes_run(pm_module *m, const pm_pass_run *run)
     double seconds, total = 0;
     snprintf(level, sizeof level, "O%d", run->options->opt_level);
     PM_TRY(resolve(m, run->passes ? run->passes : level, &passes));
-    PM_TRY(check_names(m, run->print_before));
-    PM_TRY(check_names(m, run->print_after));
-    PM_TRY(check_names(m, run->stop_after));
+    PM_TRY(pm_passes_check_names(m->arena, m->diag, "--print-ir-before", run->print_before));
+    PM_TRY(pm_passes_check_names(m->arena, m->diag, "--print-ir-after", run->print_after));
+    PM_TRY(pm_passes_check_names(m->arena, m->diag, "--stop-after", run->stop_after));
     if (run->dump_dir)
         PM_TRY(dump(run, 0, "input", m));
     for (size_t i = 0; i < passes.n; i++) {

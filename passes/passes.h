@@ -65,6 +65,11 @@ typedef struct pm_pass_run {
 /// before any pass has run.
 PM_NODISCARD pm_status pm_passes_run(pm_module *m, const pm_pass_run *run);
 
+/// An error for a name in the list ("fold,cse") that is neither a pass nor "all"; `option` is what
+/// the user wrote it to. NULL: no list.
+PM_NODISCARD pm_status pm_passes_check_names(pm_arena *arena, pm_diag *diag, const char *option,
+                                             const char *list);
+
 /// Lists passes and pipelines: for a person, or as docs/passes.md.
 void pm_passes_describe(FILE *out, bool markdown);
 

@@ -146,8 +146,8 @@ static int take(const pm_cli_args *a, pm_compile_options *o)
     o->symbol = a->value[C_SYMBOL];
     o->opt_level = a->value[C_LEVEL] ? a->value[C_LEVEL][0] - '0' : -1;
     o->passes = a->value[C_PASSES];
-    o->print_before = a->value[C_PRINT_BEFORE];
-    o->print_after = a->value[C_PRINT_AFTER];
+    o->print_before = a->count[C_PRINT_ALL] ? "all" : a->value[C_PRINT_BEFORE];
+    o->print_after = a->count[C_PRINT_ALL] ? "all" : a->value[C_PRINT_AFTER];
     o->dump_dir = a->value[C_DUMP_DIR];
     o->stop_after = a->value[C_STOP_AFTER];
     o->report = a->value[C_REPORT];

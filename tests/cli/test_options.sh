@@ -41,7 +41,7 @@ refuse "one CPU at a time" small.pm --target=x86-64-v3 --target=x86-64-v4
 refuse "there are: none, bf16" small.pm --quantize=int8
 refuse "there are: none, bf16" small.pm --quantize=bf61
 refuse "not there yet" small.pm --calibrate=x.npz
-refuse "not there yet" small.pm --place=expert0=cpu0
+refuse "there is no device" small.pm --place=expert0@gpu0
 refuse "-O: there is no LEVEL '4'" small.pm -O4
 refuse "contradict" small.pm -q -v
 refuse "both say which passes run" small.pm -O2 --passes=dce
@@ -53,7 +53,7 @@ refuse "use --emit=ir" small.pm --pass-limit=1
 refuse "whole number" small.pm --emit=ir --pass-limit=many
 refuse "there is no such pass" small.pm --emit=ir --stop-after=dec
 refuse "did you mean 'dce'" small.pm --print-ir-after=dcee --emit=ir -o x.pm
-refuse "unknown pass" small.pm --passes=nothing --emit=ir -o x.pm
+refuse "there is no such pass" small.pm --passes=nothing --emit=ir -o x.pm
 refuse "ends in .html or .json" small.pm --report=x.txt
 refuse "is no name in C" small.pm --emit=obj --symbol=2x
 refuse "names the model in a library" small.pm --symbol=x

@@ -33,7 +33,7 @@ _pimoec() {
         --dump-dir) COMPREPLY=($(compgen -d -- "$cur")); return ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W '--output --emit --entry --symbol --target -O --quantize --calibrate --place --report --json --time-passes --quiet --verbose --passes --print-ir-before --print-ir-after --print-ir-changed --stop-after --pass-limit --verify --stats --dump-dir --help --version' -- "$cur"))
+            COMPREPLY=($(compgen -W '--output --emit --entry --symbol --target -O --quantize --calibrate --place --report --json --time-passes --quiet --verbose --passes --print-ir-before --print-ir-after --print-ir-all --print-ir-changed --stop-after --pass-limit --verify --stats --dump-dir --help --version' -- "$cur"))
         else
             COMPREPLY=($(compgen -f -- "$cur"))
         fi

@@ -41,23 +41,6 @@ static void step(const pm_driver *d, const char *name, int number)
         d->options->on_step(d->options->user, name, number, N_STEPS);
 }
 
-/// Names of passes that the pass manager does not look up: it would silently do nothing for a wrong one.
-static pm_status check_pass_name(pm_driver *d, const char *option, const char *name)
-{
-    const char *names[128];
-    size_t n = 0;
-    if (!name || strcmp(name, "all") == 0)
-        return PM_OK;
-    for (size_t i = 0; i < pm_pass_count_all && n < PM_COUNT(names); i++) {
-        names[n++] = pm_pass_table[i].name;
-        if (strcmp(pm_pass_table[i].name, name) == 0)
-            return PM_OK;
-    }
-    const char *near = pm_nearest(name, names, n);
-    return pm_error(d->diag, NULL, PM_ERR_USAGE, "%s=%s: there is no such pass%s%s%s", option, name,
-                    near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
-}
-
 /// What is told of the module as it was loaded: passes take experts apart.
 static pm_status summarise(pm_driver *d)
 {
@@ -91,9 +74,10 @@ pm_status pm_driver_front(pm_driver *d, const char *path)
     const pm_compile_options *o = d->options;
     double start = now_ms();
     step(d, "reading the model", 1);
-    PM_TRY(check_pass_name(d, "--print-ir-before", o->print_before));
-    PM_TRY(check_pass_name(d, "--print-ir-after", o->print_after));
-    PM_TRY(check_pass_name(d, "--stop-after", o->stop_after));
+    // said before the model is read, which may take a while
+    PM_TRY(pm_passes_check_names(d->arena, d->diag, "--print-ir-before", o->print_before));
+    PM_TRY(pm_passes_check_names(d->arena, d->diag, "--print-ir-after", o->print_after));
+    PM_TRY(pm_passes_check_names(d->arena, d->diag, "--stop-after", o->stop_after));
     PM_TRY(pm_target_parse(d->arena, d->diag, o->target ? o->target : "native", &d->target));
     PM_TRY(pm_frontend_load(d->arena, d->diag, path, &d->module));
     if (o->entry)
