@@ -497,8 +497,9 @@ static pm_status eval_op(group *g, pm_op *op, const MlirValue *idx, MlirValue *o
         PM_TRY(eval_gather(g, op, idx, out));
     else
         computes = false;
-    if (computes) {
-        *out = as_stored(g, op->results[0], *out);
+    if (computes) { // casts have rounded already, gathers have nothing to round
+        if (op->code != PM_OP_cast && (op->code == PM_OP_combine || !pm_op_gathers_rows(op)))
+            *out = as_stored(g, op->results[0], *out);
         return PM_OK;
     }
     MlirValue at[PM_MAX_RANK];
