@@ -26,6 +26,15 @@ static bool finds_extents(const pm_module *m, const pm_op *op, const pm_value *s
     return false;
 }
 
+/// The shape is what it says, also where one of the extents turns out to be 0.
+static void take_zero(pm_pass_ctx *ctx, pm_op *op)
+{
+    if (op->code != PM_OP_reshape || pm_op_i64(op, "allowzero"))
+        return;
+    pm_op_set_i64(op, "allowzero", 1);
+    pm_pass_changed(ctx);
+}
+
 /// The shape of a value as `dims` ops before `op`: known as expressions, read by nobody.
 static pm_status use_dims(pm_pass_ctx *ctx, pm_op *op, uint32_t operand)
 {
@@ -34,24 +43,23 @@ static pm_status use_dims(pm_pass_ctx *ctx, pm_op *op, uint32_t operand)
     pm_value *dims;
     PM_TRY(pm_build_dims(&b, type->rank, type->dims, &dims));
     pm_op_set_operand(op, operand, dims);
-    if (op->code == PM_OP_reshape) // these are the extents, also where one of them turns out to be 0
-        pm_op_set_i64(op, "allowzero", 1);
+    take_zero(ctx, op);
     pm_pass_changed(ctx);
     pm_pass_count(ctx, "shapes known");
     return PM_OK;
 }
 
-/// A shape that says the extents already, as a constant.
+/// A shape that says the extents already: as a constant, or as `dims`.
 static bool says_extents(const pm_op *op, pm_value *shape)
 {
     const pm_type *type = op->results[0]->type;
-    int64_t extent, values[PM_MAX_RANK];
-    size_t n;
-    if (!pm_value_is(shape, PM_OP_const) || !pm_value_const_ints(shape, values, PM_MAX_RANK, &n) ||
-        n != (size_t)type->rank)
+    int64_t extent, n;
+    if (!(pm_value_is(shape, PM_OP_const) || pm_value_is(shape, PM_OP_dims)) || !shape->content ||
+        !pm_type_const_count(op->graph->module, shape->type, &n) || n != type->rank)
         return false;
-    for (size_t i = 0; i < n; i++)
-        if (!pm_dim_is_const(op->graph->module, type->dims[i], &extent) || extent != values[i])
+    for (int32_t i = 0; i < type->rank; i++)
+        if (!pm_dim_same(shape->content[i], type->dims[i]) ||
+            (pm_dim_is_const(op->graph->module, type->dims[i], &extent) && extent < 0))
             return false;
     return true;
 }
@@ -61,8 +69,9 @@ static pm_status visit(pm_pass_ctx *ctx, pm_op *op)
     int at = shape_operand(op);
     if (at >= 0) {
         pm_value *shape = op->operands[at];
-        if (!pm_value_is(shape, PM_OP_dims) && !says_extents(op, shape) &&
-            !finds_extents(ctx->module, op, shape))
+        if (says_extents(op, shape))
+            take_zero(ctx, op);
+        else if (!finds_extents(ctx->module, op, shape))
             return use_dims(ctx, op, (uint32_t)at);
         return PM_OK;
     }

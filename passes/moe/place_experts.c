@@ -11,6 +11,7 @@
 /// are to be rounded to it. What belongs to no unit stays on the first device.
 #include <string.h>
 
+#include "base/hash.h"
 #include "ir/op_table.h"
 #include "passes/generic/rewrite.h"
 #include "passes/moe/placement.h"
@@ -72,15 +73,25 @@ static uint64_t stored_bytes(const placer *p, const pm_value *v)
     return (uint64_t)count * (bf16 ? 2 : 4);
 }
 
-/// What tells constants apart: the place of their bytes.
+/// What tells constants apart: their bytes, or the place of them.
 typedef struct identity {
-    const void *bytes, *file;
+    pm_hash128 hash;
+    const void *file;
     uint64_t offset, size;
 } identity;
 
 static identity identity_of(const pm_data *data)
 {
-    return (identity){data->bytes, data->file, data->offset, data->size};
+    identity id;
+    memset(&id, 0, sizeof id); // padding, too: it is a key
+    id.size = data->size;
+    if (data->bytes) {
+        id.hash = pm_hash_bytes(data->bytes, data->size);
+    } else {
+        id.file = data->file;
+        id.offset = data->offset;
+    }
+    return id;
 }
 
 /// The first constant that makes up a weight: the operands of stack, below transposes.
