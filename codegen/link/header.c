@@ -94,14 +94,15 @@ static bool is_dynamic(const pm_module *m, const pm_type *type)
 
 static void write_arg(FILE *out, const pm_module *m, const pm_type *type, const char *name, bool input)
 {
-    fprintf(out, "        {.data = (void *)%s", "");
+    /* No designated initialisers: C++ before 20 has none. */
+    fputs("        {(void *)", out);
     identifier(out, name);
-    fprintf(out, ", .size = sizeof(%s)", c_type(type->elem));
+    fprintf(out, ", sizeof(%s)", c_type(type->elem));
     for (int32_t i = 0; i < type->rank; i++) {
         fputs(" * (size_t)", out);
         write_dim(out, m, type->dims[i], 0);
     }
-    fprintf(out, ", .rank = %d, .dims = {", type->rank);
+    fprintf(out, ", %d, {", type->rank);
     for (int32_t i = 0; i < type->rank; i++) {
         fputs(i ? ", " : "", out);
         write_dim(out, m, type->dims[i], 0);

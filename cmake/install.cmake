@@ -1,0 +1,36 @@
+# What cmake --install lays down. pimoec carries the runtime, the kernels and the recipes in itself, so
+# that tools, headers, manuals, completion and the packages for CMake and pkg-config are all there is.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+add_library(pimoe_headers INTERFACE)
+target_include_directories(pimoe_headers INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+set_target_properties(pimoe_headers PROPERTIES EXPORT_NAME headers)
+# LLVM lies outside of the folders that the loader searches.
+set_target_properties(pimoec pimoe PROPERTIES INSTALL_RPATH ${LLVM_22_PREFIX}/lib)
+install(TARGETS pimoec pimoe pimoe-opt pimoe_headers EXPORT pimoe-targets
+  RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(DIRECTORY include/pm DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
+install(DIRECTORY docs/man/ DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 FILES_MATCHING PATTERN "*.1")
+
+set(completions ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+install(FILES tools/completion/pimoe.bash DESTINATION ${completions} RENAME pimoe)
+foreach(tool pimoec pimoe-opt) # bash loads a file of the command's own name
+  install(FILES tools/completion/pimoe.bash DESTINATION ${completions} RENAME ${tool})
+endforeach()
+install(FILES tools/completion/_pimoe tools/completion/_pimoec tools/completion/_pimoe-opt
+  DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
+
+set(package ${CMAKE_INSTALL_LIBDIR}/cmake/pimoe)
+configure_package_config_file(cmake/pimoe-config.cmake.in ${CMAKE_BINARY_DIR}/pimoe-config.cmake
+  INSTALL_DESTINATION ${package})
+write_basic_package_version_file(${CMAKE_BINARY_DIR}/pimoe-config-version.cmake
+  COMPATIBILITY SameMinorVersion)
+install(EXPORT pimoe-targets NAMESPACE pimoe:: DESTINATION ${package})
+install(FILES ${CMAKE_BINARY_DIR}/pimoe-config.cmake ${CMAKE_BINARY_DIR}/pimoe-config-version.cmake
+  cmake/pimoe_add_model.cmake DESTINATION ${package})
+
+file(RELATIVE_PATH PM_PC_TO_PREFIX /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
+string(REGEX REPLACE "/$" "" PM_PC_TO_PREFIX ${PM_PC_TO_PREFIX})
+configure_file(cmake/pimoe.pc.in ${CMAKE_BINARY_DIR}/pimoe.pc @ONLY)
+install(FILES ${CMAKE_BINARY_DIR}/pimoe.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
