@@ -134,7 +134,8 @@ static pm_status open_writer(writer *w, pm_session *session, const pm_generate_o
                   .decode = pm_model_entry(m, "decode")};
     pm_port_info logits;
     if (!blob || w->prefill < 0 || w->decode < 0 || pm_model_n_inputs(m, w->prefill) != 2 ||
-        pm_model_output(m, w->prefill, 0, &logits) != PM_OK || logits.rank != 2 || logits.dims[1] <= 0)
+        pm_model_output(m, w->prefill, 0, &logits) != PM_OK || logits.rank != 2 || logits.dims[1] <= 0 ||
+        logits.dims[1] > INT32_MAX)
         return pm_rt_error_set(PM_ERR_UNSUPPORTED, "the model is no language model with a tokeniser");
     w->vocab = logits.dims[1];
     w->logits = malloc((size_t)w->vocab * sizeof *w->logits);

@@ -28,10 +28,11 @@ static bool table_fits(const checker *c, pm_artifact_table t, size_t record)
     return t.offset % 8 == 0 && t.offset <= c->size && (uint64_t)t.n * record <= c->size - t.offset;
 }
 
+/// A NUL before its end only makes a string shorter; looking for one would take as long as all strings together,
+/// and a thousand may share one of a megabyte.
 static bool string_fits(const checker *c, pm_artifact_string s)
 {
-    return s.offset < c->size && s.size < c->size - s.offset && c->bytes[s.offset + s.size] == 0 &&
-           memchr(c->bytes + s.offset, 0, s.size) == NULL;
+    return s.offset < c->size && s.size < c->size - s.offset && c->bytes[s.offset + s.size] == 0;
 }
 
 uint32_t pm_port_elem_size(uint32_t elem)
@@ -72,17 +73,20 @@ static pm_status check_entries(const checker *c, const pm_model *m)
             !dims_fit(p->dims, p->rank, mf->symbols.n))
             return damaged("a port");
     }
+    uint32_t next = 0; // each entry's ports lie behind those of the one before, so that checking takes linear time
     for (uint32_t i = 0; i < mf->entries.n; i++) {
         const pm_artifact_entry *e = &m->entries[i];
         uint64_t dims = 0;
-        if (!string_fits(c, e->name) || e->first_input > mf->ports.n ||
-            e->n_inputs > mf->ports.n - e->first_input || e->first_output > mf->ports.n ||
-            e->n_outputs > mf->ports.n - e->first_output || e->n_dynamic > 1u << 20)
+        if (!string_fits(c, e->name) || e->first_input != next || e->n_inputs > mf->ports.n - next ||
+            e->first_output != next + e->n_inputs || e->n_outputs > mf->ports.n - e->first_output ||
+            e->n_dynamic > 1u << 20)
             return damaged("an entry");
-        for (uint32_t k = 0; k < e->n_inputs; k++)
-            dims += m->ports[e->first_input + k].rank;
-        for (uint32_t k = 0; k < e->n_outputs; k++)
-            dims += m->ports[e->first_output + k].rank;
+        next = e->first_output + e->n_outputs;
+        for (uint32_t k = e->first_input; k < next; k++)
+            dims += m->ports[k].rank;
+        for (uint32_t k = e->first_output; k < next; k++)
+            if (m->ports[k].flags & 1 && m->ports[k].flags >> 8 >= e->n_dynamic)
+                return damaged("an output's slot");
         if (dims != e->n_port_dims || dims + 2 > PM_MAX_PLAN)
             return damaged("an entry's dims");
     }

@@ -266,16 +266,16 @@ pm_status pm_tokenizer_encode(const pm_tokenizer *t, const char *text, size_t si
     char *with_space = NULL;
     if (t->head->flags & 1 && size && text[0] != ' ') {
         with_space = malloc(size + 1);
-        if (with_space) {
-            with_space[0] = ' ';
-            memcpy(with_space + 1, text, size);
-            text = with_space;
-            size++;
-        }
+        if (!with_space)
+            return pm_rt_error_set(PM_ERR_NO_MEMORY, "out of memory");
+        with_space[0] = ' ';
+        memcpy(with_space + 1, text, size);
+        text = with_space;
+        size++;
     }
     piece *pieces = malloc((size + 1) * sizeof *pieces);
     candidate *heap = malloc((3 * size + 1) * sizeof *heap);
-    bool ok = pieces && heap && (!(t->head->flags & 1) || with_space || !size);
+    bool ok = pieces && heap;
     for (size_t at = 0; ok && at < size;) {
         size_t special_size, plain = next_special(t, text + at, size - at);
         ok = encode_plain(t, text + at, plain, pieces, heap, &out);
