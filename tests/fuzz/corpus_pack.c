@@ -1,4 +1,4 @@
-// Packs and unpacks corpora (corpus_pack.h), for scripts/fuzz.
+// Packs and unpacks corpora (corpus_pack.h), for run.sh.
 //   corpus_pack pack OUT.pack LIMIT FOLDER    the smallest inputs first, LIMIT bytes at most
 //   corpus_pack unpack IN.pack FOLDER
 
