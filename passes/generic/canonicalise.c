@@ -104,12 +104,11 @@ static pm_status fold_product(pm_builder *b, pm_op *op, pm_value **out_value)
     if (!is_plain_weight(w) || !is_proper_matrix(op->graph->module, w->type) ||
         w->type->elem != PM_F32 || x->type->elem != PM_F32 || x->type->rank < 1)
         return PM_OK;
-    pm_builder before = {b->graph, b->before, pm_loc_derive(op->graph->module, op->loc, "canonicalise")};
     if (pm_op_i64(op, "trans_a") && x->type->rank > 1)
-        PM_TRY(turned(&before, x, &x));
+        PM_TRY(turned(b, x, &x));
     if (!pm_op_i64(op, "trans_b"))
-        PM_TRY(turned(&before, w, &w));
-    return pm_build1(&before, out_value, PM_OP_linear, PM_OPERANDS(x, w), PM_NO_ATTRS);
+        PM_TRY(turned(b, w, &w));
+    return pm_build1(b, out_value, PM_OP_linear, PM_OPERANDS(x, w), PM_NO_ATTRS);
 }
 
 /// Constants stand on the right of what commutes, so that other rules look there alone. Not of float
@@ -163,10 +162,12 @@ static void push_users(canonicaliser *c, const pm_value *v)
         push(c, use->op);
 }
 
-/// Ops that a rule put before `op`, and what their regions hold.
+/// Ops that a rule put before `op`, and what their regions hold. Their locations are derived here,
+/// where it is known that they stay.
 static void push_new(canonicaliser *c, pm_op *from, pm_op *op)
 {
     for (pm_op *fresh = from; fresh != op; fresh = fresh->next) {
+        fresh->loc = pm_loc_derive(c->ctx->module, fresh->loc, "canonicalise");
         push(c, fresh);
         for (uint32_t i = 0; i < fresh->n_regions; i++) // depth: PM_MAX_REGION_DEPTH
             push_new(c, fresh->regions[i]->first, NULL);
@@ -192,7 +193,7 @@ static pm_status try_rule(canonicaliser *c, pm_op *op, rule_fn *rule, const char
 {
     pm_op *previous = op->prev;
     pm_graph *g = op->graph;
-    pm_builder b = {g, op, pm_loc_derive(c->ctx->module, op->loc, "canonicalise")};
+    pm_builder b = {g, op, op->loc};
     pm_value *value = NULL;
     PM_TRY(rule(&b, op, &value));
     pm_value *old = op->n_results ? op->results[0] : NULL;

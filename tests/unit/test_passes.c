@@ -2,18 +2,16 @@
 // every pipeline as before.
 
 #include <check.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <time.h>
 
 #include "ir/op_table.h"
 #include "ir/text.h"
 #include "passes/passes.h"
 #include "random_graph.h"
 
-enum { N_SEEDS = 150 };
+enum { N_SEEDS = 300 };
 
 static pm_arena *arena;
 static pm_diag *diag;
@@ -58,11 +56,241 @@ static const char *shown(const pm_module *m)
     return "(see above)";
 }
 
-/* ---- random modules --------------------------------------------------------------------------- */
+static pm_module *parsed(const char *text)
+{
+    pm_module *m = NULL;
+    pm_status status = pm_module_parse(arena, diag, "m.pm", text, strlen(text), NULL, &m);
+    ck_assert_msg(status == PM_OK, "%s", text_of(write_diag, diag));
+    return m;
+}
 
 static const pm_device cpu = {"cpu0", 40e9, 200e9, 40e9, UINT64_MAX};
 static const pm_pass_options plain = {.opt_level = 3, .vector_floats = 16, .quantize = "none",
                                       .devices = &cpu, .n_devices = 1};
+
+static size_t count_ops(const pm_graph *g, pm_opcode code)
+{
+    size_t n = 0;
+    for (const pm_op *op = g->first; op; op = op->next)
+        n += op->code == code;
+    return n;
+}
+
+/* ---- the pass manager -------------------------------------------------------------------------- */
+
+static const char small[] = "module \"small\" {\n"
+                            "  symbol B in [1, 8]\n"
+                            "  entry main(%x: f32[B, 4]) -> (y: %c) {\n"
+                            "    %one = const {value = [1]} : f32[]\n"
+                            "    %a = mul(%x, %one)\n"
+                            "    %b = neg(%a)\n"
+                            "    %b2 = neg(%a)\n"
+                            "    %c = add(%b, %b2)\n"
+                            "  }\n"
+                            "}\n";
+
+/// What the pass manager prints about the small module, without the modules themselves.
+static char *printed_by(pm_pass_run run)
+{
+    pm_module *m = parsed(small);
+    char *text = NULL;
+    size_t n = 0;
+    run.options = &plain;
+    run.out = open_memstream(&text, &n);
+    ck_assert_int_eq(pm_passes_run(m, &run), PM_OK);
+    fclose(run.out);
+    char *out = pm_arena_alloc(arena, n + 1, 1), *to = out;
+    char *rest = NULL;
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+        if (strncmp(line, "// ---- ", 8) == 0)
+            to += sprintf(to, "%.*s;", (int)strlen(line) - 13, line + 8);
+    free(text);
+    return out;
+}
+
+START_TEST(test_lists)
+{
+    ck_assert_str_eq(printed_by((pm_pass_run){.passes = "cse,dce", .pass_limit = -1, .print_after = "all"}),
+                     "after cse;after dce;");
+    ck_assert_str_eq(printed_by((pm_pass_run){.passes = "cse,dce,cse", .pass_limit = -1, .print_before = "cse"}),
+                     "before cse;before cse;");
+    ck_assert_str_eq(printed_by((pm_pass_run){.passes = "canonicalise,fold,cse,dce", .pass_limit = -1,
+                                              .print_changed = true}),
+                     "after canonicalise;after cse;after dce;");
+    ck_assert_str_eq(printed_by((pm_pass_run){.passes = "fold,cse,dce", .pass_limit = 2, .print_after = "all"}),
+                     "after fold;after cse;");
+    ck_assert_str_eq(printed_by((pm_pass_run){.passes = "fold,cse,dce", .pass_limit = -1, .print_after = "fold,dce",
+                                              .stop_after = "cse"}),
+                     "after fold;");
+    ck_assert_str_eq(printed_by((pm_pass_run){.passes = "", .pass_limit = -1, .print_after = "all"}), "");
+    // pipelines stand for what they run, alone and in lists
+    char *alone = printed_by((pm_pass_run){.pass_limit = -1, .print_after = "all"});
+    ck_assert_str_eq(printed_by((pm_pass_run){.passes = "O3", .pass_limit = -1, .print_after = "all"}), alone);
+    char *listed = printed_by((pm_pass_run){.passes = "dce,O3", .pass_limit = -1, .print_after = "all"});
+    ck_assert_str_eq(listed, pm_arena_printf(arena, "after dce;%s", alone));
+}
+END_TEST
+
+START_TEST(test_unknown_names)
+{
+    static const pm_pass_run wrong[] = {
+        {.passes = "dce,canonicalize", .pass_limit = -1},
+        {.passes = "dce", .print_after = "cse,canonicalize", .pass_limit = -1},
+        {.passes = "dce", .print_before = "canonicalize", .pass_limit = -1},
+        {.passes = "dce", .stop_after = "canonicalize", .pass_limit = -1},
+    };
+    for (size_t i = 0; i < PM_COUNT(wrong); i++) {
+        pm_module *m = parsed(small);
+        char *before = text_of(write_module, m);
+        pm_pass_run run = wrong[i];
+        run.options = &plain;
+        ck_assert_int_eq(pm_passes_run(m, &run), PM_ERR_USAGE);
+        const char *words = text_of(write_diag, diag);
+        ck_assert_msg(strstr(words, "did you mean 'canonicalise'?") != NULL, "%s", words);
+        ck_assert_str_eq(text_of(write_module, m), before); // nothing has run
+    }
+}
+END_TEST
+
+START_TEST(test_all_passes_are_in_pipelines)
+{
+    char *text = NULL;
+    size_t n = 0;
+    FILE *out = open_memstream(&text, &n);
+    pm_passes_describe(out, true);
+    fclose(out);
+    for (size_t i = 0; i < pm_pass_count_all; i++) {
+        char *row = pm_arena_printf(arena, "| `%s` |", pm_pass_table[i].name);
+        ck_assert_msg(strstr(text, row) != NULL, "no row of %s", row);
+        char *none = pm_arena_printf(arena, "| `%s` | %s |  |", pm_pass_table[i].name, pm_pass_table[i].help);
+        ck_assert_msg(strstr(text, none) == NULL, "%s is in no pipeline", pm_pass_table[i].name);
+    }
+    free(text);
+}
+END_TEST
+
+/* ---- placement --------------------------------------------------------------------------------- */
+
+/// Four unlike experts: 64, 64, 16 and 16 rows of weights.
+static pm_module *four_experts(void)
+{
+    static const int rows[4] = {64, 64, 16, 16};
+    char *body = "";
+    for (int e = 0; e < 4; e++)
+        body = pm_arena_printf(arena,
+                               "%s      (%%r: f32[n%d, 64]) -> (%%o) {\n"
+                               "        %%w = const {value = splat(%d)} : f32[%d, 64]\n"
+                               "        %%h = linear(%%r, %%w)\n"
+                               "        %%v = const {value = splat(%d)} : f32[64, %d]\n"
+                               "        %%o = linear(%%h, %%v)\n      }\n",
+                               body, e, e + 1, rows[e], e + 11, rows[e]);
+    return parsed(pm_arena_printf(
+        arena,
+        "module \"four\" {\n  symbol M in [1, 64]\n  symbol n0 dynamic in [0, 64] <= M\n"
+        "  symbol n1 dynamic in [0, 64] <= M\n  symbol n2 dynamic in [0, 64] <= M\n"
+        "  symbol n3 dynamic in [0, 64] <= M\n"
+        "  entry main(%%x: f32[M, 64], %%i: i32[M, 1], %%v: f32[M, 1]) -> (y: %%y) {\n"
+        "    %%y = experts(%%x, %%i, %%v) {experts = 4, top_k = 1, name = \"four\"} regions {\n%s    }\n  }\n}\n",
+        body));
+}
+
+/// Where place-experts puts them; NULL when it refuses.
+static const char *placed_on(const pm_device *devices, size_t n_devices, const char *spec)
+{
+    pm_module *m = four_experts();
+    pm_pass_options options = plain;
+    options.devices = devices;
+    options.n_devices = n_devices;
+    options.place = spec;
+    pm_pass_run run = {.options = &options, .passes = "place-experts", .pass_limit = -1, .verify_each = true};
+    if (pm_passes_run(m, &run) != PM_OK)
+        return NULL;
+    return pm_op_str(m->entries.data[0]->first, "devices");
+}
+
+START_TEST(test_placement)
+{
+    // equal devices share the work: the two large ones apart, the small ones apart
+    const pm_device fast_link[2] = {{"cpu0", 1e9, 1e12, 1e15, UINT64_MAX}, {"cpu1", 1e9, 1e12, 1e15, UINT64_MAX}};
+    ck_assert_str_eq(placed_on(fast_link, 2, NULL), "cpu0,cpu1,cpu0,cpu1");
+    // moving rows costs more than it saves
+    const pm_device slow_link[2] = {{"cpu0", 1e9, 1e12, 1e3, UINT64_MAX}, {"cpu1", 1e9, 1e12, 1e3, UINT64_MAX}};
+    ck_assert_str_eq(placed_on(slow_link, 2, NULL), "cpu0");
+    // one that is twenty times as fast gets all
+    const pm_device unequal[2] = {{"cpu0", 1e9, 1e12, 1e15, UINT64_MAX}, {"gpu0", 2e10, 2e13, 1e15, UINT64_MAX}};
+    ck_assert_str_eq(placed_on(unequal, 2, NULL), "gpu0");
+    // each large expert takes 32768 bytes, each small one 8192: what doesn't fit goes on
+    ck_assert_str_eq(placed_on(unequal, 2, "gpu0=40960"), "gpu0,cpu0,gpu0,cpu0");
+    ck_assert_str_eq(placed_on(unequal, 2, "gpu0=0"), "cpu0");
+    // by hand
+    ck_assert_str_eq(placed_on(unequal, 2, "experts@cpu0,four.2@gpu0"), "cpu0,cpu0,gpu0,cpu0");
+    ck_assert_str_eq(placed_on(unequal, 2, "four@gpu0,experts.0@cpu0"), "cpu0,gpu0,gpu0,gpu0");
+    ck_assert_ptr_null(placed_on(unequal, 2, "gpu0=8kB,experts@gpu0"));
+    ck_assert_ptr_null(placed_on(unequal, 2, "experts.4@gpu0"));
+    ck_assert_ptr_null(placed_on(unequal, 2, "cpu0=40kB,gpu0=40kB"));
+    const char *words = text_of(write_diag, diag);
+    ck_assert_msg(strstr(words, "the weights take 81.9 kB") && strstr(words, "cpu0 may hold 40.0 kB") &&
+                  strstr(words, "all devices 80.0 kB") && strstr(words, "'experts.4@gpu0' names nothing"), "%s", words);
+}
+END_TEST
+
+/* ---- large graphs ------------------------------------------------------------------------------ */
+
+/// `n` times: identities in a row, equal ops on one value, transposes in a row, a slice of one constant.
+static pm_module *large_module(int64_t n)
+{
+    pm_module *m = pm_module_create(arena, diag, "large");
+    pm_graph *g = pm_entry_create(m, "main");
+    pm_builder b = {g, NULL, pm_loc_intern(m, NULL)};
+    pm_dim dims[] = {pm_dim_symbol(m, "B", 1, 64), pm_dim_const(m, 4)};
+    pm_value *x = pm_graph_add_arg(g, "x", pm_type_get(m, PM_F32, 2, dims), -1), *chain = x, *turned = x, *sum = x;
+    static const float one = 1;
+    float *many = PM_NEW_ARRAY(arena, float, (size_t)n * 16);
+    for (int64_t i = 0; i < n * 16; i++)
+        many[i] = (float)i; // equal matrices would become one
+    pm_value *neutral, *weights;
+    ck_assert_int_eq(pm_build_const_f32(&b, 0, NULL, &one, &neutral), PM_OK);
+    ck_assert_int_eq(pm_build_const_f32(&b, 3, (int64_t[]){n, 4, 4}, many, &weights), PM_OK);
+    for (int64_t i = 0; i < n; i++) {
+        pm_value *same, *at, *w, *product;
+        ck_assert_int_eq(pm_build1(&b, &chain, PM_OP_mul, PM_OPERANDS(chain, neutral), PM_NO_ATTRS), PM_OK);
+        ck_assert_int_eq(pm_build1(&b, &same, PM_OP_neg, PM_OPERANDS(x), PM_NO_ATTRS), PM_OK);
+        ck_assert_int_eq(pm_build1(&b, &turned, PM_OP_transpose, PM_OPERANDS(turned),
+                                   PM_ATTRS(pm_attr_ints("perm", (int64_t[]){1, 0}, 2))), PM_OK);
+        ck_assert_int_eq(pm_build_const_ints(&b, PM_I64, 0, NULL, &i, &at), PM_OK);
+        ck_assert_int_eq(pm_build1(&b, &w, PM_OP_gather, PM_OPERANDS(weights, at), PM_NO_ATTRS), PM_OK);
+        ck_assert_int_eq(pm_build1(&b, &product, PM_OP_matmul, PM_OPERANDS(x, w), PM_NO_ATTRS), PM_OK);
+        ck_assert_int_eq(pm_build1(&b, &product, PM_OP_add, PM_OPERANDS(product, same), PM_NO_ATTRS), PM_OK);
+        ck_assert_int_eq(pm_build1(&b, &sum, PM_OP_add, PM_OPERANDS(sum, product), PM_NO_ATTRS), PM_OK);
+    }
+    pm_graph_add_result(g, "chain", chain, -1);
+    pm_graph_add_result(g, "turned", turned, -1);
+    pm_graph_add_result(g, "sum", sum, -1);
+    return m;
+}
+
+START_TEST(test_large_graphs)
+{
+    enum { N = 24000 }; // about 190,000 ops
+    pm_module *m = large_module(N);
+    pm_pass_run run = {.options = &plain, .pass_limit = -1,
+                       .passes = "shapes,canonicalise,fold,canonicalise,cse,dce,place-experts,lower-experts,shapes,"
+                                 "canonicalise,fold,cse,quantize,layout,dce"};
+    clock_t start = clock();
+    ck_assert_int_eq(pm_passes_run(m, &run), PM_OK);
+    double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
+    const pm_graph *g = m->entries.data[0];
+    ck_assert_uint_eq(count_ops(g, PM_OP_matmul), 0);
+    ck_assert_uint_eq(count_ops(g, PM_OP_linear), N);
+    ck_assert_uint_eq(count_ops(g, PM_OP_pack), N);
+    ck_assert_uint_eq(count_ops(g, PM_OP_neg), 1);
+    ck_assert_uint_eq(count_ops(g, PM_OP_mul), 0);
+    ck_assert_uint_eq(count_ops(g, PM_OP_transpose), 0); // an even number of them
+    ck_assert_msg(seconds < 15, "%.1f s", seconds); // a fraction of a second each; quadratic would be minutes
+}
+END_TEST
+
+/* ---- random modules --------------------------------------------------------------------------- */
 
 static pm_array *interpreted(const pm_module *m, const pm_graph *like, uint64_t seed)
 {
@@ -145,6 +373,11 @@ int main(void)
     TCase *tests = tcase_create("passes");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_set_timeout(tests, 120);
+    tcase_add_test(tests, test_lists);
+    tcase_add_test(tests, test_unknown_names);
+    tcase_add_test(tests, test_all_passes_are_in_pipelines);
+    tcase_add_test(tests, test_placement);
+    tcase_add_test(tests, test_large_graphs);
     tcase_add_loop_test(tests, test_each_pass_keeps_results, 0, n_seeds);
     tcase_add_loop_test(tests, test_pipelines_keep_results, 0, n_seeds);
     tcase_add_test(tests, test_few_are_refused);
