@@ -7,7 +7,7 @@
 #ifndef PM_IR_EVAL_H
 #define PM_IR_EVAL_H
 
-#include "ir/elem.h"
+#include "base/elem.h"
 
 typedef struct pm_tensor {
     void *data; ///< NULL: an optional input that is absent

@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-#include "ir/elem.h"
+#include "base/elem.h"
 
 /// Room that any element or number needs as text.
 enum { PM_NUMBER_TEXT = 40 };

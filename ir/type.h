@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 #include "base/diag.h"
-#include "ir/elem.h"
+#include "base/elem.h"
 
 typedef struct pm_module pm_module;
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ir/elem.h"
+#include "base/elem.h"
 #include "runtime/rt_internal.h"
 
 static pm_status bad(const char *what, const char *why)

@@ -4,7 +4,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "ir/elem.h"
+#include "base/elem.h"
 #include "runtime/rt_internal.h"
 
 static pm_status damaged(const char *what)

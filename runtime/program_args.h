@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "ir/elem.h"
+#include "base/elem.h"
 #include "pm/runtime.h"
 
 enum { MAX_ASSIGNMENTS = 64 };

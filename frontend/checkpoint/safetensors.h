@@ -3,8 +3,8 @@
 #define PM_FRONTEND_CHECKPOINT_SAFETENSORS_H
 
 #include "base/containers.h"
+#include "base/elem.h"
 #include "base/file.h"
-#include "ir/elem.h"
 
 /// One tensor. Immutable except for `used`.
 typedef struct pm_safetensor {

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "ir/elem.h"
+#include "base/elem.h"
 #include "tools/pimoe/compare.h"
 
 static int failures;

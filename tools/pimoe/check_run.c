@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "ir/elem.h"
+#include "base/elem.h"
 #include "tools/cli/bug_report.h"
 
 /// The library's own runtime, as a user's program would get it.

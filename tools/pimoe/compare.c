@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "ir/elem.h"
+#include "base/elem.h"
 #include "runtime/program_args.h"
 
 pm_tolerance pm_tolerance_of(int32_t elem, bool bf16_products)

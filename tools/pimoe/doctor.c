@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 #include "base/containers.h"
+#include "base/elem.h"
 #include "base/file.h"
-#include "ir/elem.h"
 #include "tools/cli/json_out.h"
 #include "tools/driver/summary.h"
 #include "tools/pimoe/check_run.h"

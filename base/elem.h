@@ -1,7 +1,7 @@
 /// Element types of tensors. Depends on nothing: included by the reference functions, which are also
 /// compiled to bitcode and run inside emitted programs.
-#ifndef PM_IR_ELEM_H
-#define PM_IR_ELEM_H
+#ifndef PM_BASE_ELEM_H
+#define PM_BASE_ELEM_H
 
 #include <stdint.h>
 
