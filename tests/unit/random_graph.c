@@ -2,7 +2,7 @@
 /// whether they are exact, that is sums of few powers of two that every order of computing in f32
 /// gives alike. Ops are chosen so that intervals stay moderate, and ops that decide something take
 /// exact operands only: so two correct implementations differ by rounding alone.
-#include "random_graph.h"
+#include "tests/unit/random_graph.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -734,7 +734,8 @@ static bool step_reshape(gen *g)
             g->failed = true;
             return false;
         }
-        return build(g, &out, PM_OP_reshape, PM_OPERANDS(x->value, shape), PM_NO_ATTRS) &&
+        return build(g, &out, PM_OP_reshape, PM_OPERANDS(x->value, shape),
+                     PM_ATTRS(pm_attr_bool("allowzero", true))) && // an extent may turn out to be 0
                add_moved(g, x, out, false);
     }
     if (pm_build_reshape_dims(&g->b, x->value, rank, dims, &out) != PM_OK) {
@@ -889,7 +890,8 @@ static bool step_shape(gen *g)
                build(g, &reduced, PM_OP_reshape,
                      PM_OPERANDS(x->value, int_const(g, PM_I64, 1, (const int64_t[]){-1})),
                      PM_NO_ATTRS) &&
-               build(g, &out, PM_OP_reshape, PM_OPERANDS(reduced, shape), PM_NO_ATTRS) &&
+               build(g, &out, PM_OP_reshape, PM_OPERANDS(reduced, shape),
+                     PM_ATTRS(pm_attr_bool("allowzero", true))) &&
                add_moved(g, x, out, false);
     pm_value *extent = NULL, *sum = NULL, *filled = NULL;
     pm_value *which = int_const(g, PM_I64, 1, &axis), *plus = int_const(g, PM_I64, 1, &one);

@@ -9,7 +9,7 @@
 
 #include "ir/interp.h"
 #include "ir/text.h"
-#include "random_graph.h"
+#include "tests/unit/random_graph.h"
 
 static pm_arena *arena;
 static pm_diag *diag;

@@ -7,7 +7,7 @@
 
 #include "ir/op_table.h"
 #include "ir/text.h"
-#include "random_graph.h"
+#include "tests/unit/random_graph.h"
 
 enum { N_SEEDS = 400 };
 
