@@ -9,7 +9,7 @@
 #include "ir/op_table.h"
 #include "ir/text.h"
 #include "passes/passes.h"
-#include "random_graph.h"
+#include "tests/unit/random_graph.h"
 
 enum { N_SEEDS = 300 };
 
@@ -315,11 +315,112 @@ static double tolerance_of(const char *passes)
     return strstr(passes, "layout") || passes[0] == 'O' ? 1e-5 : 0;
 }
 
-/// False: refused with a message.
-static bool compare(const char *passes, uint64_t seed)
+static bool has_one(const pm_module *m, const pm_type *type)
+{
+    int64_t extent;
+    for (int32_t i = 0; i < type->rank; i++)
+        if (pm_dim_is_const(m, type->dims[i], &extent) && extent == 1)
+            return true;
+    return false;
+}
+
+/// What is x again, in a way that a pass should see: every bit of it.
+static pm_value *disguised(pm_builder *b, pm_value *x, uint32_t how)
+{
+    const pm_type *type = x->type;
+    pm_module *m = b->graph->module;
+    pm_value *y = x, *c = NULL;
+    float one = 1, minus_zero = -0.0f, zero = 0;
+    bool is_float = pm_elem_is_float(type->elem);
+    pm_status status = PM_OK;
+    switch (how) {
+    case 0: // there and back
+        if (type->rank < 2 || type->layout || has_one(m, type))
+            return x; // a transpose that moves ones alone becomes a reshape before it meets the other
+        for (int i = 0; i < 2 && status == PM_OK; i++) {
+            int64_t perm[PM_MAX_RANK];
+            for (int32_t k = 0; k < type->rank; k++)
+                perm[k] = type->rank - 1 - k;
+            status = pm_build1(b, &y, PM_OP_transpose, PM_OPERANDS(y),
+                               PM_ATTRS(pm_attr_ints("perm", perm, (size_t)type->rank)));
+        }
+        break;
+    case 1: { // flat and back
+        pm_dim count = pm_type_count(m, type);
+        status = pm_build_reshape_dims(b, x, 1, &count, &y);
+        if (status == PM_OK)
+            status = pm_build_reshape_dims(b, y, type->rank, type->dims, &y);
+        break;
+    }
+    case 2: // x * 1, x / 1
+    case 3: // x - 0, x + -0
+    case 4:
+        if (!is_float)
+            return x;
+        status = pm_build_const_f32(b, 0, NULL, how == 2 ? &one : how == 3 ? &zero : &minus_zero, &c);
+        if (status == PM_OK && type->elem != PM_F32)
+            status = pm_build1(b, &c, PM_OP_cast, PM_OPERANDS(c), PM_ATTRS(pm_attr_elem("to", type->elem)));
+        if (status == PM_OK)
+            status = pm_build1(b, &y, how == 2 ? PM_OP_mul : how == 3 ? PM_OP_sub : PM_OP_add,
+                               PM_OPERANDS(x, c), PM_NO_ATTRS);
+        break;
+    case 5: // twice the other way round
+        if (type->elem != PM_BOOL && !is_float)
+            return x;
+        for (int i = 0; i < 2 && status == PM_OK; i++)
+            status = pm_build1(b, &y, type->elem == PM_BOOL ? PM_OP_not : PM_OP_neg, PM_OPERANDS(y), PM_NO_ATTRS);
+        break;
+    case 6: // wider and back
+        if (type->elem != PM_F32 && type->elem != PM_F16 && type->elem != PM_BF16)
+            return x;
+        status = pm_build1(b, &y, PM_OP_cast, PM_OPERANDS(x), PM_ATTRS(pm_attr_elem("to", PM_F64)));
+        if (status == PM_OK)
+            status = pm_build1(b, &y, PM_OP_cast, PM_OPERANDS(y), PM_ATTRS(pm_attr_elem("to", type->elem)));
+        break;
+    default: { // x where true
+        int64_t yes = 1;
+        status = pm_build_const_ints(b, PM_BOOL, 0, NULL, &yes, &c);
+        if (status == PM_OK)
+            status = pm_build1(b, &y, PM_OP_where, PM_OPERANDS(c, x, x), PM_NO_ATTRS);
+        break;
+    }
+    }
+    ck_assert_msg(status == PM_OK, "%s", text_of(write_diag, diag));
+    return y->type == type ? y : x;
+}
+
+/// The uses of some results get the value in disguise.
+static void disguise(pm_graph *g, random_state *r)
+{
+    for (pm_op *op = g->first, *next; op; op = next) {
+        next = op->next;
+        for (uint32_t i = 0; i < op->n_regions; i++)
+            disguise(op->regions[i], r);
+        if (op->code == PM_OP_const || op->code == PM_OP_dims)
+            continue; // weights and shapes are to be seen
+        for (uint32_t i = 0; i < op->n_results; i++) {
+            pm_value *x = op->results[i];
+            PM_VEC(pm_use *) uses = {0};
+            if (x->content || random_below(r, 100) >= 40)
+                continue;
+            for (pm_use *use = x->uses; use; use = use->next)
+                PM_PUSH(arena, &uses, use);
+            pm_builder b = {g, next, op->loc};
+            pm_value *y = disguised(&b, x, random_below(r, 8));
+            for (size_t k = 0; k < uses.n && y != x; k++)
+                pm_op_set_operand(uses.data[k]->op, uses.data[k]->index, y);
+        }
+    }
+}
+
+/// False: refused with a message. `hidden`: with what changes nothing put in everywhere.
+static bool compare(const char *passes, uint64_t seed, bool hidden)
 {
     pm_module *m = random_module_of(arena, diag, seed, kind_of((int)seed));
     ck_assert_ptr_nonnull(m);
+    random_state r = {seed + 77};
+    if (hidden)
+        disguise(m->entries.data[0], &r);
     pm_module *original = random_module_of(arena, diag, seed, kind_of((int)seed));
     pm_pass_run run = {.options = &plain, .passes = passes, .pass_limit = -1, .verify_each = true};
     pm_status status = pm_passes_run(m, &run);
@@ -341,7 +442,7 @@ static bool compare(const char *passes, uint64_t seed)
 START_TEST(test_each_pass_keeps_results)
 {
     for (size_t i = 0; i < pm_pass_count_all; i++)
-        compare(pm_pass_table[i].name, (uint64_t)_i);
+        compare(pm_pass_table[i].name, (uint64_t)_i, false);
 }
 END_TEST
 
@@ -350,7 +451,60 @@ START_TEST(test_pipelines_keep_results)
     static const char *const lists[] = {"O0", "O1", "O2", "O3",
                                         "shapes,canonicalise,fold,canonicalise,cse,dce"};
     for (size_t i = 0; i < PM_COUNT(lists); i++)
-        compare(lists[i], (uint64_t)_i);
+        compare(lists[i], (uint64_t)_i, false);
+}
+END_TEST
+
+START_TEST(test_any_order_keeps_results)
+{
+    static const char *const names[] = {"shapes", "canonicalise", "fold", "cse", "dce", "place-experts",
+                                        "lower-experts", "layout", "fuse"};
+    random_state r = {(uint64_t)_i};
+    char list[256] = "dce";
+    for (uint32_t n = 4 + random_below(&r, 6); n > 0; n--) {
+        strcat(list, ",");
+        strcat(list, names[random_below(&r, PM_COUNT(names))]);
+    }
+    compare(list, (uint64_t)_i, true);
+}
+END_TEST
+
+START_TEST(test_disguises_are_seen_through)
+{
+    static const char *const passes = "shapes,canonicalise,fold,canonicalise,shapes,cse,dce";
+    uint64_t seed = (uint64_t)_i;
+    compare(passes, seed, true);
+    pm_module *m[2];
+    size_t n[2] = {0};
+    for (int i = 0; i < 2; i++) {
+        m[i] = random_module_of(arena, diag, seed, kind_of(_i));
+        random_state r = {seed + 77};
+        if (i == 1)
+            disguise(m[i]->entries.data[0], &r);
+        pm_pass_run run = {.options = &plain, .passes = passes, .pass_limit = -1};
+        ck_assert_int_eq(pm_passes_run(m[i], &run), PM_OK);
+        for (const pm_op *op = m[i]->entries.data[0]->first; op; op = op->next)
+            n[i] += op->code != PM_OP_const && op->code != PM_OP_dims;
+    }
+    ck_assert_msg(n[1] <= n[0], "%zu ops, %zu without disguise\n%s%s", n[1], n[0], n[1] <= n[0] ? "" : shown(m[0]),
+                  n[1] <= n[0] ? "" : shown(m[1]));
+}
+END_TEST
+
+START_TEST(test_disguises_are_many)
+{
+    // else the tests above would say little
+    size_t n[2] = {0};
+    for (uint64_t seed = 0; seed < 60; seed++)
+        for (int i = 0; i < 2; i++) {
+            pm_module *m = random_module_of(arena, diag, seed, RANDOM_MOST);
+            random_state r = {seed + 77};
+            if (i == 1)
+                disguise(m->entries.data[0], &r);
+            for (const pm_op *op = m->entries.data[0]->first; op; op = op->next)
+                n[i]++;
+        }
+    ck_assert_msg(n[1] > n[0] + n[0] / 4, "%zu ops of %zu", n[1], n[0]);
 }
 END_TEST
 
@@ -359,7 +513,7 @@ START_TEST(test_few_are_refused)
     // else the tests above would say little
     int n_refused = 0;
     for (uint64_t seed = 0; seed < 60; seed++)
-        n_refused += !compare("O3", seed);
+        n_refused += !compare("O3", seed, false);
     ck_assert_msg(n_refused <= 15, "%d of 60 modules are refused", n_refused);
 }
 END_TEST
@@ -380,6 +534,9 @@ int main(void)
     tcase_add_test(tests, test_large_graphs);
     tcase_add_loop_test(tests, test_each_pass_keeps_results, 0, n_seeds);
     tcase_add_loop_test(tests, test_pipelines_keep_results, 0, n_seeds);
+    tcase_add_loop_test(tests, test_any_order_keeps_results, 0, n_seeds);
+    tcase_add_loop_test(tests, test_disguises_are_seen_through, 0, n_seeds);
+    tcase_add_test(tests, test_disguises_are_many);
     tcase_add_test(tests, test_few_are_refused);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
