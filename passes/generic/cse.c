@@ -9,11 +9,12 @@
 /// Operands of ops that commute are compared in either order. That keeps every bit but the payload of
 /// a NaN when both operands are one, which `eval` doesn't define; float min and max, where order
 /// decides between 0 and -0, are compared as they stand.
+#include "base/hash.h"
 #include "ir/op_table.h"
 #include "passes/generic/rewrite.h"
 #include "passes/passes.h"
 
-enum { MAX_BYTES = 1 << 16 }; ///< of inline constants that are compared by content
+enum { SMALL = 64 }; ///< bytes of inline constants that are part of the key, else their hash is
 
 /// The bytes that equal ops have in common.
 typedef struct key {
@@ -32,11 +33,13 @@ static void put(key *k, const void *bytes, size_t size)
 static void put_data(key *k, const pm_data *data)
 {
     PUT(k, data->size);
-    if (data->bytes && data->size <= MAX_BYTES) {
+    PUT(k, data->file);
+    if (data->bytes && data->size <= SMALL) {
         put(k, data->bytes, data->size);
+    } else if (data->bytes) {
+        pm_hash128 hash = pm_hash_bytes(data->bytes, data->size);
+        PUT(k, hash);
     } else {
-        PUT(k, data->bytes);
-        PUT(k, data->file);
         PUT(k, data->offset);
     }
 }

@@ -2,9 +2,10 @@
 /// slices along the first axis) become constants of the same bytes.
 ///
 /// Computed results are at most 64 KiB, from operands of at most 64 KiB each: weights are never
-/// computed with, nor copied. A view has no limit, since it names a range of the same bytes. Matrices
-/// that a product reads transposed stay so: packing them turns them. What merely repeats one number
-/// (fill, expand) stays an op, but counts as a constant for the ops that use it.
+/// computed with, nor copied. All results of a run together are at most 64 MiB, but for small ones. A
+/// view has no limit, since it names a range of the same bytes. Matrices that a product reads
+/// transposed stay so: packing them turns them. What merely repeats one number (fill, expand) stays an
+/// op, but counts as a constant for the ops that use it.
 ///
 /// The results are `eval`'s, bit by bit. Where eval refuses (an index out of range), the op stays and
 /// refuses when the program runs.
@@ -12,7 +13,12 @@
 #include "passes/generic/rewrite.h"
 #include "passes/passes.h"
 
-enum { MAX_BYTES = 1 << 16, FEW = 64 };
+enum {
+    MAX_BYTES = 1 << 16,
+    FEW = 64,
+    MAX_TOTAL = 1 << 26, ///< of computed results in one run: then only small ones go on
+    SMALL = 1 << 10,
+};
 
 /// A constant operand, as eval takes it.
 typedef struct known {
@@ -24,6 +30,7 @@ typedef struct folder {
     pm_pass_ctx *ctx;
     pm_module *m;
     pm_arena *scratch; ///< of one op
+    uint64_t total;    ///< bytes of computed results
 } folder;
 
 /* ---- constants ------------------------------------------------------------------------------- */
@@ -179,6 +186,7 @@ static pm_status replace_by_bytes(folder *f, pm_op *op, uint32_t result, const v
     const_dims(f->m, op->results[result]->type, dims, &size);
     uint8_t *kept = pm_arena_alloc(f->m->arena, (size_t)size, 64);
     memcpy(kept, bytes, (size_t)size);
+    f->total += (uint64_t)size;
     return replace_by_const(f, op, result, &(pm_data){.size = (uint64_t)size, .bytes = kept}, NULL);
 }
 
@@ -319,6 +327,18 @@ static bool all_may_be_known(const pm_op *op)
     return op->n_operands > 0;
 }
 
+/// True when the results are too much on top of what was computed before.
+static bool is_too_much(const folder *f, const pm_op *op)
+{
+    int64_t dims[PM_MAX_RANK], bytes;
+    if (f->total < MAX_TOTAL)
+        return false;
+    for (uint32_t i = 0; i < op->n_results; i++)
+        if (!const_dims(f->m, op->results[i]->type, dims, &bytes) || bytes > SMALL)
+            return true;
+    return false;
+}
+
 static pm_status fold_eval(folder *f, pm_op *op)
 {
     known *operands = PM_NEW_ARRAY(f->scratch, known, op->n_operands);
@@ -373,7 +393,7 @@ static pm_status visit(folder *f, pm_op *op)
     PM_TRY(fold_content(f, op, &folded));
     if (!folded && makes_views(op))
         PM_TRY(fold_views(f, op, &folded));
-    if (!folded && info->eval && all_may_be_known(op) && !is_left(op))
+    if (!folded && info->eval && all_may_be_known(op) && !is_left(op) && !is_too_much(f, op))
         PM_TRY(fold_eval(f, op));
     return PM_OK;
 }
