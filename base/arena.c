@@ -75,14 +75,14 @@ static void destroy_child(void *arg)
     pm_arena_destroy(arg);
 }
 
-static _Noreturn void out_of_memory(pm_arena *arena);
+void pm_arena_out_of_memory(pm_arena *arena);
 
 pm_arena *pm_arena_child(pm_arena *owner)
 {
     deferred *call = PM_NEW(owner, deferred);
     pm_arena *child = pm_arena_create();
     if (child == NULL)
-        out_of_memory(owner);
+        pm_arena_out_of_memory(owner);
     *call = (deferred){.next = owner->deferred, .fn = destroy_child, .arg = child};
     owner->deferred = call;
     child->owner = owner;
@@ -119,7 +119,7 @@ jmp_buf *pm_arena_on_oom(pm_arena *arena, jmp_buf *where)
     return former;
 }
 
-static _Noreturn void out_of_memory(pm_arena *arena)
+void pm_arena_out_of_memory(pm_arena *arena)
 {
     while (arena->on_oom == NULL && arena->owner != NULL)
         arena = arena->owner;
@@ -141,7 +141,7 @@ static block *add_block(pm_arena *arena, size_t size, bool is_current)
 {
     block *fresh = calloc(1, sizeof(block) + size);
     if (fresh == NULL)
-        out_of_memory(arena);
+        pm_arena_out_of_memory(arena);
     fresh->size = size;
     POISON(fresh->data, size);
     if (is_current || arena->blocks == NULL) {
@@ -160,7 +160,7 @@ void *pm_arena_alloc(pm_arena *arena, size_t size, size_t align)
     if (align < MIN_ALIGN)
         align = MIN_ALIGN;
     if (size > largest_object || align > largest_object)
-        out_of_memory(arena);
+        pm_arena_out_of_memory(arena);
     size_t need = size + RED_ZONE;
     block *from = arena->blocks;
     if (from == NULL || from->size - from->used < need ||
@@ -183,7 +183,7 @@ void *pm_arena_array(pm_arena *arena, size_t n, size_t size, size_t align)
 {
     size_t bytes;
     if (__builtin_mul_overflow(n, size, &bytes))
-        out_of_memory(arena);
+        pm_arena_out_of_memory(arena);
     return pm_arena_alloc(arena, bytes, align);
 }
 
@@ -207,7 +207,7 @@ char *pm_arena_vprintf(pm_arena *arena, const char *fmt, va_list ap)
     int n = vsnprintf(NULL, 0, fmt, ap);
     if (n < 0) { // more than INT_MAX bytes, or no memory inside the C library
         va_end(again);
-        out_of_memory(arena);
+        pm_arena_out_of_memory(arena);
     }
     char *text = pm_arena_alloc(arena, (size_t)n + 1, 1);
     vsnprintf(text, (size_t)n + 1, fmt, again);

@@ -25,6 +25,9 @@ void pm_arena_destroy(pm_arena *arena);
 /// docs/decisions/0002-out-of-memory.md says why. Returns the former target.
 jmp_buf *pm_arena_on_oom(pm_arena *arena, jmp_buf *where);
 
+/// What pm_arena_alloc does when there is no memory; for those who got none from elsewhere.
+_Noreturn void pm_arena_out_of_memory(pm_arena *arena);
+
 /// `size` zeroed bytes aligned to `align` (a power of two). Never NULL. Size 0 gives a valid pointer.
 /// Under ASan the tail behind each object is poisoned.
 void *pm_arena_alloc(pm_arena *arena, size_t size, size_t align);

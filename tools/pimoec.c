@@ -170,7 +170,7 @@ static pm_status compile(pm_arena *arena, const pm_cli_args *a, pm_compile_optio
     size_t size = 0;
     FILE *sink = json ? open_memstream(&messages, &size) : stderr;
     if (!sink)
-        return PM_ERR_NO_MEMORY;
+        pm_arena_out_of_memory(arena);
     pm_compile_result result = {0};
     bool talks = o->print_before || o->print_after || o->print_changed || o->time_passes || o->stats;
     pm_progress *progress = pm_progress_start("compiling", !a->count[C_QUIET] && !talks && strcmp(output, "-") != 0);
@@ -209,8 +209,10 @@ int main(int argc, char **argv)
     pm_out_clean_on_signals();
     pm_bug_report_init(argc, argv);
     pm_arena *arena = pm_arena_create();
-    if (!arena)
-        return 3;
+    if (!arena) {
+        fputs("error: out of memory\n", stderr);
+        return pm_exit_code(PM_ERR_NO_MEMORY);
+    }
     pm_cli_args args;
     pm_compile_options options = {.struct_size = sizeof options};
     int code = pm_cli_parse(arena, &pm_cli_pimoec, argc, argv, &args);

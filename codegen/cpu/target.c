@@ -49,6 +49,8 @@ pm_status pm_target_parse(pm_arena *arena, pm_diag *diag, const char *name, pm_t
     *out_target = (pm_target){.name = name, .cpu = name};
     if (strcmp(name, "native") == 0) {
         char *host = LLVMGetHostCPUName();
+        if (!host)
+            pm_arena_out_of_memory(arena);
         out_target->cpu = pm_arena_strdup(arena, host);
         LLVMDisposeMessage(host);
         out_target->features = host_features();

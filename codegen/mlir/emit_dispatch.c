@@ -112,7 +112,8 @@ static MlirValue emit_dim(emitter *e, const dim_code *code, pm_dim dim)
     mb *b = &e->b;
     MlirValue *cache = code->cache;
     bool *needed = calloc((size_t)dim + 1, sizeof *needed);
-    PM_ASSERT(needed);
+    if (!needed)
+        pm_arena_out_of_memory(b->arena);
     needed[dim] = true;
     for (pm_dim i = dim; i >= 0; i--) {
         if (!needed[i] || cache[i].ptr)
@@ -146,7 +147,8 @@ MlirValue pm_emit_dim_checked(emitter *e, MlirValue symbols, pm_dim dim, MlirVal
 {
     dim_code code = {.symbols = symbols, .overflow = overflow};
     code.cache = calloc((size_t)dim + 1, sizeof *code.cache);
-    PM_ASSERT(code.cache);
+    if (!code.cache)
+        pm_arena_out_of_memory(e->b.arena);
     MlirValue value = emit_dim(e, &code, dim);
     free(code.cache);
     return value;

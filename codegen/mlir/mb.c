@@ -62,6 +62,17 @@ static MlirNamedAttribute named(mb *b, const char *name, MlirAttribute value)
     return mlirNamedAttributeGet(mlirIdentifierGet(b->context, ref(name)), value);
 }
 
+/// A copy that mlirOperationCreate frees. (MLIR's own functions that add to a state don't look at what malloc returns.)
+static void *owned(mb *b, const void *items, size_t n, size_t size)
+{
+    void *copy = n ? malloc(n * size) : NULL;
+    if (n && !copy)
+        pm_arena_out_of_memory(b->arena);
+    if (n)
+        memcpy(copy, items, n * size);
+    return copy;
+}
+
 static MlirOperation create(mb *b, const char *name, const MlirType *results, size_t n_results,
                             const MlirValue *operands, size_t n_operands, const mb_attr *attrs,
                             size_t n_attrs, MlirRegion *regions, size_t n_regions)
@@ -71,10 +82,14 @@ static MlirOperation create(mb *b, const char *name, const MlirType *results, si
     PM_ASSERT(n_attrs <= PM_COUNT(list));
     for (size_t i = 0; i < n_attrs; i++)
         list[i] = named(b, attrs[i].name, attrs[i].value);
-    mlirOperationStateAddResults(&state, (intptr_t)n_results, results);
-    mlirOperationStateAddOperands(&state, (intptr_t)n_operands, operands);
-    mlirOperationStateAddAttributes(&state, (intptr_t)n_attrs, list);
-    mlirOperationStateAddOwnedRegions(&state, (intptr_t)n_regions, regions);
+    state.nResults = (intptr_t)n_results;
+    state.results = owned(b, results, n_results, sizeof *results);
+    state.nOperands = (intptr_t)n_operands;
+    state.operands = owned(b, operands, n_operands, sizeof *operands);
+    state.nAttributes = (intptr_t)n_attrs;
+    state.attributes = owned(b, list, n_attrs, sizeof *list);
+    state.nRegions = (intptr_t)n_regions;
+    state.regions = owned(b, regions, n_regions, sizeof *regions);
     MlirOperation op = mlirOperationCreate(&state);
     PM_ASSERT(!mlirOperationIsNull(op));
     mlirBlockAppendOwnedOperation(b->block, op);
@@ -436,9 +451,11 @@ void mb_return_if(mb *b, MlirValue cond)
                                     mlirDenseI32ArrayGet(b->context, 3, segments));
     MlirOperationState state = mlirOperationStateGet(ref("cf.cond_br"), b->loc);
     MlirBlock successors[] = {leave, go_on};
-    mlirOperationStateAddOperands(&state, 1, &cond);
-    mlirOperationStateAddAttributes(&state, 1, &attr);
-    mlirOperationStateAddSuccessors(&state, 2, successors);
+    state.nOperands = state.nAttributes = 1;
+    state.operands = owned(b, &cond, 1, sizeof cond);
+    state.attributes = owned(b, &attr, 1, sizeof attr);
+    state.nSuccessors = PM_COUNT(successors);
+    state.successors = owned(b, successors, PM_COUNT(successors), sizeof *successors);
     mlirBlockAppendOwnedOperation(b->block, mlirOperationCreate(&state));
     b->block = leave;
     mb_return(b, (MlirValue){0});
@@ -448,6 +465,7 @@ void mb_return_if(mb *b, MlirValue cond)
 typedef struct text_sink {
     char *data;
     size_t n, cap;
+    bool is_cut; ///< there was no memory
 } text_sink;
 
 static void append(MlirStringRef part, void *user)
@@ -456,8 +474,10 @@ static void append(MlirStringRef part, void *user)
     if (sink->n + part.length + 1 > sink->cap) {
         size_t cap = (sink->n + part.length + 1) * 2;
         char *grown = realloc(sink->data, cap);
-        if (!grown)
+        if (!grown) {
+            sink->is_cut = true;
             return;
+        }
         sink->data = grown;
         sink->cap = cap;
     }
@@ -470,6 +490,10 @@ char *mb_text(mb *b)
 {
     text_sink sink = {0};
     mlirOperationPrint(mlirModuleGetOperation(b->module), append, &sink);
+    if (sink.is_cut) {
+        free(sink.data);
+        pm_arena_out_of_memory(b->arena);
+    }
     char *text = pm_arena_strdup(b->arena, sink.data ? sink.data : "");
     free(sink.data);
     return text;

@@ -10,6 +10,7 @@ usage: run.sh --shim LIB [options] -- COMMAND...
     run.sh --shim build/lib/libfail_nth.so --output /tmp/x/model -- pimoec digits.onnx -o /tmp/x/model
   --kinds "malloc open …"   kinds of calls, of malloc open read write mmap sync rename (default: all)
   --modes "once from"       once: only the Nth call fails; from: it and all later ones; every: each Nth
+  --growth G                a stride of N / G beyond (default 16)
   --dense K                 try N = 1..K one by one, then in growing strides (default 200)
   --max K                   highest N (default 1000000; a run stops when N exceeds the calls made)
   --output FILE             what the command writes; lies in a folder of its own
@@ -20,7 +21,7 @@ END
     exit 2
 }
 
-shim= output= caller=program kinds="malloc open read write mmap sync rename" modes="once from"
+shim= output= growth=16 caller=program kinds="malloc open read write mmap sync rename" modes="once from"
 dense=200 max=1000000 codes="0 1 3" limit=60
 while [ $# -gt 0 ]; do
     case $1 in
@@ -28,6 +29,7 @@ while [ $# -gt 0 ]; do
     --kinds) kinds=$2; shift 2 ;;
     --modes) modes=$2; shift 2 ;;
     --dense) dense=$2; shift 2 ;;
+    --growth) growth=$2; shift 2 ;;
     --max) max=$2; shift 2 ;;
     --output) output=$2; shift 2 ;;
     --any-caller) caller=any; shift ;;
@@ -64,10 +66,11 @@ check() {
     *) bad "exit code $rc"; return ;;
     esac
     if [ -n "$output" ]; then
-        if compgen -G "$(dirname "$output")/.pimoe-*" >/dev/null; then
-            bad "a temporary file is left"
-            rm -f "$(dirname "$output")"/.pimoe-*
-        fi
+        for left in $(ls -A "$(dirname "$output")"); do
+            [ "$left" != "$(basename "$output")" ] || continue
+            bad "'$left' is left"
+            rm -f "$(dirname "$output")/$left"
+        done
         if [ "$rc" -ne 0 ] && [ -e "$output" ]; then
             bad "failed, but left an output file"
         elif [ "$rc" -eq 0 ] && ! cmp -s "$output" "$scratch/want"; then
@@ -103,7 +106,7 @@ for kind in $kinds; do
             check
             [ -e "$scratch/mark" ] || break
             n_hits=$((n_hits + 1))
-            if [ "$n" -lt "$dense" ]; then n=$((n + 1)); else n=$((n + 1 + n / 16)); fi
+            if [ "$n" -lt "$dense" ]; then n=$((n + 1)); else n=$((n + 1 + n / growth)); fi
         done
         echo "$kind, $mode: $n_hits failures injected"
         if [ "$n_bad" -ge 20 ]; then

@@ -278,24 +278,34 @@ static pm_status compile(pm_driver *d, const char *path, const char *output,
     return d->options->report ? pm_report_write(d, path, output) : PM_OK;
 }
 
+static void say_no_memory(FILE *messages, int json)
+{
+    if (messages)
+        fputs(json ? "[{\"severity\": \"error\", \"code\": \"no_memory\", \"message\": \"out of memory\", "
+                     "\"location\": null}]"
+                   : "error: out of memory\n", messages);
+}
+
 pm_status pm_compile_seen(const char *path, const char *output, const pm_compile_options *options, FILE *messages,
                           int messages_json, pm_compile_result *out_result,
                           void (*on_front)(void *user, const pm_driver *d), void *user)
 {
     double start = now_ms();
     pm_arena *arena = pm_arena_create();
-    if (!arena)
-        return PM_ERR_NO_MEMORY;
     jmp_buf oom;
     pm_driver *volatile d = NULL;
     volatile pm_status status = PM_ERR_NO_MEMORY;
-    if (setjmp(oom) == 0) {
+    if (!arena) {
+        say_no_memory(messages, messages_json);
+    } else if (setjmp(oom) == 0) {
         pm_arena_on_oom(arena, &oom);
         d = PM_NEW(arena, pm_driver);
         d->arena = arena;
         d->diag = pm_diag_create(arena);
         d->options = options;
         status = compile(d, path, output, on_front, user);
+        if (status == PM_ERR_NO_MEMORY && pm_diag_count(d->diag, PM_ERROR) == 0)
+            status = pm_error(d->diag, NULL, PM_ERR_NO_MEMORY, "out of memory");
         d->result.total_ms = now_ms() - start;
         if (out_result)
             *out_result = d->result;
@@ -303,10 +313,8 @@ pm_status pm_compile_seen(const char *path, const char *output, const pm_compile
             pm_diag_json(d->diag, messages);
         else if (messages)
             pm_diag_print(d->diag, messages, wants_colour(d->options, messages));
-    } else if (messages) {
-        fputs(messages_json ? "[{\"severity\": \"error\", \"code\": \"no_memory\", \"message\": \"out of memory\", "
-                              "\"location\": null}]"
-                            : "error: out of memory\n", messages);
+    } else {
+        say_no_memory(messages, messages_json);
     }
     pm_arena_destroy(arena);
     return status;
