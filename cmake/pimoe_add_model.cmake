@@ -61,7 +61,6 @@ function(pimoe_add_model target)
     COMMENT "Compiling model ${M_MODEL}" VERBATIM)
   add_custom_target(${target}_compile DEPENDS ${library} ${out}/${M_SYMBOL}.h)
 
-  find_package(Threads REQUIRED)
   add_library(${target} STATIC IMPORTED GLOBAL)
   add_dependencies(${target} ${target}_compile)
   set_target_properties(${target} PROPERTIES

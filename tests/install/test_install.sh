@@ -87,6 +87,21 @@ quietly "$cxx" -std=c++17 -Wall -Wextra -Wpedantic -Werror -Idigits/pimoe/digits
     "$source/tests/install/uses_header.cpp" "$library" "${libs[@]}" -o uses-header
 ./uses-header || fail "the library gives no distribution from C++"
 
+# A project without C.
+mkdir src/plus
+cp "$source/tests/install/uses_header.cpp" src/plus
+cat >src/plus/CMakeLists.txt <<'END'
+cmake_minimum_required(VERSION 3.20)
+project(plus LANGUAGES CXX)
+find_package(pimoe REQUIRED)
+pimoe_add_model(digits MODEL ../digits/digits.onnx)
+add_executable(plus uses_header.cpp)
+target_link_libraries(plus digits)
+END
+quietly "$cmake" -S src/plus -B plus -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_CXX_COMPILER="$cxx"
+quietly "$cmake" --build plus
+plus/plus || fail "the library gives no distribution in a C++ project"
+
 # Two targets of one folder, a subfolder, options; and words that are wrong.
 mkdir -p src/two/sub
 cp src/digits/main.c src/digits/digits.onnx src/two/sub
