@@ -1,15 +1,26 @@
-# What cmake --install lays down. pimoec carries the runtime, the kernels and the recipes in itself, so
-# that tools, headers, manuals, completion and the packages for CMake and pkg-config are all there is.
+# What cmake --install lays down. pimoec and the compiler's library carry the runtime, the kernels and the
+# recipes in themselves, so that there is no folder of data; what a compiled model needs is in the model.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 add_library(pimoe_headers INTERFACE)
 target_include_directories(pimoe_headers INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 set_target_properties(pimoe_headers PROPERTIES EXPORT_NAME headers)
+
+# The compiler as a shared library: pm_compile and all behind it.
+file(WRITE ${CMAKE_BINARY_DIR}/pimoe_compiler.c "typedef int pm_all_is_in_archives;\n")
+add_library(pimoe-compiler SHARED ${CMAKE_BINARY_DIR}/pimoe_compiler.c)
+target_link_libraries(pimoe-compiler PRIVATE pm_driver)
+target_link_options(pimoe-compiler PRIVATE -Wl,--undefined=pm_compile
+  -Wl,--version-script=${CMAKE_SOURCE_DIR}/cmake/compiler.map)
+target_include_directories(pimoe-compiler INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+set_target_properties(pimoe-compiler PROPERTIES EXPORT_NAME compiler VERSION ${PROJECT_VERSION}
+  SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR} LINK_DEPENDS ${CMAKE_SOURCE_DIR}/cmake/compiler.map)
+
 # LLVM lies outside of the folders that the loader searches.
-set_target_properties(pimoec pimoe PROPERTIES INSTALL_RPATH ${LLVM_22_PREFIX}/lib)
-install(TARGETS pimoec pimoe pimoe-opt pimoe_headers EXPORT pimoe-targets
-  RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+set_target_properties(pimoec pimoe pimoe-compiler PROPERTIES INSTALL_RPATH ${LLVM_22_PREFIX}/lib)
+install(TARGETS pimoec pimoe pimoe-opt pimoe-compiler pimoe_headers EXPORT pimoe-targets
+  RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY include/pm DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
 install(DIRECTORY docs/man/ DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 FILES_MATCHING PATTERN "*.1")
 
@@ -32,5 +43,7 @@ install(FILES ${CMAKE_BINARY_DIR}/pimoe-config.cmake ${CMAKE_BINARY_DIR}/pimoe-c
 
 file(RELATIVE_PATH PM_PC_TO_PREFIX /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
 string(REGEX REPLACE "/$" "" PM_PC_TO_PREFIX ${PM_PC_TO_PREFIX})
-configure_file(cmake/pimoe.pc.in ${CMAKE_BINARY_DIR}/pimoe.pc @ONLY)
-install(FILES ${CMAKE_BINARY_DIR}/pimoe.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+foreach(name pimoe pimoe-compiler)
+  configure_file(cmake/${name}.pc.in ${CMAKE_BINARY_DIR}/${name}.pc @ONLY)
+  install(FILES ${CMAKE_BINARY_DIR}/${name}.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+endforeach()

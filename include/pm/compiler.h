@@ -23,7 +23,7 @@ typedef enum pm_emit {
     PM_EMIT_ASM,
 } pm_emit;
 
-/// What to make and how. Zero (with struct_size) means the defaults of pimoec.
+/// What to make and how. Zero (with struct_size, and opt_level -1) means the defaults of pimoec.
 typedef struct pm_compile_options {
     size_t struct_size;
     pm_emit emit;
@@ -57,7 +57,8 @@ typedef struct pm_compile_result {
     int n_reference;     ///< dispatches that run as the compiled reference of their op
 } pm_compile_result;
 
-/// Compiles the model at `path` into the file `output` ("-": stdout, for text forms).
+/// Compiles the model at `path` into the file `output` ("-": stdout, for text forms); `options` NULL:
+/// pimoec's defaults.
 /// Diagnostics go to `messages` (a person's form, or JSON). The output appears only when whole.
 /// Errors: PM_ERR_INVALID, PM_ERR_UNSUPPORTED (the model), PM_ERR_USAGE (the options), PM_ERR_IO.
 /// Threads: calls are independent, but for lld, which runs in one call at a time.

@@ -102,6 +102,30 @@ quietly "$cmake" -S src/plus -B plus -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_CXX_C
 quietly "$cmake" --build plus
 plus/plus || fail "the library gives no distribution in a C++ project"
 
+# The compiler as a library, through pkg-config and CMake.
+read -ra flags <<<"$(pkg-config --cflags --libs pimoe-compiler) ${SANITIZE:+-fsanitize=$SANITIZE}"
+quietly "$cc" -std=c11 -Wall -Wextra -Wpedantic -Werror "$source/tests/install/uses_compiler.c" "${flags[@]}" \
+    -Wl,-rpath,"$prefix/$libdir" -o uses-compiler
+quietly ./uses-compiler src/digits/digits.onnx compiled
+./compiled --help >log || fail "the executable that the library made does not run"
+[ ! -e nothing ] || fail "the library leaves output of what is no model"
+shown=$(nm -D --defined-only "$prefix/$libdir/libpimoe-compiler.so" | awk '{print $3}' | grep -v '^__\(asan\|odr_asan\|gcov\|sanitizer\|ubsan\)')
+[ "$shown" = pm_compile ] || fail "libpimoe-compiler.so shows $shown"
+mkdir src/compiler
+cp "$source/tests/install/uses_compiler.c" src/compiler
+cat >src/compiler/CMakeLists.txt <<'END'
+cmake_minimum_required(VERSION 3.20)
+project(compiler LANGUAGES C)
+find_package(pimoe REQUIRED)
+add_executable(uses uses_compiler.c)
+target_link_libraries(uses pimoe::compiler)
+END
+quietly "$cmake" -S src/compiler -B compiler -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_COMPILER="$cc" \
+    -DCMAKE_C_FLAGS="${SANITIZE:+-fsanitize=$SANITIZE}"
+quietly "$cmake" --build compiler
+quietly compiler/uses src/digits/digits.onnx compiled-by-cmake
+cmp -s compiled compiled-by-cmake || fail "two compilations differ"
+
 # Two targets of one folder, a subfolder, options; and words that are wrong.
 mkdir -p src/two/sub
 cp src/digits/main.c src/digits/digits.onnx src/two/sub

@@ -267,8 +267,12 @@ static bool wants_colour(const pm_compile_options *o, FILE *messages)
 static pm_status compile(pm_driver *d, const char *path, const char *output,
                          void (*on_front)(void *user, const pm_driver *d), void *user)
 {
+    static const pm_compile_options defaults = {
+        .struct_size = sizeof defaults, .opt_level = -1, .pass_limit = -1};
+    const pm_compile_options *given = d->options ? d->options : &defaults;
     pm_compile_options *options = PM_NEW(d->arena, pm_compile_options);
-    if (!take_options(d->options, options))
+    d->options = &defaults; // what is unknown is not looked at again
+    if (!take_options(given, options))
         return pm_error(d->diag, NULL, PM_ERR_USAGE, "pm_compile_options has no struct_size that is known here");
     d->options = options;
     PM_TRY(pm_driver_front(d, path));
