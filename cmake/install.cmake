@@ -8,7 +8,7 @@ target_include_directories(pimoe_headers INTERFACE $<INSTALL_INTERFACE:${CMAKE_I
 set_target_properties(pimoe_headers PROPERTIES EXPORT_NAME headers)
 
 # The compiler as a shared library: pm_compile and all behind it.
-file(WRITE ${CMAKE_BINARY_DIR}/pimoe_compiler.c "typedef int pm_all_is_in_archives;\n")
+file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/pimoe_compiler.c CONTENT "typedef int pm_all_is_in_archives;\n")
 add_library(pimoe-compiler SHARED ${CMAKE_BINARY_DIR}/pimoe_compiler.c)
 target_link_libraries(pimoe-compiler PRIVATE pm_driver)
 target_link_options(pimoe-compiler PRIVATE -Wl,--undefined=pm_compile
@@ -41,6 +41,10 @@ install(EXPORT pimoe-targets NAMESPACE pimoe:: DESTINATION ${package})
 install(FILES ${CMAKE_BINARY_DIR}/pimoe-config.cmake ${CMAKE_BINARY_DIR}/pimoe-config-version.cmake
   cmake/pimoe_add_model.cmake DESTINATION ${package})
 
+# The .pc files find the prefix from where they lie, so that the installation may be moved.
+if(IS_ABSOLUTE ${CMAKE_INSTALL_LIBDIR} OR IS_ABSOLUTE ${CMAKE_INSTALL_INCLUDEDIR} OR IS_ABSOLUTE ${CMAKE_INSTALL_BINDIR})
+  message(FATAL_ERROR "CMAKE_INSTALL_*DIR: folders below the prefix are wanted, not absolute ones")
+endif()
 file(RELATIVE_PATH PM_PC_TO_PREFIX /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
 string(REGEX REPLACE "/$" "" PM_PC_TO_PREFIX ${PM_PC_TO_PREFIX})
 foreach(name pimoe pimoe-compiler)
