@@ -8,6 +8,8 @@
 #include "base/elem.h"
 #include "runtime/rt_internal.h"
 
+enum { MAX_ARRAYS = 4096 };
+
 static pm_status bad(const char *what, const char *why)
 {
     return pm_rt_error_set(PM_ERR_INVALID, "%s: %s", what, why);
@@ -172,6 +174,8 @@ pm_status pm_npz_read(const uint8_t *bytes, size_t size, const char *what, int i
         n = le(bytes + end64 + 32, 8);
         at = le(bytes + end64 + 48, 8);
     }
+    if (n > MAX_ARRAYS) // each array is found by a walk from the first
+        return pm_rt_error_set(PM_ERR_UNSUPPORTED, "%s: it has more than %d arrays", what, MAX_ARRAYS);
     for (uint64_t k = 0; k < n; k++) {
         if (at > end || end - at < 46 || memcmp(bytes + at, "PK\1\2", 4) != 0)
             return bad(what, "its directory is damaged");
@@ -185,6 +189,8 @@ pm_status pm_npz_read(const uint8_t *bytes, size_t size, const char *what, int i
             uint64_t *fields[] = {&plain, &packed, &local};
             if (!zip64_fields(bytes + at + 46 + name_size, extra_size, fields, 3))
                 return bad(what, "its directory is damaged");
+            if (le(bytes + at + 8, 2) & 1)
+                return pm_rt_error_set(PM_ERR_UNSUPPORTED, "%s is encrypted", what);
             if (method != 0)
                 return pm_rt_error_set(PM_ERR_UNSUPPORTED, "%s is compressed: write it with numpy.savez", what);
             if (name_size < 5 || name_size - 4 >= sizeof out->name || memcmp(name + name_size - 4, ".npy", 4) != 0 ||

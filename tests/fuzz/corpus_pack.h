@@ -1,5 +1,6 @@
-/// A corpus in one file: for each input its size in decimal digits, a newline, its bytes, a newline.
-/// Inputs that a fuzzer found have no names worth keeping; those with names lie in folders.
+/// A corpus in one file: for each input its size in decimal digits, a newline, its bytes, a
+/// newline. Inputs that a fuzzer found have no names worth keeping; those with names lie in
+/// folders.
 #ifndef PM_TESTS_CORPUS_PACK_H
 #define PM_TESTS_CORPUS_PACK_H
 
@@ -8,8 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/// The next input of a pack, malloc'ed to its exact size, so that ASan sees each read beyond. False at
-/// the end, and when the pack is damaged (then `*out_bytes` is NULL and the stream isn't at its end).
+/// The next input of a pack, malloc'ed to its exact size, so that ASan sees each read beyond. False
+/// at the end, and when the pack is damaged (then `*out_bytes` is NULL and the stream isn't at its
+/// end).
 static inline bool pm_pack_next(FILE *in, uint8_t **out_bytes, size_t *out_size)
 {
     unsigned long size;

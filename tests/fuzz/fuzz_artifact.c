@@ -1,7 +1,8 @@
-// What programs read of their own file: trailer, manifest, sections, tokeniser; then a session whose code is a
-// stand-in. Inputs: a byte that says how, then
+// What programs read of their own file: trailer, manifest, sections, tokeniser; then a session
+// whose code is a stand-in. Inputs: a byte that says how, then
 //   0  a whole payload, as it is (the reader of the tools gets it as a file, too)
-//   1  a manifest: put behind three pages of sections (a tokeniser in the first), with a trailer and hashes that fit
+//   1  a manifest: put behind three pages of sections (a tokeniser in the first), with a trailer
+//   and hashes that fit
 // The stand-in for the code belongs to any manifest: it writes as many extents as the entry has.
 
 #include "tests/fuzz/fuzz_util.h"
@@ -29,7 +30,8 @@ static void plan_entry(int entry, const int64_t *symbols, int64_t *out)
     *out++ = 100;
     for (int side = 0; side < 2; side++)
         for (uint32_t i = 0; i < (side ? e->n_outputs : e->n_inputs); i++) {
-            const pm_artifact_port *p = &current->ports[(side ? e->first_output : e->first_input) + i];
+            const pm_artifact_port *p =
+                &current->ports[(side ? e->first_output : e->first_input) + i];
             for (uint32_t d = 0; d < p->rank; d++)
                 *out++ = extent(p->dims[d], symbols);
         }
@@ -72,7 +74,8 @@ STAND_IN(1)
 STAND_IN(2)
 STAND_IN(3)
 
-static const pm_rt_entry stand_ins[] = {{run_0, plan_0}, {run_1, plan_1}, {run_2, plan_2}, {run_3, plan_3}};
+static const pm_rt_entry stand_ins[] = {
+    {run_0, plan_0}, {run_1, plan_1}, {run_2, plan_2}, {run_3, plan_3}};
 
 static void state_bytes(const int64_t *symbols, int64_t *out)
 {
@@ -87,11 +90,13 @@ static bool describe(const pm_model *m, int entry, int n, bool output, pm_tensor
     for (int i = 0; i < n; i++) {
         pm_port_info info;
         check((output ? pm_model_output : pm_model_input)(m, entry, i, &info) == PM_OK);
-        check(info.rank <= PM_TENSOR_MAX_RANK && info.elem_size > 0 && strlen(info.name) < MAX_BYTES);
+        check(info.rank <= PM_TENSOR_MAX_RANK && info.elem_size > 0 &&
+              strlen(info.name) < MAX_BYTES);
         args[i] = (pm_tensor_arg){.rank = info.rank, .size = info.elem_size};
         for (int32_t d = 0; d < info.rank; d++) {
             args[i].dims[d] = info.dims[d] >= 0 ? info.dims[d] : 3;
-            if (args[i].dims[d] > MAX_BYTES || __builtin_mul_overflow(args[i].size, (size_t)args[i].dims[d], &args[i].size) ||
+            if (args[i].dims[d] > MAX_BYTES ||
+                __builtin_mul_overflow(args[i].size, (size_t)args[i].dims[d], &args[i].size) ||
                 args[i].size > MAX_BYTES)
                 return false;
         }
@@ -143,7 +148,8 @@ static void use_model(const pm_model *m)
     }
     for (uint32_t i = 0; i < m->manifest->entries.n; i++)
         use_entry(session, m, (int)i);
-    const pm_generate_options how = {.struct_size = sizeof how, .max_tokens = 3, .on_text = ignore_text};
+    const pm_generate_options how = {
+        .struct_size = sizeof how, .max_tokens = 3, .on_text = ignore_text};
     pm_generate_stats stats;
     pm_port_info logits;
     int prefill = pm_model_entry(m, "prefill");
@@ -203,8 +209,12 @@ static void use_file(const uint8_t *bytes, size_t size)
 /// A tokeniser of three tokens: "a", " " and "aa".
 static void put_tokenizer(uint8_t *at)
 {
-    pm_tokenizer_header h = {.magic = PM_TOKENIZER_MAGIC, .version = PM_TOKENIZER_VERSION, .n_tokens = 3,
-                             .n_merges = 1, .bos = -1, .eos = -1};
+    pm_tokenizer_header h = {.magic = PM_TOKENIZER_MAGIC,
+                             .version = PM_TOKENIZER_VERSION,
+                             .n_tokens = 3,
+                             .n_merges = 1,
+                             .bos = -1,
+                             .eos = -1};
     const pm_tokenizer_token tokens[] = {{0, 1, 0}, {2, 1, 0}, {0, 2, 0}};
     const pm_tokenizer_merge merge = {0, 0, 2, 0};
     memset(h.byte_token, 0xff, sizeof h.byte_token);
@@ -224,7 +234,9 @@ static void put_tokenizer(uint8_t *at)
 /// As pimoec lays it out, the manifest from outside.
 static uint8_t *assemble(const uint8_t *manifest, size_t size, uint64_t *out_size)
 {
-    pm_artifact_trailer t = {.manifest_offset = SECTIONS, .manifest_size = size, .version = PM_ARTIFACT_VERSION,
+    pm_artifact_trailer t = {.manifest_offset = SECTIONS,
+                             .manifest_size = size,
+                             .version = PM_ARTIFACT_VERSION,
                              .magic = PM_ARTIFACT_MAGIC};
     XXH128_hash_t hash = XXH3_128bits(manifest, size);
     uint8_t *payload = NULL;

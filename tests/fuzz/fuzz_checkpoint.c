@@ -1,5 +1,5 @@
-// A checkpoint folder. The first byte says which file the rest is: config.json of one of the families, the index of
-// shards, or generation_config.json; the others are good ones.
+// A checkpoint folder. The first byte says which file the rest is: config.json of one of the
+// families, the index of shards, or generation_config.json; the others are good ones.
 
 #include "tests/fuzz/fuzz_util.h"
 
@@ -31,7 +31,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
         char from[512], to[512], shard[512];
         snprintf(to, sizeof to, "%s/%s", fuzz_folder_path, families[i]);
         check(mkdir(to, 0700) == 0);
-        snprintf(from, sizeof from, PM_SOURCE_DIR "/tests/data/checkpoints/%s/model.safetensors", families[i]);
+        snprintf(from, sizeof from, PM_SOURCE_DIR "/tests/data/checkpoints/%s/model.safetensors",
+                 families[i]);
         path_in(to, sizeof to, families[i], "model.safetensors");
         fuzz_copy(from, to);
         path_in(shard, sizeof shard, families[i], "model-00001-of-00001.safetensors");

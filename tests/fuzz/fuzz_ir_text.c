@@ -1,5 +1,5 @@
-// The text form of modules: whatever is accepted verifies, prints, and parses back to the same text; what is small is
-// interpreted, which ends in results or in an error, too.
+// The text form of modules: whatever is accepted verifies, prints, and parses back to the same
+// text; what is small is interpreted, which ends in results or in an error, too.
 
 #include "tests/fuzz/fuzz_util.h"
 
@@ -32,7 +32,8 @@ static int64_t count_of(const pm_module *m, const pm_type *type, const int64_t *
     return n;
 }
 
-static bool values_are_small(const pm_module *m, pm_value *const *values, size_t n, const int64_t *bindings)
+static bool values_are_small(const pm_module *m, pm_value *const *values, size_t n,
+                             const int64_t *bindings)
 {
     for (size_t i = 0; i < n; i++)
         if (count_of(m, values[i]->type, bindings) < 0)

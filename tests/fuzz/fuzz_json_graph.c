@@ -1,5 +1,5 @@
-// A model as a JSON graph, with an ONNX file and a safetensors file beside it that it may name: refused with a message,
-// or a module that verifies and whose text form reads back to itself.
+// A model as a JSON graph, with an ONNX file and a safetensors file beside it that it may name:
+// refused with a message, or a module that verifies and whose text form reads back to itself.
 
 #include "tests/fuzz/fuzz_util.h"
 

@@ -1,5 +1,5 @@
-// .npy and .npz, as emitted programs read them and as the tools do: refused with a message, or arrays
-// that lie where they say. Both readers agree on what they both accept.
+// .npy and .npz, as emitted programs read them and as the tools do: refused with a message, or
+// arrays that lie where they say. Both readers agree on what they both accept.
 
 #include "tests/fuzz/fuzz_util.h"
 

@@ -1,6 +1,6 @@
-// The safetensors reader: whatever it accepts lies inside of the file, is as large as its shape says,
-// and overlaps nothing. Inputs: 2 bytes, then the header's text, with as many bytes of data behind it as the
-// 2 bytes say; or, when both are 0xff, a whole file.
+// The safetensors reader: whatever it accepts lies inside of the file, is as large as its shape
+// says, and overlaps nothing. Inputs: 2 bytes, then the header's text, with as many bytes of data
+// behind it as the 2 bytes say; or, when both are 0xff, a whole file.
 
 #include "tests/fuzz/fuzz_util.h"
 

@@ -1,6 +1,6 @@
-// tokenizer.json through the import, and what comes of it through the runtime's tokeniser: a blob that was
-// made here is never refused there, every id is one of it, and with all 256 bytes in the vocabulary
-// texts come back as they were.
+// tokenizer.json through the import, and what comes of it through the runtime's tokeniser: a blob
+// that was made here is never refused there, every id is one of it, and with all 256 bytes in the
+// vocabulary texts come back as they were.
 
 #include "tests/fuzz/fuzz_util.h"
 
@@ -9,8 +9,9 @@
 #include "frontend/checkpoint/tokenizer_import.h"
 #include "runtime/rt_internal.h"
 
-static const char text[] = " It was the best of times, it's 1859;\n\n\tna\xc3\xafve caf\xc3\xa9 \xe2\x80\x94 "
-                           "\xf0\x9f\x98\x80<|end|></s> aaaaaaaa\x80\xff";
+static const char text[] =
+    " It was the best of times, it's 1859;\n\n\tna\xc3\xafve caf\xc3\xa9 \xe2\x80\x94 "
+    "\xf0\x9f\x98\x80<|end|></s> aaaaaaaa\x80\xff";
 
 static void run(const uint8_t *blob, size_t size)
 {
@@ -29,7 +30,8 @@ static void run(const uint8_t *blob, size_t size)
         const char *part = pm_tokenizer_text(t, ids[i], &length);
         if (!is_whole)
             continue;
-        check(part != NULL && length <= sizeof text - 1 - at && memcmp(part, text + at, length) == 0);
+        check(part != NULL && length <= sizeof text - 1 - at &&
+              memcmp(part, text + at, length) == 0);
         at += length;
     }
     check(!is_whole || at == sizeof text - 1);
@@ -43,8 +45,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     pm_diag *diag = pm_diag_create(arena);
     const uint8_t *blob = NULL;
     uint32_t blob_size = 0;
-    pm_status status = pm_tokenizer_import(arena, diag, "tokenizer.json", (const char *)data, size, -1, -1,
-                                           &blob, &blob_size);
+    pm_status status = pm_tokenizer_import(arena, diag, "tokenizer.json", (const char *)data, size,
+                                           -1, -1, &blob, &blob_size);
     fuzz_check_outcome(diag, status);
     if (status == PM_OK)
         run(blob, blob_size);

@@ -1,13 +1,14 @@
-// The tokeniser's blob as an artifact carries it, damaged: refused with a message, or used without a
-// read beyond it.
+// The tokeniser's blob as an artifact carries it, damaged: refused with a message, or used without
+// a read beyond it.
 
 #include "tests/fuzz/fuzz_util.h"
 
 #include "base/tokenizer_format.h"
 #include "runtime/rt_internal.h"
 
-static const char text[] = " It was the best of times, it's 1859;\n\n\tna\xc3\xafve caf\xc3\xa9 \xe2\x80\x94 "
-                           "\xf0\x9f\x98\x80<|end|></s> aaaaaaaa\x80\xff";
+static const char text[] =
+    " It was the best of times, it's 1859;\n\n\tna\xc3\xafve caf\xc3\xa9 \xe2\x80\x94 "
+    "\xf0\x9f\x98\x80<|end|></s> aaaaaaaa\x80\xff";
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

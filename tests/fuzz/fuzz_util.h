@@ -1,4 +1,5 @@
-/// What fuzz targets share: assertions that hold in every build, files in memory, a folder of their own.
+/// What fuzz targets share: assertions that hold in every build, files in memory, a folder of their
+/// own.
 #ifndef PM_TESTS_FUZZ_UTIL_H
 #define PM_TESTS_FUZZ_UTIL_H
 
@@ -72,7 +73,8 @@ static inline void fuzz_folder_remove(void)
 static inline const char *fuzz_folder(void)
 {
     bool has_shm = access("/dev/shm", W_OK) == 0;
-    snprintf(fuzz_folder_path, sizeof fuzz_folder_path, "%s/pm_fuzz_XXXXXX", has_shm ? "/dev/shm" : "/tmp");
+    snprintf(fuzz_folder_path, sizeof fuzz_folder_path, "%s/pm_fuzz_XXXXXX",
+             has_shm ? "/dev/shm" : "/tmp");
     check(mkdtemp(fuzz_folder_path) != NULL);
     atexit(fuzz_folder_remove);
     return fuzz_folder_path;

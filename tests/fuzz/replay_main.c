@@ -1,6 +1,6 @@
-// Runs every file of the folders, packs (corpus_pack.h) and files given through a fuzz target's entry: the
-// corpus as a regression test, in builds without libFuzzer. An input that takes many seconds is a defect like a
-// crash (bombs that the readers' limits stop may take a few).
+// Runs every file of the folders, packs (corpus_pack.h) and files given through a fuzz target's
+// entry: the corpus as a regression test, in builds without libFuzzer. An input that takes many
+// seconds is a defect like a crash (bombs that the readers' limits stop may take a few).
 
 #include <dirent.h>
 #include <stdbool.h>

@@ -8,8 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/diag.h"
 #include "base/containers.h"
+#include "base/diag.h"
 #include "base/file.h"
 
 static pm_arena *arena;
@@ -67,8 +67,10 @@ static inline const char *first_line(void)
     do {                                                                                           \
         pm_status status_ = (status);                                                              \
         const char *line_ = first_line();                                                          \
-        ck_assert_msg(status_ == (pm_status)(wanted), "%s\n  status %d: %s", (text), (int)status_, line_); \
-        ck_assert_msg(strcmp(line_, (text)) == 0, "\n  expected %s\n  got      %s", (text), line_); \
+        ck_assert_msg(status_ == (pm_status)(wanted), "%s\n  status %d: %s", (text), (int)status_, \
+                      line_);                                                                      \
+        ck_assert_msg(strcmp(line_, (text)) == 0, "\n  expected %s\n  got      %s", (text),        \
+                      line_);                                                                      \
     } while (0)
 
 static inline int run_suite(Suite *suite)

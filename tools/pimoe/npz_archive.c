@@ -216,7 +216,8 @@ pm_status pm_npz_open(pm_arena *arena, pm_diag *diag, const char *path, pm_npz *
         const uint8_t *bytes = NULL;
         PM_TRY(read_entry(&a, &at, &e));
         size_t length = strlen(e.name);
-        if (length < 5 || strcmp(e.name + length - 4, ".npy") != 0)
+        bool is_path = e.name[0] == '/' || strchr(e.name, '\\') || strstr(e.name, "..");
+        if (length < 5 || is_path || strcmp(e.name + length - 4, ".npy") != 0)
             return pm_error(diag, &a.loc, PM_ERR_INVALID, "'%s' in it is no array", e.name);
         PM_TRY(entry_bytes(&a, &e, &bytes));
         PM_TRY(add_array(&a, bytes, e.plain, pm_arena_strndup(arena, e.name, length - 4), out));
