@@ -30,6 +30,63 @@ static const char *group_of(pm_pass_ctx *ctx, const pm_value *offsets, const pm_
                            (unsigned long long)(data ? data->offset : first->id));
 }
 
+static pm_status cast_operand(pm_builder *b, pm_op *op, uint32_t i, pm_elem elem)
+{
+    pm_value *v = op->operands[i];
+    if (v->type->elem == elem)
+        return PM_OK;
+    PM_TRY(pm_build1(b, &v, PM_OP_cast, PM_OPERANDS(v), PM_ATTRS(pm_attr_elem("to", elem))));
+    pm_op_set_operand(op, i, v);
+    return PM_OK;
+}
+
+/// Kernels multiply in f32. Double precision has none: a plain product of matrices.
+static pm_status use_matmul(pm_pass_ctx *ctx, pm_op *op)
+{
+    if (op->code == PM_OP_grouped_linear)
+        return pm_error(ctx->diag, op->loc, PM_ERR_UNSUPPORTED,
+                        "experts in f64 are not supported");
+    pm_builder b = {op->graph, op, pm_loc_derive(ctx->module, op->loc, "layout")};
+    pm_value *y;
+    for (uint32_t i = 0; i < op->n_operands; i++)
+        if (op->operands[i])
+            PM_TRY(cast_operand(&b, op, i, PM_F64));
+    PM_TRY(pm_build1(&b, &y, PM_OP_matmul, PM_OPERANDS(op->operands[0], op->operands[1]),
+                     PM_ATTRS(pm_attr_bool("trans_b", true))));
+    if (op->n_operands > 2 && op->operands[2])
+        PM_TRY(pm_build1(&b, &y, PM_OP_add, PM_OPERANDS(y, op->operands[2]), PM_NO_ATTRS));
+    if (y->type->elem != op->results[0]->type->elem)
+        PM_TRY(pm_build1(&b, &y, PM_OP_cast, PM_OPERANDS(y),
+                         PM_ATTRS(pm_attr_elem("to", op->results[0]->type->elem))));
+    pm_value_replace(op->results[0], y);
+    pm_op_erase(op);
+    pm_pass_changed(ctx);
+    return PM_OK;
+}
+
+/// Operands in the elements that kernels read: x in f32 (in bf16 where that is asked for), the bias in f32; the
+/// result is rounded to what it was.
+static pm_status use_kernel_elements(pm_pass_ctx *ctx, pm_op *op)
+{
+    pm_elem x = pm_op_i64(op, "compute") == PM_BF16 ? PM_BF16 : PM_F32;
+    pm_elem result = op->results[0]->type->elem;
+    uint32_t bias = op->code == PM_OP_linear ? 2 : 3;
+    pm_builder b = {op->graph, op, pm_loc_derive(ctx->module, op->loc, "layout")};
+    PM_TRY(cast_operand(&b, op, 0, x));
+    if (op->n_operands > bias && op->operands[bias] && op->operands[bias]->type->elem == PM_F64)
+        PM_TRY(cast_operand(&b, op, bias, PM_F32));
+    PM_TRY(pm_op_infer(op));
+    if (op->results[0]->type->elem == result)
+        return PM_OK;
+    pm_value *y;
+    b.before = op->next;
+    PM_TRY(pm_build1(&b, &y, PM_OP_cast, PM_OPERANDS(op->results[0]),
+                     PM_ATTRS(pm_attr_elem("to", result))));
+    pm_value_replace(op->results[0], y);
+    pm_op_set_operand(y->def, 0, op->results[0]); // but for its own
+    return PM_OK;
+}
+
 static pm_status pack_weight(pm_pass_ctx *ctx, pm_op *op)
 {
     pm_module *m = ctx->module;
@@ -66,8 +123,16 @@ static pm_status pack_weight(pm_pass_ctx *ctx, pm_op *op)
 pm_status pm_pass_layout(pm_pass_ctx *ctx)
 {
     for (size_t i = 0; i < ctx->module->entries.n; i++)
-        for (pm_op *op = ctx->module->entries.data[i]->first; op; op = op->next)
-            if (op->code == PM_OP_linear || op->code == PM_OP_grouped_linear)
-                PM_TRY(pack_weight(ctx, op));
+        for (pm_op *op = ctx->module->entries.data[i]->first, *next; op; op = next) {
+            next = op->next;
+            if (op->code != PM_OP_linear && op->code != PM_OP_grouped_linear)
+                continue;
+            if (op->operands[0]->type->elem == PM_F64 || op->operands[1]->type->elem == PM_F64) {
+                PM_TRY(use_matmul(ctx, op));
+                continue;
+            }
+            PM_TRY(use_kernel_elements(ctx, op));
+            PM_TRY(pack_weight(ctx, op));
+        }
     return PM_OK;
 }
