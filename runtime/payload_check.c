@@ -149,7 +149,7 @@ pm_status pm_payload_check(const uint8_t *payload, uint64_t size, pm_model *mode
     uint64_t end = size - sizeof t;
     if (t.payload_size != size || t.manifest_offset > end || t.manifest_offset % 8 != 0 ||
         t.manifest_size > end - t.manifest_offset || t.manifest_size < sizeof(pm_artifact_manifest) ||
-        t.manifest_size > UINT32_MAX)
+        t.manifest_size > UINT32_MAX || t.reserved != 0)
         return damaged("its trailer");
     const uint8_t *bytes = payload + t.manifest_offset;
     if (!same_hash(bytes, t.manifest_size, t.manifest_hash))
