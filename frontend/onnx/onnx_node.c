@@ -256,6 +256,9 @@ static pm_status check_arity(pm_onnx_call *call)
     for (size_t i = 0; i < PM_COUNT(kinds); i++) {
         if (have[i] >= lo[i] && have[i] <= hi[i])
             continue;
+        if (hi[i] == PM_ANY && have[i] > hi[i])
+            return pm_onnx_error(call, PM_ERR_UNSUPPORTED, "has %zu %s; the limit is %d", have[i], kinds[i].what,
+                                 PM_ANY);
         if (hi[i] == PM_ANY)
             return pm_onnx_error(call, PM_ERR_INVALID, "has %zu %s, needs at least %" PRIu32,
                                  have[i], kinds[i].what, lo[i]);
