@@ -50,6 +50,20 @@ void e2e_close(e2e_lib *lib)
     *lib = (e2e_lib){0};
 }
 
+void *e2e_keep(void *memory)
+{
+    static void **kept;
+    static size_t n;
+    if (n % 64 == 0)
+        kept = realloc(kept, (n + 64) * sizeof *kept);
+    if (kept == NULL || memory == NULL) {
+        fputs("out of memory\n", stderr);
+        exit(1);
+    }
+    kept[n++] = memory;
+    return memory;
+}
+
 pm_npy e2e_array(const char *path, const char *name)
 {
     uint8_t *bytes = NULL;
@@ -59,8 +73,13 @@ pm_npy e2e_array(const char *path, const char *name)
     pm_status status = pm_read_file(path, &bytes, &size);
     for (int i = 0; status == PM_OK && found; i++) {
         status = pm_npz_read(bytes, size, path, i, &array, &found);
-        if (status == PM_OK && found && strcmp(array.name, name) == 0)
+        if (status == PM_OK && found && strcmp(array.name, name) == 0) {
+            uint8_t *data = e2e_keep(aligned_alloc(64, (array.size + 64) / 64 * 64));
+            memcpy(data, array.data, array.size); // an archive's arrays begin anywhere
+            array.data = data;
+            free(bytes);
             return array;
+        }
     }
     fprintf(stderr, "%s: no array %s: %s\n", path, name, status == PM_OK ? "" : pm_last_error());
     exit(1);

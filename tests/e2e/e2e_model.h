@@ -38,8 +38,11 @@ typedef struct e2e_lib {
 bool e2e_open(e2e_lib *lib, const char *path, const char *symbol, char *why, pm_status *out_status);
 void e2e_close(e2e_lib *lib);
 
-/// An array by name from an .npz file; the file's bytes stay allocated. Ends the program with a
-/// message when there is none.
+/// Keeps memory that lives to the end of the process reachable, so that it is no leak. Returns it.
+void *e2e_keep(void *memory);
+
+/// An array by name from an .npz file, aligned, allocated to the end of the process. Ends the
+/// program with a message when there is none.
 pm_npy e2e_array(const char *path, const char *name);
 
 /// Largest distance of got from want, in parts of the largest |want| of the same row of `width`.

@@ -94,9 +94,7 @@ static void cached(pm_session *session, const char *entry, const int64_t *ids, i
 
 static float *floats(size_t n)
 {
-    float *values = calloc(n, sizeof *values);
-    ck_assert_ptr_nonnull(values);
-    return values;
+    return e2e_keep(calloc(n, sizeof(float)));
 }
 
 static void assert_close(const float *got, const float *want, size_t n, const char *what)
@@ -181,7 +179,6 @@ static void check_cached(const int64_t *ids, const float *want, const float *who
                              past[b]);
         }
     }
-    free(got);
     lib.pm_session_destroy(session);
 }
 
@@ -224,7 +221,8 @@ static int64_t read_ids(const pm_json *array, int64_t *out)
 
 static void read_prompts(void)
 {
-    pm_arena *arena = pm_arena_create(); // lives as long as the prompts: to the end of the test
+    pm_arena *arena =
+        e2e_keep(pm_arena_create()); // lives as long as the prompts: to the end of the test
     const char *path = PM_SOURCE_DIR "/samples/classics/reference.json";
     uint8_t *text = NULL;
     size_t size = 0;
@@ -232,6 +230,7 @@ static void read_prompts(void)
     ck_assert_int_eq(pm_read_file(path, &text, &size), PM_OK);
     ck_assert_int_eq(
         pm_json_parse(arena, pm_diag_create(arena), path, (const char *)text, size, &root), PM_OK);
+    free(text);
     const pm_json *greedy = pm_json_get(root, "greedy");
     ck_assert_uint_eq(greedy->n, N_PROMPTS);
     for (size_t i = 0; i < N_PROMPTS; i++) {
@@ -263,7 +262,6 @@ static void decode_together(int threads, int n, const int *which, const int64_t 
         for (int i = 0; i < n; i++)
             memcpy(out[i] + past[i] * VOCAB, logits + i * VOCAB, VOCAB * sizeof *logits);
     }
-    free(logits);
     lib.pm_session_destroy(session);
 }
 
