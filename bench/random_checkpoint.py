@@ -131,10 +131,13 @@ def touched_per_token(a, size):
 
 
 def prefill_flops(a, n):
-    """Of n tokens read at once: products of the chosen experts, causal attention, the head for the last token only."""
-    per_layer = a.hidden * a.head_dim * (2 * a.heads + 2 * a.kv_heads) + a.hidden * a.experts + a.top_k * 3 * a.hidden * a.inner
-    attention = a.layers * 4 * a.heads * a.head_dim * (n * (n + 1) // 2)
-    return 2 * n * a.layers * per_layer + attention + 2 * a.vocab * a.hidden
+    """Of n tokens read at once, what must be computed: products of the chosen experts and causal attention. Of the last layer only
+    keys and values are needed of all tokens; its other rows, and the head, of the last token alone."""
+    key_value = a.hidden * a.head_dim * 2 * a.kv_heads
+    per_layer = a.hidden * a.head_dim * 2 * a.heads + key_value + a.hidden * a.experts + a.top_k * 3 * a.hidden * a.inner
+    of_score = 4 * a.heads * a.head_dim
+    all_tokens = (a.layers - 1) * (2 * n * per_layer + of_score * (n * (n + 1) // 2)) + 2 * n * key_value
+    return all_tokens + 2 * (per_layer - key_value) + of_score * n + 2 * a.vocab * a.hidden
 
 
 if __name__ == "__main__":
