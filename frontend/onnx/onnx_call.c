@@ -28,6 +28,9 @@ pm_status pm_onnx_scalar(pm_onnx_call *call, pm_elem elem, double value, pm_valu
     if (elem == PM_F32)
         return pm_build_const_f32(&call->b, 0, NULL, &f32, out);
     if (!pm_elem_is_float(elem)) {
+        if (!(value >= -0x1p63 && value < 0x1p63))
+            return pm_onnx_error(call, PM_ERR_INVALID, "%g is not a value of %s", value,
+                                 pm_elem_name(elem));
         int64_t integer = (int64_t)value;
         return pm_build_const_ints(&call->b, elem, 0, NULL, &integer, out);
     }
