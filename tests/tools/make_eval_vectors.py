@@ -1275,6 +1275,81 @@ def packed_case(name, inputs, dims, packed, **attrs):
 # ---- all ---------------------------------------------------------------------------------------
 
 
+# ---- recurrences -------------------------------------------------------------------------------
+
+
+VARIANTS = [("f32", (4, 1e-5)), ("f64", (64, 1e-13)), ("f16", (2, 0.03))]  # states are rounded after each token
+
+
+def started(state, past):
+    """The state as an op sees it: zero where a sequence has no past."""
+    return np.where((np.asarray(past) == 0).reshape(-1, *[1] * (state.ndim - 1)), 0, wide(state))
+
+
+def causal_conv_cases():
+    for elem, tol in VARIANTS:
+        for i, (batch, tokens, channels, kernel, bias, past) in enumerate([
+                (1, 5, 3, 4, True, None), (2, 1, 2, 3, False, (4, 0)), (1, 2, 4, 4, True, (1,)), (1, 0, 2, 3, False, (2,)), (2, 3, 1, 1, True, None)]):
+            state, x = normal((batch, channels, kernel - 1), elem), normal((batch, tokens, channels), elem)
+            w, c = normal((channels, 1, kernel), elem), normal((channels,), elem) if bias else None
+            before = wide(state) if past is None else started(state, past)
+            rows = np.concatenate([before, wide(x).swapaxes(1, 2)], 2)
+            y = sum(rows[:, :, j:j + tokens] * wide(w)[:, 0, j, None] for j in range(kernel)) + (wide(c)[:, None] if bias else 0)
+            case("causal_conv", f"{i}_{elem}", [state, x, w, c] + ([] if past is None else [np.array(past)]),
+                 [round_to(rows[:, :, tokens:], elem), round_to(y.swapaxes(1, 2), elem)], tol=tol)
+    faulty("causal_conv", "kernel", [np.zeros((1, 2, 3), np.float32), np.zeros((1, 1, 2), np.float32), np.zeros((2, 1, 3), np.float32)],
+           [((1, 2, 3), np.float32), ((1, 1, 2), np.float32)])
+
+
+def linear_attention_cases():
+    # batch, tokens, heads of q, k and the state, sizes of keys and values, decay, beta, past, delta
+    table = [(1, 3, 2, 2, 2, 3, 4, None, None, None, False), (2, 4, 1, 1, 2, 2, 3, "head", "head", (3, 0), True),
+             (1, 2, 4, 2, 2, 3, 2, "key", "one", (0,), True), (1, 5, 1, 1, 4, 4, 2, "head", "head", None, False),
+             (2, 1, 2, 2, 2, 2, 2, "constant", None, (1, 0), False), (1, 3, 3, 1, 1, 2, 5, None, "head", (7,), True),
+             (1, 0, 1, 1, 1, 2, 2, "head", None, (7,), False)]
+    for elem, tol in VARIANTS:
+        for i, (batch, tokens, hq, hk, heads, dk, dv, decay, beta, past, delta) in enumerate(table):
+            state = normal((batch, heads, dk, dv), elem)
+            q, k, v = normal((batch, tokens, hq * dk), elem), normal((batch, tokens, hk * dk), elem), normal((batch, tokens, heads * dv), elem)
+            g = {None: None, "head": normal((batch, tokens, heads), elem), "key": normal((batch, tokens, heads * dk), elem), "constant": normal((heads,), elem)}[decay]
+            u = {None: None, "head": normal((batch, tokens, heads), elem), "one": normal((batch, tokens, 1), elem)}[beta]
+            s = wide(state) if past is None else started(state, past)
+            out = max(hq, heads)
+            y = np.zeros((batch, tokens, out, dv))
+            for t in range(tokens):
+                if decay:
+                    factor = np.exp(wide(g) if decay == "constant" else wide(g)[:, t])
+                    s = s * factor.reshape((1 if decay == "constant" else batch, heads, -1, 1))
+                key = np.repeat(wide(k)[:, t].reshape(batch, hk, dk), heads // hk, 1)
+                new = wide(v)[:, t].reshape(batch, heads, dv) - (np.einsum("bhd,bhde->bhe", key, s) if delta else 0)
+                new = new * (wide(u)[:, t].reshape(batch, -1, 1) if beta else 1)
+                s = s + key[..., None] * new[..., None, :]
+                query = np.repeat(wide(q)[:, t].reshape(batch, hq, dk), out // hq, 1)
+                y[:, t] = 0.5 * np.einsum("bhd,bhde->bhe", query, np.repeat(s, out // heads, 1))
+            case("linear_attention", f"{i}_{elem}", [state, q, k, v, g, u] + ([] if past is None else [np.array(past)]),
+                 [round_to(s, elem), round_to(y.reshape(batch, tokens, out * dv), elem)], tol=tol, delta=delta, scale=0.5)
+    zeros = [np.zeros(shape, np.float32) for shape in [(1, 2, 2, 2), (1, 1, 6), (1, 1, 4), (1, 1, 4)]]
+    faulty("linear_attention", "heads", zeros, [((1, 2, 2, 2), np.float32), ((1, 1, 6), np.float32)], delta=False, scale=1.0)
+
+
+def selective_scan_cases():
+    for elem, tol in VARIANTS:
+        for i, (batch, tokens, channels, size, past) in enumerate([(1, 4, 3, 2, None), (2, 3, 2, 4, (5, 0)), (1, 0, 2, 2, (1,)), (1, 1, 1, 17, None)]):
+            state, x = normal((batch, channels, size), elem), normal((batch, tokens, channels), elem)
+            dt = np.abs(normal((batch, tokens, channels), elem))
+            a, b, c = -np.abs(normal((channels, size), elem)), normal((batch, tokens, size), elem), normal((batch, tokens, size), elem)
+            s = wide(state) if past is None else started(state, past)
+            y = np.zeros((batch, tokens, channels))
+            for t in range(tokens):
+                step = wide(dt)[:, t, :, None]
+                s = np.exp(step * wide(a)) * s + step * wide(x)[:, t, :, None] * wide(b)[:, t, None]
+                y[:, t] = (s * wide(c)[:, t, None]).sum(-1)
+            case("selective_scan", f"{i}_{elem}", [state, x, dt, a, b, c] + ([] if past is None else [np.array(past)]),
+                 [round_to(s, elem), round_to(y, elem)], tol=tol)
+    shapes = [(1, 2, 3), (1, 1, 2), (1, 1, 2), (2, 3), (1, 1, 3), (1, 1, 2)]
+    faulty("selective_scan", "size", [np.zeros(shape, np.float32) for shape in shapes], [((1, 2, 3), np.float32), ((1, 1, 2), np.float32)])
+
+
 def main():
     family("elementwise")
     unary_cases()
@@ -1304,6 +1379,10 @@ def main():
     route_cases()
     expert_cases()
     pack_cases()
+    family("recurrent")
+    causal_conv_cases()
+    linear_attention_cases()
+    selective_scan_cases()
     OUT.mkdir(parents=True, exist_ok=True)
     for name, cases in files.items():
         text = f"# {len(cases)} cases, made by tests/tools/make_eval_vectors.py\n\n" + "\n".join(cases)

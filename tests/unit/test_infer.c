@@ -587,6 +587,39 @@ START_TEST(language_models)
 }
 END_TEST
 
+START_TEST(recurrences)
+{
+    pm_value *past = ARG(PM_I64, B), *x = ARG(PM_F32, B, T, c(12)), *state = ARG(PM_F32, B,
+        c(12), c(3));
+    pm_value *w = ARG(PM_F32, c(12), c(1), c(4)), *gate = ARG(PM_F32, B, T, c(2));
+    pm_op *op;
+    op = build_op(PM_OP_causal_conv, PM_OPERANDS(state, x, w, NULL, past), PM_NO_ATTRS, 0);
+    check_type(op->results[0], "f32[B, 12, 3]");
+    check_type(op->results[1], "f32[B, T, 12]");
+    REFUSED("one more than the state holds", causal_conv, PM_OPERANDS(state, x, ARG(PM_F32,
+            c(12), c(1), c(3))), PM_NO_ATTRS);
+    REFUSED("the columns of x must be 12, found 2", causal_conv, PM_OPERANDS(state, gate, w),
+            PM_NO_ATTRS);
+    pm_value *s = ARG(PM_F32, B, c(2), c(3), c(5)), *v = ARG(PM_F32, B, T, c(10)),
+        *k = ARG(PM_F32, B, T, c(3));
+    op = build_op(PM_OP_linear_attention, PM_OPERANDS(s, x, k, v, gate, gate, past), PM_NO_ATTRS,
+                  0);
+    check_type(op->results[0], "f32[B, 2, 3, 5]");
+    check_type(op->results[1], "f32[B, T, 20]");
+    REFUSED("can't share 2 states evenly", linear_attention, PM_OPERANDS(s, k, ARG(PM_F32, B, T,
+            c(9)), v), PM_NO_ATTRS);
+    REFUSED("decay must have 2 columns, one for each head, or 6", linear_attention,
+            PM_OPERANDS(s, k, k, v, k), PM_NO_ATTRS);
+    REFUSED("beta must have 1 or 2 columns", linear_attention, PM_OPERANDS(s, k, k, v, NULL, k),
+            PM_NO_ATTRS);
+    op = build_op(PM_OP_selective_scan, PM_OPERANDS(state, x, x, ARG(PM_F32, c(12), c(3)), k, k),
+                  PM_NO_ATTRS, 0);
+    check_type(op->results[1], "f32[B, T, 12]");
+    REFUSED("the columns of c must be 3, found 2", selective_scan, PM_OPERANDS(state, x, x,
+            ARG(PM_F32, c(12), c(3)), k, gate), PM_NO_ATTRS);
+}
+END_TEST
+
 /// experts over x [M, 8] with a template region: rows [n, 8] times an expert's w [8, 8].
 static pm_op *build_experts(pm_value *x, pm_value *expert, pm_value *weight, pm_value *w,
                             uint32_t n_regions)
@@ -865,6 +898,7 @@ int main(void)
     tcase_add_test(tc, reductions);
     tcase_add_test(tc, products);
     tcase_add_test(tc, language_models);
+    tcase_add_test(tc, recurrences);
     tcase_add_test(tc, mixture_of_experts);
     tcase_add_test(tc, loops);
     tcase_add_test(tc, choices_between_extents);
