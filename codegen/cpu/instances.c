@@ -29,7 +29,7 @@ static const sharing_rule rules[] = {
     {"attention", ARG(5) | ARG(6)},                  // batch, t
     {"rope_table", ARG(3) | ARG(4)},                 // batch, t
     {"rope", ARG(3)},                                // rows
-    {"route", ARG(4)},                               // m
+    {"route", ARG(5)},                               // m
     {"expert_order", ARG(4)},                        // m
 };
 #undef ARG

@@ -4,6 +4,7 @@
 enum { ROUTE_SOFTMAX, ROUTE_SIGMOID, ROUTE_SQRTSOFTPLUS, ROUTE_NONE };
 enum { WEIGH_AS_IS, WEIGH_SOFTMAX, WEIGH_RENORM };
 enum { GROUP_MAX, GROUP_TOP2 };
+enum { SELECT_TOPK, SELECT_SPARSEMIXER };
 
 /// The activated scores of one row. Sums run over 16 lanes, lane by lane, so that they vectorise and
 /// have one order on every target.
@@ -107,10 +108,32 @@ PM_INLINE void route_weigh(float *weight, int64_t top_k, int64_t weigh, float ep
         weight[i] = weight[i] / sum * scale;
 }
 
-PM_KERNEL void pm_k_route(const float *scores, const float *bias, int32_t *expert, float *weight,
-                          int64_t m, int64_t experts, int64_t top_k, int64_t act, int64_t weigh,
-                          float eps, float scale, int64_t groups, int64_t keep_groups,
-                          int64_t group_score, uint8_t *scratch, int64_t worker, int64_t n_workers)
+/// One row of sparsemixer: see route in ir/ops.def.
+PM_INLINE void route_sparse(const float *score, int32_t *key, int32_t *expert, float *weight,
+                            int64_t experts, int64_t top_k, float jitter)
+{
+    PM_NO_UNROLL for (int64_t i = 0; i < top_k; i++)
+    {
+        float close = 0.0f;
+        int64_t best = route_take(key, experts);
+        PM_NO_UNROLL for (int64_t e = 0; e < experts; e++)
+        {
+            float magnitude = __builtin_fabsf(score[e]);
+            float factor = magnitude > score[best] ? magnitude : score[best];
+            bool is_close = !((score[best] - score[e]) / factor > 2.0f * jitter);
+            if ((key[e] != TAKEN || e == best) && is_close)
+                close += pm_m_exp(score[e] - score[best]);
+        }
+        expert[i] = (int32_t)best;
+        weight[i] = 1.0f / close;
+    }
+}
+
+PM_KERNEL void pm_k_route(const float *scores, const float *bias, const float *weighing,
+                          int32_t *expert, float *weight, int64_t m, int64_t experts, int64_t top_k,
+                          int64_t act, int64_t weigh, float eps, float scale, int64_t groups,
+                          int64_t keep_groups, int64_t group_score, int64_t select, float jitter,
+                          uint8_t *scratch, int64_t worker, int64_t n_workers)
 {
     float *active = (float *)scratch, *choice = active + experts;
     int32_t *key = (int32_t *)(choice + experts), *group_key = key + experts;
@@ -118,18 +141,24 @@ PM_KERNEL void pm_k_route(const float *scores, const float *bias, int32_t *exper
     pm_share(m, worker, n_workers, &begin, &end);
     PM_NO_UNROLL for (int64_t row = begin; row < end; row++)
     {
-        route_activate(scores + row * experts, active, experts, act);
+        route_activate(scores + row * experts, active, experts,
+                       select == SELECT_SPARSEMIXER ? ROUTE_NONE : act);
         for (int64_t e = 0; e < experts; e++) {
             choice[e] = bias ? active[e] + bias[e] : active[e];
             key[e] = route_key(choice[e]);
         }
         if (keep_groups < groups)
             route_limit_groups(choice, key, group_key, experts, groups, keep_groups, group_score);
-        PM_NO_UNROLL for (int64_t i = 0; i < top_k; i++)
-        {
-            int64_t best = route_take(key, experts);
-            expert[row * top_k + i] = (int32_t)best;
-            weight[row * top_k + i] = active[best];
+        if (select == SELECT_SPARSEMIXER) {
+            route_sparse(active, key, expert + row * top_k, weight + row * top_k, experts, top_k,
+                         jitter);
+        } else {
+            PM_NO_UNROLL for (int64_t i = 0; i < top_k; i++)
+            {
+                int64_t best = route_take(key, experts);
+                expert[row * top_k + i] = (int32_t)best;
+                weight[row * top_k + i] = weighing ? weighing[row * experts + best] : active[best];
+            }
         }
         route_weigh(weight + row * top_k, top_k, weigh, eps, scale);
     }

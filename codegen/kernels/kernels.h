@@ -105,12 +105,13 @@ void pm_k_rope(const float *x, const float *table, float *out, int64_t rows, int
                int64_t n_workers);
 
 /// See route in ir/ops.def. act: 0 softmax, 1 sigmoid, 2 sqrtsoftplus, 3 none; weigh: 0 as_is,
-/// 1 softmax, 2 renorm; group_score: 0 max, 1 sum of top 2; bias may be NULL. Rows are split over workers.
+/// 1 softmax, 2 renorm; group_score: 0 max, 1 sum of top 2; select: 0 topk, 1 sparsemixer; bias and
+/// weighing may be NULL. Rows are split over workers.
 /// scratch: this worker's, PM_K_ROUTE_SCRATCH(experts) bytes.
-void pm_k_route(const float *scores, const float *bias, int32_t *expert, float *weight, int64_t m,
-                int64_t experts, int64_t top_k, int64_t act, int64_t weigh, float eps, float scale,
-                int64_t groups, int64_t keep_groups, int64_t group_score, uint8_t *scratch,
-                int64_t worker, int64_t n_workers);
+void pm_k_route(const float *scores, const float *bias, const float *weighing, int32_t *expert,
+                float *weight, int64_t m, int64_t experts, int64_t top_k, int64_t act, int64_t weigh,
+                float eps, float scale, int64_t groups, int64_t keep_groups, int64_t group_score,
+                int64_t select, float jitter, uint8_t *scratch, int64_t worker, int64_t n_workers);
 #define PM_K_ROUTE_SCRATCH(experts) ((int64_t)(experts) * 16 + 4096)
 
 /// See expert_order in ir/ops.def. One worker does all (the others return at once).

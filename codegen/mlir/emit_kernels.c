@@ -201,12 +201,14 @@ pm_status pm_lower_route(dispatch *d)
     static const char *const acts[] = {"softmax", "sigmoid", "sqrtsoftplus", "none"};
     static const char *const weighs[] = {"as_is", "softmax", "renorm"};
     static const char *const scores[] = {"max", "top2"};
+    static const char *const selects[] = {"topk", "sparsemixer"};
     mb *b = d->b;
     pm_op *op = d->op;
-    if (op->operands[0]->type->elem != PM_F32)
-        return pm_lower_ref(d);
+    for (uint32_t i = 0; i < op->n_operands; i++)
+        if (op->operands[i] && op->operands[i]->type->elem != PM_F32)
+            return pm_lower_ref(d);
     MlirValue args[] = {
-        operand(d, op, 0), operand(d, op, 1), pm_emit_pointer(d, op->results[0]),
+        operand(d, op, 0), operand(d, op, 1), operand(d, op, 2), pm_emit_pointer(d, op->results[0]),
         pm_emit_pointer(d, op->results[1]), dim(d, op->operands[0], 0), dim(d, op->operands[0], 1),
         mb_i64(b, pm_op_i64(op, "top_k")),
         mb_i64(b, index_of(pm_op_str(op, "act"), acts, PM_COUNT(acts))),
@@ -214,6 +216,8 @@ pm_status pm_lower_route(dispatch *d)
         mb_float(b, b->f32, pm_op_f64(op, "eps")), mb_float(b, b->f32, pm_op_f64(op, "scale")),
         mb_i64(b, pm_op_i64(op, "groups")), mb_i64(b, pm_op_i64(op, "keep_groups")),
         mb_i64(b, index_of(pm_op_str(op, "group_score"), scores, PM_COUNT(scores))),
+        mb_i64(b, index_of(pm_op_str(op, "select"), selects, PM_COUNT(selects))),
+        mb_float(b, b->f32, pm_op_f64(op, "jitter")),
         d->scratch, d->worker, d->n_workers};
     mb_call(b, "pm_k_route", (MlirType){0}, args, PM_COUNT(args));
     return PM_OK;

@@ -73,6 +73,9 @@ static const char *take(const char *at, const char *stops, char *out, size_t siz
     return at + n;
 }
 
+/* Words that are defaults of text attributes. */
+static const char *const words[] = {"constant", "NOTSET", "none", "DCR", "up", "relu", "int"};
+
 static void parse_default(const char *text, const char *end, pm_onnx_decl *decl)
 {
     if (*text == '?')
@@ -84,13 +87,10 @@ static void parse_default(const char *text, const char *end, pm_onnx_decl *decl)
     case PM_ONNX_FLOAT: decl->def.f = (double)strtof(text, NULL); break;
     case PM_ONNX_STR:
         /* The table's text ends a default at a space or at its own end; few words are ever used. */
-        decl->def.s = strncmp(text, "constant", 8) == 0 ? "constant"
-                      : strncmp(text, "NOTSET", 6) == 0 ? "NOTSET"
-                      : strncmp(text, "none", 4) == 0   ? "none"
-                      : strncmp(text, "DCR", 3) == 0    ? "DCR"
-                      : strncmp(text, "up", 2) == 0     ? "up"
-                                                        : NULL;
-        PM_ASSERT(decl->def.s && strlen(decl->def.s) == (size_t)(end - text));
+        for (size_t i = 0; i < PM_COUNT(words); i++)
+            if (strlen(words[i]) == (size_t)(end - text) && strncmp(text, words[i], strlen(words[i])) == 0)
+                decl->def.s = words[i];
+        PM_ASSERT(decl->def.s);
         break;
     default: PM_ASSERT(!"default of that kind");
     }

@@ -13,6 +13,7 @@ enum { ACT_SOFTMAX, ACT_SIGMOID, ACT_SQRTSOFTPLUS, ACT_NONE };
 /// for them.
 typedef struct router {
     const pm_tensor *scores, *bias; ///< bias NULL: none
+    const pm_tensor *weighing; ///< NULL: weights are of activations
     int64_t at, experts;            ///< first score of the row; how many
     int64_t groups, keep_groups;
     int32_t act, is_top2;
@@ -110,7 +111,15 @@ PM_INLINE void route_begin_row(router *r)
         r->sum += exp(score_at(r, e) - r->largest);
 }
 
-/// Writes the weights of the row's choices at `at` from their activations.
+/// What choice `at` is weighed by.
+PM_INLINE double weighing(const router *r, const pm_tensor *expert, int64_t at)
+{
+    int64_t e = pm_get_i64(expert->data, expert->elem, at);
+    return r->weighing != NULL ? pm_get_f64(r->weighing->data, r->weighing->elem, r->at + e)
+                               : activation(r, e);
+}
+
+/// Writes the weights of the row's choices at `at`.
 PM_INLINE void route_weigh(const router *r, const pm_eval_args *args, int64_t at, int64_t top_k)
 {
     enum { WEIGH = 2, EPS, SCALE };
@@ -119,14 +128,13 @@ PM_INLINE void route_weigh(const router *r, const pm_eval_args *args, int64_t at
     int32_t is_renorm = pm_attr_is(&args->attrs[WEIGH], "renorm");
     double largest = -INFINITY, sum = 0;
     for (int64_t j = 0; j < top_k; j++)
-        largest = pm_larger(largest,
-                            activation(r, pm_get_i64(expert->data, expert->elem, at + j)));
+        largest = pm_larger(largest, weighing(r, expert, at + j));
     for (int64_t j = 0; j < top_k; j++) {
-        double value = activation(r, pm_get_i64(expert->data, expert->elem, at + j));
+        double value = weighing(r, expert, at + j);
         sum += is_softmax ? exp(value - largest) : value;
     }
     for (int64_t j = 0; j < top_k; j++) {
-        double value = activation(r, pm_get_i64(expert->data, expert->elem, at + j));
+        double value = weighing(r, expert, at + j);
         if (is_softmax)
             value = exp(value - largest) / sum;
         else if (is_renorm)
@@ -135,12 +143,52 @@ PM_INLINE void route_weigh(const router *r, const pm_eval_args *args, int64_t at
     }
 }
 
+/// One row of sparsemixer: each round takes the best expert left, whose weight is the softmax over
+/// those left that are close to it.
+PM_INLINE void sparse_mixer(const router *r, const pm_eval_args *args, int64_t at, int64_t top_k)
+{
+    enum { WEIGH = 2, EPS, SCALE, JITTER = 10 };
+    const pm_tensor *expert = &args->out[0], *weight = &args->out[1];
+    double sum = 0;
+    for (int64_t j = 0; j < top_k; j++) {
+        int64_t best = -1;
+        double best_score = 0, close = 0;
+        for (int64_t pass = 0; pass < 2; pass++)
+            for (int64_t e = 0; e < r->experts; e++) {
+                double score = score_at(r, e), factor;
+                int32_t is_taken = 0;
+                for (int64_t i = 0; i < j; i++)
+                    is_taken |= pm_get_i64(expert->data, expert->elem, at + i) == e;
+                if (is_taken)
+                    continue;
+                if (pass == 0 && (best < 0 || comes_before(score, e, best_score, best))) {
+                    best = e;
+                    best_score = score;
+                }
+                factor = fabs(score) > best_score ? fabs(score) : best_score;
+                if (pass == 1 && !((best_score - score) / factor > 2 * args->attrs[JITTER].f))
+                    close += exp(score - best_score);
+            }
+        pm_set_i64(expert->data, expert->elem, at + j, best, 0);
+        pm_set_f64(weight->data, weight->elem, at + j, 1 / close);
+        sum += 1 / close;
+    }
+    if (!pm_attr_is(&args->attrs[WEIGH], "renorm"))
+        sum = 1;
+    else
+        sum += args->attrs[EPS].f;
+    for (int64_t j = 0; j < top_k; j++)
+        pm_set_f64(weight->data, weight->elem, at + j,
+                   pm_get_f64(weight->data, weight->elem, at + j) / sum * args->attrs[SCALE].f);
+}
+
 int32_t pm_eval_route(const pm_eval_args *args)
 {
-    enum { TOP_K, ACT, GROUPS = 5, KEEP_GROUPS, GROUP_SCORE };
+    enum { TOP_K, ACT, GROUPS = 5, KEEP_GROUPS, GROUP_SCORE, SELECT = 9 };
     const pm_tensor *scores = &args->in[0], *expert = &args->out[0];
     const pm_attr_value *a = args->attrs;
     router r = {.scores = scores, .bias = pm_has(args, 1) ? &args->in[1] : NULL,
+                .weighing = pm_has(args, 2) ? &args->in[2] : NULL,
                 .groups = a[GROUPS].i, .keep_groups = a[KEEP_GROUPS].i,
                 .act = pm_attr_is(&a[ACT], "softmax")        ? ACT_SOFTMAX
                        : pm_attr_is(&a[ACT], "sigmoid")      ? ACT_SIGMOID
@@ -153,12 +201,17 @@ int32_t pm_eval_route(const pm_eval_args *args)
         return 1;
     r.experts = scores->dims[1];
     if (r.groups < 1 || r.experts % r.groups != 0 || r.keep_groups < 1 || top_k < 1 ||
-        (r.bias != NULL && pm_elements(r.bias) != r.experts))
+        top_k > r.experts || (r.bias != NULL && pm_elements(r.bias) != r.experts) ||
+        (r.weighing != NULL && !pm_same_dims(r.weighing, scores)))
         return 1;
     for (int64_t row = 0; row < scores->dims[0]; row++) {
         int64_t chosen = -1;
         double value = 0;
         r.at = row * r.experts;
+        if (pm_attr_is(&a[SELECT], "sparsemixer")) {
+            sparse_mixer(&r, args, row * top_k, top_k);
+            continue;
+        }
         route_begin_row(&r);
         for (int64_t j = 0; j < top_k; j++) {
             chosen = next_expert(&r, chosen, value);

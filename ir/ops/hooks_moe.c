@@ -1,16 +1,30 @@
 /// Mixture of experts, and weights computed when the artifact is written: verify, infer.
 #include "ir/ops/hooks.h"
 
+/// It has its own weights, and chooses by the scores alone.
+static pm_status check_sparsemixer(const pm_op *op, pm_diag *diag)
+{
+    if (strcmp(pm_op_str(op, "act"), "softmax") != 0 || pm_op_i64(op, "groups") != 1 ||
+        pm_hook_has(op, 1) || pm_hook_has(op, 2))
+        return pm_hook_error(op, diag, "sparsemixer goes with act softmax, without groups, selection bias "
+                                       "and weighing scores");
+    if (!(pm_op_f64(op, "jitter") >= 0))
+        return pm_hook_error(op, diag, "jitter is %g, must be 0 or more", pm_op_f64(op, "jitter"));
+    return PM_OK;
+}
+
 pm_status pm_verify_route(const pm_op *op, pm_diag *diag)
 {
     static const char *const acts[] = {"softmax", "sigmoid", "sqrtsoftplus", "none"};
     static const char *const weighs[] = {"as_is", "softmax", "renorm"};
     static const char *const group_scores[] = {"max", "top2"};
+    static const char *const selects[] = {"topk", "sparsemixer"};
     int64_t experts, top_k = pm_op_i64(op, "top_k"), groups = pm_op_i64(op, "groups");
     int64_t keep = pm_op_i64(op, "keep_groups");
     PM_TRY(pm_hook_one_of(op, diag, "act", acts, PM_COUNT(acts)));
     PM_TRY(pm_hook_one_of(op, diag, "weigh", weighs, PM_COUNT(weighs)));
     PM_TRY(pm_hook_one_of(op, diag, "group_score", group_scores, PM_COUNT(group_scores)));
+    PM_TRY(pm_hook_one_of(op, diag, "select", selects, PM_COUNT(selects)));
     PM_TRY(pm_hook_float(op, diag, 0));
     PM_TRY(pm_hook_rank(op, diag, 0, 2));
     if (!pm_dim_is_const(pm_hook_module(op), pm_hook_type(op, 0)->dims[1], &experts))
@@ -34,12 +48,22 @@ pm_status pm_verify_route(const pm_op *op, pm_diag *diag)
                              "top_k is %" PRId64 ", but the %" PRId64
                              " groups that are kept have only %" PRId64 " experts",
                              top_k, keep, keep * (experts / groups));
-    if (!pm_hook_has(op, 1))
+    if (strcmp(pm_op_str(op, "select"), "sparsemixer") == 0)
+        PM_TRY(check_sparsemixer(op, diag));
+    if (pm_hook_has(op, 1)) {
+        PM_TRY(pm_hook_float(op, diag, 1));
+        PM_TRY(pm_hook_rank(op, diag, 1, 1));
+        PM_TRY(pm_hook_extent(op, diag, "the length of the selection bias",
+                              pm_hook_type(op, 1)->dims[0], pm_hook_type(op, 0)->dims[1]));
+    }
+    if (!pm_hook_has(op, 2))
         return PM_OK;
-    PM_TRY(pm_hook_float(op, diag, 1));
-    PM_TRY(pm_hook_rank(op, diag, 1, 1));
-    return pm_hook_extent(op, diag, "the length of the selection bias",
-                          pm_hook_type(op, 1)->dims[0], pm_hook_type(op, 0)->dims[1]);
+    PM_TRY(pm_hook_float(op, diag, 2));
+    PM_TRY(pm_hook_rank(op, diag, 2, 2));
+    for (int32_t i = 0; i < 2; i++)
+        PM_TRY(pm_hook_extent(op, diag, "an extent of the weighing scores",
+                              pm_hook_type(op, 2)->dims[i], pm_hook_type(op, 0)->dims[i]));
+    return PM_OK;
 }
 
 pm_status pm_infer_route(pm_infer *inf)

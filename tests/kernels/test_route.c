@@ -11,20 +11,27 @@ enum { ROWS = 37, MAX_EXPERTS = 256, MAX_TOP_K = 9 };
 typedef struct router {
     int64_t experts, top_k, act, weigh, groups, keep_groups, group_score;
     float eps, scale;
-    bool biased;
+    bool biased, weighed; ///< by scores of their own
+    bool sparse;
 } router;
 
+static const float jitter = 0.05f;
+
 static const router routers[] = {
-    {8, 2, 0, 2, 1, 1, 0, 0.0f, 1.0f, false},
-    {16, 2, 0, 1, 1, 1, 0, 0.0f, 1.0f, false},
-    {16, 2, 0, 2, 1, 1, 0, 0.0f, 1.0f, false},
-    {60, 4, 0, 0, 1, 1, 0, 0.0f, 1.0f, false},
-    {64, 8, 1, 2, 8, 4, 1, 1e-20f, 2.5f, true},
-    {64, 6, 0, 0, 8, 3, 0, 0.0f, 16.0f, false},
-    {256, 9, 2, 2, 1, 1, 0, 1e-6f, 1.5f, true},
-    {32, 4, 3, 1, 1, 1, 0, 0.0f, 1.0f, true},
-    {1, 1, 3, 0, 1, 1, 0, 0.0f, 1.0f, false},
-    {5, 5, 1, 2, 1, 1, 0, 0.0f, 1.0f, false},
+    {8, 2, 0, 2, 1, 1, 0, 0.0f, 1.0f, false, false, false},
+    {16, 2, 0, 1, 1, 1, 0, 0.0f, 1.0f, false, false, false},
+    {16, 2, 0, 2, 1, 1, 0, 0.0f, 1.0f, false, false, false},
+    {60, 4, 0, 0, 1, 1, 0, 0.0f, 1.0f, false, false, false},
+    {64, 8, 1, 2, 8, 4, 1, 1e-20f, 2.5f, true, false, false},
+    {64, 6, 0, 0, 8, 3, 0, 0.0f, 16.0f, false, false, false},
+    {256, 9, 2, 2, 1, 1, 0, 1e-6f, 1.5f, true, false, false},
+    {32, 4, 3, 1, 1, 1, 0, 0.0f, 1.0f, true, false, false},
+    {1, 1, 3, 0, 1, 1, 0, 0.0f, 1.0f, false, false, false},
+    {5, 5, 1, 2, 1, 1, 0, 0.0f, 1.0f, false, false, false},
+    {32, 4, 3, 2, 1, 1, 0, 0.0f, 1.0f, false, true, false},
+    {16, 2, 1, 0, 4, 2, 1, 0.0f, 2.0f, true, true, false},
+    {16, 2, 0, 0, 1, 1, 0, 0.0f, 1.0f, false, false, true},
+    {33, 3, 0, 2, 1, 1, 0, 1e-6f, 1.5f, false, false, true},
 };
 enum { N_ROUTERS = sizeof routers / sizeof routers[0] };
 
@@ -62,8 +69,20 @@ static bool is_kept(const router *r, const double *choice, int64_t group)
     return better < r->keep_groups;
 }
 
-static void check_row(const router *r, const float *score, const float *bias, const int32_t *expert,
-                      const float *weight)
+/// The softmax of `best` over those left that are close to it.
+static double sparse_weight(const router *r, const float *score, const bool *taken, int64_t best)
+{
+    double sum = 0, top = (double)score[best];
+    for (int64_t e = 0; e < r->experts; e++) {
+        double s = (double)score[e];
+        if (!taken[e] && (top - s) / fmax(fabs(s), top) <= 2 * (double)jitter)
+            sum += exp(s - top);
+    }
+    return 1 / sum;
+}
+
+static void check_row(const router *r, const float *score, const float *bias, const float *weighing,
+                      const int32_t *expert, const float *weight)
 {
     double active[MAX_EXPERTS], choice[MAX_EXPERTS], want[MAX_TOP_K], sum = 0, largest = -INFINITY;
     bool taken[MAX_EXPERTS] = {false};
@@ -78,8 +97,10 @@ static void check_row(const router *r, const float *score, const float *bias, co
                 (best < 0 || choice[e] > choice[best]))
                 best = e;
         ck_assert_int_eq(expert[i], best);
+        want[i] = r->sparse  ? sparse_weight(r, score, taken, best)
+                  : weighing ? (double)weighing[best]
+                             : active[best];
         taken[best] = true;
-        want[i] = active[best];
         largest = fmax(largest, want[i]);
     }
     for (int64_t i = 0; i < r->top_k; i++) {
@@ -96,12 +117,12 @@ static void check_row(const router *r, const float *score, const float *bias, co
     }
 }
 
-static void route(const router *r, const float *score, const float *bias, int32_t *expert,
-                  float *weight, int64_t rows, int64_t workers)
+static void route(const router *r, const float *score, const float *bias, const float *weighing,
+                  int32_t *expert, float *weight, int64_t rows, int64_t workers)
 {
     for (int64_t i = 0; i < workers; i++)
-        pm_k_route(score, bias, expert, weight, rows, r->experts, r->top_k, r->act, r->weigh, r->eps,
-                   r->scale, r->groups, r->keep_groups, r->group_score,
+        pm_k_route(score, bias, weighing, expert, weight, rows, r->experts, r->top_k, r->act, r->weigh,
+                   r->eps, r->scale, r->groups, r->keep_groups, r->group_score, r->sparse, jitter,
                    guarded(PM_K_ROUTE_SCRATCH(r->experts)), i, workers);
 }
 
@@ -109,22 +130,27 @@ START_TEST(routes)
 {
     const router *r = &routers[_i];
     float *score = guarded_floats(ROWS * r->experts), *bias = guarded_floats(r->experts);
+    float *by = guarded_floats(ROWS * r->experts);
     float *weight = guarded_floats(ROWS * r->top_k), *other = guarded_floats(ROWS * r->top_k);
     int32_t *expert = guarded(ROWS * r->top_k * 4), *others = guarded(ROWS * r->top_k * 4);
     fill_random(score, ROWS * r->experts);
     fill_random(bias, r->experts);
     for (int64_t i = 0; i < ROWS * r->experts; i++)
         score[i] *= 3.0f;
-    const float *given = r->biased ? bias : NULL;
-    route(r, score, given, expert, weight, ROWS, 1);
+    fill_random(by, ROWS * r->experts);
+    for (int64_t i = 0; i < ROWS * r->experts; i++)
+        by[i] = fabsf(by[i]) + 0.125f;
+    const float *given = r->biased ? bias : NULL, *weighing = r->weighed ? by : NULL;
+    route(r, score, given, weighing, expert, weight, ROWS, 1);
     for (int64_t row = 0; row < ROWS; row++)
-        check_row(r, score + row * r->experts, given, expert + row * r->top_k,
+        check_row(r, score + row * r->experts, given, weighing ? by + row * r->experts : NULL, expert + row * r->top_k,
                   weight + row * r->top_k);
     // The same bits by three workers, and of a row alone.
-    route(r, score, given, others, other, ROWS, 3);
+    route(r, score, given, weighing, others, other, ROWS, 3);
     ck_assert(same_bits(weight, other, ROWS * r->top_k));
     ck_assert_int_eq(memcmp(expert, others, (size_t)(ROWS * r->top_k) * 4), 0);
-    route(r, score + 20 * r->experts, given, others, other, 1, 1);
+    route(r, score + 20 * r->experts, given, weighing ? by + 20 * r->experts : NULL, others, other, 1,
+          1);
     ck_assert(same_bits(weight + 20 * r->top_k, other, r->top_k));
 }
 END_TEST
@@ -132,14 +158,14 @@ END_TEST
 START_TEST(ties)
 {
     // Of equal scores the first; zeros of both signs are equal; a NaN goes before all.
-    const router r = {6, 3, 3, 0, 1, 1, 0, 0.0f, 1.0f, false};
+    const router r = {6, 3, 3, 0, 1, 1, 0, 0.0f, 1.0f, false, false, false};
     const float score[] = {-0.0f, 0.0f, 1.0f, 1.0f, -1.0f, 1.0f,
                            -0.0f, -2.0f, 0.0f, -1.0f, -3.0f, -4.0f,
                            1.0f, NAN, INFINITY, 2.0f, -INFINITY, NAN};
     const int32_t want[] = {2, 3, 5, 0, 2, 3, 1, 5, 2};
     int32_t expert[9];
     float weight[9];
-    route(&r, score, NULL, expert, weight, 3, 1);
+    route(&r, score, NULL, NULL, expert, weight, 3, 1);
     for (int i = 0; i < 9; i++)
         ck_assert_int_eq(expert[i], want[i]);
 }

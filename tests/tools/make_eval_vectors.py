@@ -1164,6 +1164,34 @@ def route_reference(scores, bias, top_k, act="softmax", weigh="renorm", eps=0.0,
     return expert.astype(np.int32), (w * scale).astype(np.float32)
 
 
+def weigh_choices(w, weigh):
+    if weigh == "softmax":
+        w = np.exp(w - w.max(-1, keepdims=True))
+    return (w if weigh == "as_is" else w / w.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def weighed_reference(scores, by, top_k, weigh):
+    expert, _ = route_reference(scores, None, top_k)
+    return expert, weigh_choices(np.take_along_axis(wide(by), expert.astype(np.int64), -1), weigh)
+
+
+def sparse_mixer_reference(scores, top_k, weigh, jitter):
+    """As its authors write it: masked, then the softmax of what is left, gathered."""
+    x = wide(scores)
+    left, experts, weights = x.copy(), [], []
+    for _ in range(top_k):
+        expert = left.argmax(-1, keepdims=True)
+        top = np.take_along_axis(left, expert, -1)
+        far = (top - x) / np.maximum(np.abs(x), top) > 2 * jitter
+        masked = np.where(far, -np.inf, left)
+        soft = np.exp(masked - masked.max(-1, keepdims=True))
+        soft /= soft.sum(-1, keepdims=True)
+        weights.append(np.take_along_axis(soft, expert, -1))
+        experts.append(expert)
+        np.put_along_axis(left, expert, -np.inf, -1)
+    return np.concatenate(experts, -1).astype(np.int32), weigh_choices(np.concatenate(weights, -1), weigh)
+
+
 def route_cases():
     i = 0
     for act in ("softmax", "sigmoid", "sqrtsoftplus", "none"):
@@ -1185,6 +1213,13 @@ def route_cases():
                 args = dict(act=act, groups=groups, keep_groups=keep, group_score=group_score)
                 case("route", f"groups{g}_{group_score}_{act}", [x, bias], route_reference(x, bias, top_k, **args), tol=(1, 1e-12),
                      top_k=top_k, **args)
+    for weigh in ("as_is", "softmax", "renorm"):
+        x, by = normal((4, 8), scale=2), np.abs(normal((4, 8)))
+        case("route", f"weighed_{weigh}", [x, None, by], weighed_reference(x, by, 3, weigh), tol=(1, 1e-12), top_k=3, weigh=weigh)
+        for jitter in (0.01, 0.2):
+            args = dict(weigh=weigh, select="sparsemixer", jitter=jitter)
+            if weigh != "softmax":
+                case("route", f"sparsemixer_{weigh}_{jitter}", [x], sparse_mixer_reference(x, 2, weigh, jitter), tol=(1, 1e-12), top_k=2, **args)
     ties = np.array([[1, 2, 2, 1, 2, 0], [0] * 6], np.float32)
     case("route", "ties", [ties], route_reference(ties, None, 4), tol=(1, 0), top_k=4)
     case("route", "group_ties", [ties], route_reference(ties, None, 2, groups=3, keep_groups=1, group_score="max"), tol=(1, 0),

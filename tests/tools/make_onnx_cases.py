@@ -10,6 +10,7 @@ import pathlib
 import struct
 import sys
 
+import moe_cases
 import numpy as np
 import onnx
 from onnx import TensorProto as T
@@ -523,6 +524,7 @@ def main():
     function_cases()
     control_cases()
     ok_cases()
+    moe_cases.cases(ok, model, node, info, tensor)
     files = list(OUT.iterdir())
     print(f"{len(files)} files, {sum(f.stat().st_size for f in files)} bytes")
 

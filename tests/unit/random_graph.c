@@ -1060,8 +1060,14 @@ static bool build_route(gen *g, const item *x, int64_t experts, int64_t top_k, p
                        pm_attr_f64("scale", chance(g, 30) ? 2.5 : 1),
                        pm_attr_i64("groups", has_groups ? 2 : 1),
                        pm_attr_str("group_score", chance(g, 50) ? "max" : "top2")};
-    if (pm_build(&g->b, PM_OP_route, PM_OPERANDS(scores), attrs, PM_COUNT(attrs), 2, out_op) ==
-        PM_OK)
+    pm_value *operands[] = {scores, NULL, NULL};
+    size_t n_operands = 1;
+    if (chance(g, 20)) { // weighed by scores of their own, of one sign
+        n_operands = 3;
+        if (!build(g, &operands[2], PM_OP_sigmoid, PM_OPERANDS(scores), PM_NO_ATTRS))
+            return false;
+    }
+    if (pm_build(&g->b, PM_OP_route, operands, n_operands, attrs, PM_COUNT(attrs), 2, out_op) == PM_OK)
         return true;
     g->failed = true;
     return false;

@@ -160,7 +160,7 @@ START_TEST(test_ops_covered)
         PM_OP_scatter_nd,
     };
     size_t counts[PM_OP_COUNT] = {0};
-    for (uint64_t seed = 0; seed < 600; seed++) {
+    for (uint64_t seed = 0; seed < 1500; seed++) {
         pm_arena *own = pm_arena_create();
         pm_module *m =
             random_module_of(own, pm_diag_create(own), seed, RANDOM_MOST | RANDOM_CONTROL);
