@@ -174,7 +174,7 @@ static pm_status build_entry(pm_ckpt *c, pm_ckpt_mode mode, const char *name, in
     c->mode = mode;
     c->entry = pm_entry_create(c->module, name);
     c->b = (pm_builder){.graph = c->entry};
-    c->n_caches = 0;
+    c->n_states = 0;
     c->caches.n = 0;
     c->layer = -1;
     pm_map_init(&c->values, c->scratch);

@@ -45,7 +45,7 @@ typedef struct pm_ckpt {
     pm_map values;   ///< pm_value * by the name that steps give them
     pm_value *past;  ///< i64[B]
     pm_value *ids;   ///< i64[B, T]
-    size_t n_caches; ///< attention steps so far
+    size_t n_states; ///< that steps asked for so far
     PM_VEC(pm_value *) caches; ///< results that are new content of states, in their order
 
     // inside of an expert's region
@@ -84,6 +84,18 @@ pm_value *pm_ckpt_value(pm_ckpt *c, const char *name);
 // ---- checkpoint_moe.c ----
 
 PM_NODISCARD pm_status pm_ckpt_moe(pm_ckpt_step *step);
+
+// ---- checkpoint_recurrent.c ----
+
+/// Memory that a step reads and writes, f32: that of this call in `forward`, a state named `base`.n else.
+/// Its content counts only as far as `past` says.
+PM_NODISCARD pm_status pm_ckpt_state(pm_ckpt_step *step, const char *base, int32_t rank,
+                                     const pm_dim *dims, pm_value **out);
+/// The new content of the state asked for, in the same order.
+void pm_ckpt_keep(pm_ckpt *c, pm_value *state);
+PM_NODISCARD pm_status pm_ckpt_causal_conv(pm_ckpt_step *step);
+PM_NODISCARD pm_status pm_ckpt_linear_attention(pm_ckpt_step *step);
+PM_NODISCARD pm_status pm_ckpt_selective_scan(pm_ckpt_step *step);
 
 // ---- members of steps ----
 

@@ -157,17 +157,19 @@ static pm_status do_rope_table(pm_ckpt_step *step)
 }
 
 /// `per`: heads of that size are normalised each for itself. `plus_one`: the scale is 1 + weight.
+/// `scale`: what stands for the weight when there is none.
 static pm_status do_rms_norm(pm_ckpt_step *step)
 {
     pm_ckpt *c = step->c;
     pm_value *x, *weight, *y;
     int64_t width, per = 0;
-    double eps = NAN;
+    double eps = NAN, scale = 1;
     bool plus_one = false;
     PM_TRY(pm_step_value(step, "x", &x));
     PM_TRY(width_of(step, x, &width));
     PM_TRY(pm_step_number(step, step->json, "eps", &eps));
     PM_TRY(pm_step_int(step, step->json, "per", 0, &per));
+    PM_TRY(pm_step_number(step, step->json, "scale", &scale));
     PM_TRY(pm_json_get_bool(c->diag, c->recipe->file, step->json, "plus_one", false, &plus_one));
     int64_t n = per > 0 ? per : width;
     if (width % n != 0)
@@ -177,7 +179,7 @@ static pm_status do_rms_norm(pm_ckpt_step *step)
     if (weight == NULL || plus_one) {
         float *ones = PM_NEW_ARRAY(c->scratch, float, (size_t)n);
         for (int64_t i = 0; i < n; i++)
-            ones[i] = 1;
+            ones[i] = weight == NULL ? (float)scale : 1;
         pm_value *one;
         PM_TRY(pm_build_const_f32(&c->b, 1, &n, ones, &one));
         if (weight == NULL)
@@ -302,22 +304,7 @@ static pm_status make_cache(pm_ckpt_step *step, int64_t kv_heads, int64_t head_d
     dims[2] = is_key ? n_blocks : pm_dim_mul(m, n_blocks, block);
     dims[3] = pm_dim_const(m, head_dim);
     dims[4] = block;
-    const pm_type *type = pm_type_get(m, PM_F32, rank, dims);
-    if (is_forward) {
-        pm_value *shape;
-        PM_TRY(pm_build_dims(&c->b, rank, dims, &shape));
-        return pm_build1(&c->b, out, PM_OP_empty, PM_OPERANDS(shape),
-                         PM_ATTRS(pm_attr_elem("elem", PM_F32)));
-    }
-    const char *name = pm_arena_printf(c->scratch, "%s_cache.%zu", is_key ? "key" : "value",
-                                       c->n_caches / 2);
-    int32_t state = (int32_t)c->n_caches++;
-    if ((size_t)state >= m->states.n)
-        state = pm_state_add(m, name, type);
-    else if (m->states.data[state].type != type)
-        return pm_step_fault(step, "the entries disagree about a state");
-    *out = pm_graph_add_arg(c->entry, m->states.data[state].name, type, state);
-    return PM_OK;
+    return pm_ckpt_state(step, is_key ? "key_cache" : "value_cache", rank, dims, out);
 }
 
 static pm_status do_attention(pm_ckpt_step *step)
@@ -343,15 +330,100 @@ static pm_status do_attention(pm_ckpt_step *step)
     PM_TRY(pm_build1(&c->b, &keys, PM_OP_cache_key, PM_OPERANDS(keys, k, c->past), PM_NO_ATTRS));
     PM_TRY(pm_build1(&c->b, &values, PM_OP_cache_value, PM_OPERANDS(values, v, c->past),
                      PM_NO_ATTRS));
-    if (c->mode != PM_CKPT_FORWARD) {
-        PM_PUSH(c->scratch, &c->caches, keys);
-        PM_PUSH(c->scratch, &c->caches, values);
-    }
+    pm_ckpt_keep(c, keys);
+    pm_ckpt_keep(c, values);
     PM_TRY(pm_build1(&c->b, &y, PM_OP_attention, PM_OPERANDS(q, keys, values, c->past),
                      PM_ATTRS(pm_attr_i64("heads", heads), pm_attr_i64("kv_heads", kv_heads),
                               pm_attr_f64("scale", scale), pm_attr_i64("window", window),
                               pm_attr_f64("softcap", softcap))));
     pm_step_out(step, y);
+    return PM_OK;
+}
+
+/// A tensor as a value.
+static pm_status do_weight(pm_ckpt_step *step)
+{
+    pm_value *weight;
+    int64_t dims[PM_MAX_RANK] = {0};
+    const pm_json *list = pm_json_get(step->json, "dims");
+    if (list == NULL || list->kind != PM_JSON_ARRAY || list->n > PM_MAX_RANK)
+        return pm_step_fault(step, "needs 'dims', a list");
+    for (size_t i = 0; i < list->n; i++)
+        PM_TRY(pm_expr_int(&step->c->scope, &step->loc, expression(step, &list->items[i]), 0,
+                           MAX_EXTENT, &dims[i]));
+    PM_TRY(pm_ckpt_weight(step, pm_json_get(step->json, "weight"), (int32_t)list->n, dims, true,
+                          &weight));
+    if (weight == NULL)
+        return pm_step_fault(step, "needs a weight");
+    pm_step_out(step, weight);
+    return PM_OK;
+}
+
+/// The same elements with other axes in place of those from `from` on (the last one, when not given).
+static pm_status do_view(pm_ckpt_step *step)
+{
+    pm_value *x, *y;
+    pm_dim dims[PM_MAX_RANK];
+    const pm_json *list = pm_json_get(step->json, "dims");
+    PM_TRY(pm_step_value(step, "x", &x));
+    int64_t rank = x->type->rank, from = rank - 1;
+    PM_TRY(pm_step_int(step, step->json, "from", 0, &from));
+    if (list == NULL || list->kind != PM_JSON_ARRAY || from < 0 || from > rank ||
+        from + (int64_t)list->n > PM_MAX_RANK)
+        return pm_step_fault(step, "needs 'dims', a list, and fewer axes");
+    if (from > 0)
+        memcpy(dims, x->type->dims, (size_t)from * sizeof *dims);
+    for (size_t i = 0; i < list->n; i++) {
+        int64_t dim;
+        PM_TRY(pm_expr_int(&step->c->scope, &step->loc, expression(step, &list->items[i]), 1,
+                           MAX_EXTENT, &dim));
+        dims[from++] = pm_dim_const(step->c->module, dim);
+    }
+    PM_TRY(pm_build_reshape_dims(&step->c->b, x, (int32_t)from, dims, &y));
+    pm_step_out(step, y);
+    return PM_OK;
+}
+
+/// Parts of the columns, as named in `out`. `per`: so many columns are a group, each of which is split,
+/// and parts are made of the pieces of all groups.
+static pm_status do_split(pm_ckpt_step *step)
+{
+    pm_ckpt *c = step->c;
+    const pm_json *list = pm_json_get(step->json, "sizes"), *out = pm_json_get(step->json, "out");
+    int64_t sizes[MAX_OPERANDS] = {0}, width, per = 0;
+    pm_value *x, *parts, *y;
+    pm_op *op;
+    PM_TRY(pm_step_value(step, "x", &x));
+    PM_TRY(width_of(step, x, &width));
+    PM_TRY(pm_step_int(step, step->json, "per", 0, &per));
+    if (list == NULL || list->kind != PM_JSON_ARRAY || list->n > MAX_OPERANDS || out == NULL ||
+        out->kind != PM_JSON_ARRAY || out->n != list->n)
+        return pm_step_fault(step, "needs 'sizes' and 'out', lists of the same length");
+    int64_t n = (int64_t)list->n, total = 0, rank = x->type->rank;
+    for (size_t i = 0; i < list->n; i++) {
+        PM_TRY(pm_expr_int(&c->scope, &step->loc, expression(step, &list->items[i]), 1, MAX_EXTENT,
+                           &sizes[i]));
+        total += sizes[i];
+    }
+    if (total != (per > 0 ? per : width) || width % total != 0)
+        return pm_step_fault(step, "parts of %" PRId64 " columns don't make up %" PRId64, total,
+                             width);
+    if (per > 0)
+        PM_TRY(split_last(step, x, 2, (int64_t[]){width / per, per}, &x));
+    PM_TRY(pm_build_const_ints(&c->b, PM_I64, 1, &n, sizes, &parts));
+    PM_TRY(pm_build(&c->b, PM_OP_split, PM_OPERANDS(x, parts),
+                    PM_ATTRS(pm_attr_i64("axis", x->type->rank - 1)), list->n, &op));
+    for (size_t i = 0; i < list->n; i++) {
+        y = op->results[i];
+        pm_dim dims[PM_MAX_RANK];
+        memcpy(dims, y->type->dims, (size_t)rank * sizeof *dims);
+        dims[rank - 1] = pm_dim_const(c->module, width / total * sizes[i]);
+        if (per > 0)
+            PM_TRY(pm_build_reshape_dims(&c->b, y, (int32_t)rank, dims, &y));
+        if (out->items[i].kind != PM_JSON_STRING)
+            return pm_step_fault(step, "'out' must be names");
+        pm_map_put_str(&c->values, out->items[i].string, y);
+    }
     return PM_OK;
 }
 
@@ -462,11 +534,17 @@ static const struct {
 } kinds[] = {
     {"embed", do_embed, " rows columns weight "},
     {"rope_table", do_rope_table, " dims theta scale factor "},
-    {"rms_norm", do_rms_norm, " x eps per plus_one weight "},
+    {"rms_norm", do_rms_norm, " x eps per plus_one scale weight "},
     {"layer_norm", do_layer_norm, " x eps weight bias "},
     {"linear", do_linear, " x to weight bias "},
     {"rope", do_rope, " x table head_dim interleaved "},
     {"attention", do_attention, " q k v heads kv_heads scale window softcap "},
+    {"causal_conv", pm_ckpt_causal_conv, " x kernel weight bias "},
+    {"linear_attention", pm_ckpt_linear_attention, " q k v decay beta heads key_size scale delta "},
+    {"selective_scan", pm_ckpt_selective_scan, " x dt a b c "},
+    {"weight", do_weight, " dims weight "},
+    {"view", do_view, " x from dims "},
+    {"split", do_split, " x per sizes "},
     {"moe", pm_ckpt_moe, " x experts top_k router expert result apply "},
     {"last_rows", do_last_rows, " x "},
     {"mlp", do_mlp, " x inner act gate up down "},

@@ -52,8 +52,15 @@ pm_expr_value pm_expr_from_json(const pm_json *value)
         v.kind = PM_EXPR_LIST;
         v.list = value;
         break;
-    case PM_JSON_NULL:
-    case PM_JSON_OBJECT: break;
+    case PM_JSON_OBJECT: // how transformers writes numbers that JSON doesn't have
+        value = pm_json_get(value, "__float__");
+        if (value != NULL && value->kind == PM_JSON_STRING &&
+            strcmp(value->string, "Infinity") == 0) {
+            v.kind = PM_EXPR_NUMBER;
+            v.number = INFINITY;
+        }
+        break;
+    case PM_JSON_NULL: break;
     }
     return v;
 }
