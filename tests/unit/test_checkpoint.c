@@ -108,7 +108,8 @@ static void expect_logits(const pm_module *m, const char *reference, const char 
 // ---- numbers ----
 
 static const char *const families[] = {"mixtral",  "qwen2_moe",        "qwen3_moe", "olmoe",
-                                       "lfm2_moe", "granitemoehybrid"};
+                                       "lfm2_moe", "granitemoehybrid", "qwen3_next", "qwen3_5_moe_text",
+                                       "jamba"};
 
 START_TEST(test_family)
 {
