@@ -41,13 +41,15 @@ pm_dim pm_infer_fresh(pm_infer *inf, uint32_t result, int32_t dim, pm_dim bound)
     pm_module *m = inf->module;
     const pm_type *old = inf->op->results[result]->type;
     uint32_t symbol;
+    inf->finds = true;
     if (inf->check_only) // whatever it is said to be
         return old && dim < old->rank ? old->dims[dim] : pm_dim_const(m, 0);
-    if (old && !inf->op->is_clone && dim < old->rank &&
-        pm_dim_is_symbol(m, old->dims[dim], &symbol) && m->symbols.data[symbol].data_dependent &&
-        !pm_op_takes_symbol(inf->op, symbol))
-        return old->dims[dim];
-    return pm_dim_fresh(m, "n", bound);
+    if (old == NULL || inf->op->is_clone || dim >= old->rank)
+        return pm_dim_fresh(m, "n", bound);
+    bool is_found = pm_dim_is_symbol(m, old->dims[dim], &symbol) && m->symbols.data[symbol].data_dependent;
+    if (is_found && pm_op_takes_symbol(inf->op, symbol))
+        return pm_dim_fresh(m, "n", bound);
+    return old->dims[dim]; // said by pass extents, and compared with what the op finds
 }
 
 void pm_infer_content(pm_infer *inf, uint32_t result, const pm_dim *content, size_t n)
@@ -59,8 +61,8 @@ void pm_infer_content(pm_infer *inf, uint32_t result, const pm_dim *content, siz
     if (inf->check_only)
         return;
     pm_dim *copy = PM_NEW_ARRAY(m->arena, pm_dim, n);
-    if (n)
-        memcpy(copy, content, n * sizeof *copy);
+    for (size_t i = 0; i < n; i++)
+        copy[i] = pm_dim_simplify(m, content[i]);
     inf->op->results[result]->content = copy;
 }
 
@@ -120,7 +122,7 @@ static pm_status check_layouts(const pm_op *op)
     return PM_OK;
 }
 
-static pm_status infer_types(pm_op *op, const pm_type **types, bool check_only)
+static pm_status infer_types(pm_op *op, const pm_type **types, bool check_only, bool *out_finds)
 {
     pm_module *m = op->graph->module;
     const pm_op_info *info = pm_op_info_of(op);
@@ -131,9 +133,10 @@ static pm_status infer_types(pm_op *op, const pm_type **types, bool check_only)
     PM_TRY(check_layouts(op));
     if (info->verify)
         PM_TRY(info->verify(op, m->diag));
-    pm_infer inf = {m, op, types, m->diag, check_only};
+    pm_infer inf = {m, op, types, m->diag, check_only, false};
     if (info->infer)
         PM_TRY(info->infer(&inf));
+    *out_finds = inf.finds;
     return check_inferred(op, types);
 }
 
@@ -145,6 +148,7 @@ typedef struct attempt {
     const pm_dim *few_content[FEW];
     const pm_type **types;
     const pm_dim **content; ///< as it was
+    bool finds;             ///< an extent that depends on data
 } attempt;
 
 /// Infers; the content of the results is that inferred, the former one is in the attempt.
@@ -164,7 +168,7 @@ static pm_status attempt_infer(pm_op *op, attempt *a, bool check_only)
         if (!keeps_content)
             op->results[i]->content = NULL;
     }
-    return infer_types(op, a->types, check_only);
+    return infer_types(op, a->types, check_only, &a->finds);
 }
 
 pm_status pm_op_infer(pm_op *op)
@@ -210,6 +214,17 @@ pm_status pm_op_check(pm_op *op)
             status = check_type(op, i, a.types[i]);
     }
     return status;
+}
+
+bool pm_op_finds_extents(pm_op *op)
+{
+    attempt a;
+    if (pm_op_info_of(op)->extent == NULL)
+        return false;
+    pm_status status = attempt_infer(op, &a, true);
+    for (uint32_t i = 0; i < op->n_results; i++)
+        op->results[i]->content = a.content[i];
+    return status == PM_OK && a.finds;
 }
 
 /* ---- building -------------------------------------------------------------------------------- */

@@ -54,10 +54,11 @@ typedef struct pm_infer {
     const pm_type **types; ///< [n_results], to be filled
     pm_diag *diag;
     bool check_only; ///< pm_op_check: pm_infer_fresh makes no symbols
+    bool finds;      ///< set by pm_infer_fresh
 } pm_infer;
 
-/// A data-dependent extent for dim `dim` of result `result`: the symbol that the op already has
-/// there when inferred before, else a fresh one.
+/// A data-dependent extent for dim `dim` of result `result`: what the op already has there when
+/// inferred before (its symbol, or what pass extents has found that it must be), else a fresh one.
 pm_dim pm_infer_fresh(pm_infer *inf, uint32_t result, int32_t dim, pm_dim bound);
 /// The error of an infer hook, prefixed by the op's name.
 pm_status pm_infer_error(pm_infer *inf, const char *fmt, ...) PM_PRINTF(2, 3);
@@ -70,6 +71,9 @@ PM_NODISCARD pm_status pm_op_infer(pm_op *op);
 /// True when the types or the content of the op's operands mention the symbol, so that it's another
 /// op that finds its value.
 bool pm_op_takes_symbol(const pm_op *op, uint32_t symbol);
+/// True when the op's extents are found while the program runs, whatever its result types say; then
+/// they are compared with those.
+bool pm_op_finds_extents(pm_op *op);
 /// Checks an op by its verify hook and that its results have the types that inference gives (or types
 /// that say more). Changes nothing.
 PM_NODISCARD pm_status pm_op_check(pm_op *op);

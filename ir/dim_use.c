@@ -61,7 +61,7 @@ bool pm_dim_mentions(const pm_module *m, pm_dim d, uint32_t symbol)
     return pm_dim_find_symbol(m, d, is_same, &symbol, &found);
 }
 
-static pm_dim combine(pm_module *m, pm_dim_kind kind, pm_dim a, pm_dim b)
+pm_dim pm_dim_combine(pm_module *m, pm_dim_kind kind, pm_dim a, pm_dim b)
 {
     switch (kind) {
     case PM_DIM_ADD: return pm_dim_add(m, a, b);
@@ -85,7 +85,7 @@ pm_dim pm_dim_replace(pm_module *m, pm_dim d, uint32_t symbol, pm_dim value)
         return value;
     pm_dim_node n = *pm_dim_node_of(m, d); // copied: interning may move the nodes
     pm_dim a = pm_dim_replace(m, n.a, symbol, value);
-    return combine(m, n.kind, a, pm_dim_replace(m, n.b, symbol, value));
+    return pm_dim_combine(m, n.kind, a, pm_dim_replace(m, n.b, symbol, value));
 }
 
 static pm_dim upper(pm_module *m, pm_dim d, int bound_depth);
@@ -128,7 +128,7 @@ static pm_dim upper(pm_module *m, pm_dim d, int bound_depth)
     case PM_DIM_CEILDIV:
         if (range_of(m, n.a).lo < 0 || range_of(m, n.b).lo < 0)
             return PM_DIM_NONE;
-        return pm_dim_is_dynamic(m, n.b) ? a : combine(m, n.kind, a, n.b);
+        return pm_dim_is_dynamic(m, n.b) ? a : pm_dim_combine(m, n.kind, a, n.b);
     case PM_DIM_MOD:
         if (range_of(m, n.b).lo < 0)
             return PM_DIM_NONE;
@@ -137,7 +137,7 @@ static pm_dim upper(pm_module *m, pm_dim d, int bound_depth)
         if (a == PM_DIM_NONE || b == PM_DIM_NONE)
             return a == PM_DIM_NONE ? b : a; // either one bounds the smaller
         return pm_dim_min(m, a, b);
-    default: return combine(m, n.kind, a, b);
+    default: return pm_dim_combine(m, n.kind, a, b);
     }
 }
 

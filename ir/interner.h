@@ -51,6 +51,9 @@ static inline int64_t pm_floor_mod(int64_t a, int64_t b)
     return r != 0 && (r < 0) != (b < 0) ? r + b : r;
 }
 
+/// The expression of that kind, not of a constant or a symbol.
+pm_dim pm_dim_combine(pm_module *m, pm_dim_kind kind, pm_dim a, pm_dim b);
+
 /// Sets up the interner of a new module.
 void pm_dims_init(pm_module *m);
 

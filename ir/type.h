@@ -67,6 +67,9 @@ bool pm_dim_find_symbol(const pm_module *m, pm_dim d,
                         const void *arg, uint32_t *out_symbol);
 /// `d` with the symbol replaced by `value`, simplified.
 pm_dim pm_dim_replace(pm_module *m, pm_dim d, uint32_t symbol, pm_dim value);
+/// Equal to `d` for every binding, with as few min and max as looking at the extents that may be 0 by
+/// cases can leave: min(T, 1)*T is T.
+pm_dim pm_dim_simplify(pm_module *m, pm_dim d);
 /// True when `a == b` for every binding; false when unknown.
 static inline bool pm_dim_same(pm_dim a, pm_dim b)
 {

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "codegen/mlir/emit_dispatch.h"
+#include "ir/builder.h"
 #include "runtime/runtime_abi.h"
 
 _Static_assert(sizeof(void *) == 8, "generated code addresses pm_rt_call by 64-bit offsets");
@@ -309,7 +310,7 @@ static pm_status emit_op(entry *n, pm_op *op)
     if (how->weight)
         return PM_OK;
     int64_t number = (int64_t)e->dispatches.n;
-    bool binds = binds_symbols(n, op);
+    bool binds = binds_symbols(n, op) || pm_op_finds_extents(op);
     if (!binds && (how->view || !has_place(op)))
         return PM_OK;
     pm_dispatch info = {

@@ -276,6 +276,9 @@ pm_status pm_hook_result(pm_infer *inf, uint32_t result, pm_elem elem, int32_t r
     if (rank > PM_MAX_RANK)
         return pm_infer_error(inf, "the result would have rank %d, at most %d is supported",
                               (int)rank, (int)PM_MAX_RANK);
-    inf->types[result] = pm_type_get(inf->module, elem, rank, dims);
+    pm_dim simple[PM_MAX_RANK];
+    for (int32_t i = 0; i < rank; i++)
+        simple[i] = pm_dim_simplify(inf->module, dims[i]);
+    inf->types[result] = pm_type_get(inf->module, elem, rank, simple);
     return PM_OK;
 }

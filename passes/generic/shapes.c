@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "ir/builder.h"
 #include "ir/op_table.h"
 #include "passes/passes.h"
 
@@ -13,17 +14,6 @@ static int shape_operand(const pm_op *op)
     case PM_OP_empty: return 0;
     default: return -1;
     }
-}
-
-/// Dims that this op finds only while it runs.
-static bool finds_extents(const pm_module *m, const pm_op *op, const pm_value *shape)
-{
-    const pm_type *type = op->results[0]->type;
-    if (!shape->content)
-        for (int32_t i = 0; i < type->rank; i++)
-            if (pm_dim_is_dynamic(m, type->dims[i]))
-                return true;
-    return false;
 }
 
 /// The shape is what it says, also where one of the extents turns out to be 0.
@@ -71,7 +61,7 @@ static pm_status visit(pm_pass_ctx *ctx, pm_op *op)
         pm_value *shape = op->operands[at];
         if (says_extents(op, shape))
             take_zero(ctx, op);
-        else if (!finds_extents(ctx->module, op, shape))
+        else if (!pm_op_finds_extents(op))
             return use_dims(ctx, op, (uint32_t)at);
         return PM_OK;
     }

@@ -233,6 +233,28 @@ START_TEST(replacing)
 }
 END_TEST
 
+START_TEST(cases_of_zero)
+{
+    pm_dim n = pm_dim_fresh(m, "n", MUL(t, c(2)));
+    pm_dim free_n = pm_dim_fresh(m, "n", PM_DIM_NONE);
+#define SIMPLE(x, expected) ck_assert_int_eq(pm_dim_simplify(m, x), expected)
+    SIMPLE(MUL(MIN(t, one), t), t);
+    SIMPLE(MAX(SUB(ADD(MIN(t, one), t), one), zero), t);
+    SIMPLE(MUL(MIN(MUL(t, p), one), MUL(t, p)), MUL(t, p));
+    SIMPLE(MUL(MIN(t, one), n), n); // where T is 0, so is n
+    pm_dim kept = MUL(MIN(t, one), free_n);
+    SIMPLE(kept, kept);
+    SIMPLE(MIN(t, one), MIN(t, one));
+    SIMPLE(MAX(t, p), MAX(t, p));
+    SIMPLE(MUL(MIN(MIN(t, p), one), MAX(t, p)), MUL(MIN(MIN(t, p), one), MAX(t, p)));
+    SIMPLE(PM_DIM_NONE, PM_DIM_NONE);
+#undef SIMPLE
+    int64_t lo, hi; // symbols are left as they were
+    pm_dim_range(m, t, &lo, &hi);
+    ck_assert(lo == 0 && hi == INT64_MAX);
+}
+END_TEST
+
 /// Random expressions, simplified as they are built, against plain arithmetic on the same numbers.
 START_TEST(simplification_keeps_values)
 {
@@ -243,7 +265,7 @@ START_TEST(simplification_keeps_values)
 #define RANDOM(n) ((int)((seed = seed * 1103515245u + 12345u) >> 16) % (n))
     for (int round = 0; round < ROUNDS; round++) {
         bindings[0] = 1 + RANDOM(64);
-        bindings[1] = RANDOM(50);
+        bindings[1] = RANDOM(3) ? RANDOM(50) : 0;
         bindings[2] = RANDOM(50);
         const pm_dim symbols[3] = {b, t, p};
         int n = 0;
@@ -311,6 +333,11 @@ START_TEST(simplification_keeps_values)
             if (pm_dim_eval(m, d, bindings, &found))
                 ck_assert_msg(found == value[n], "%s is %lld, must be %lld", pm_dim_text(m, d),
                               (long long)found, (long long)value[n]);
+            pm_dim simple = pm_dim_simplify(m, d);
+            if (pm_dim_eval(m, d, bindings, &found) && pm_dim_eval(m, simple, bindings, &found))
+                ck_assert_msg(found == value[n], "%s, of %s, is %lld, must be %lld",
+                              pm_dim_text(m, simple), pm_dim_text(m, d), (long long)found,
+                              (long long)value[n]);
             pm_dim_range(m, d, &lo, &hi);
             ck_assert_msg(lo <= value[n] && value[n] <= hi, "%s = %lld is out of [%lld, %lld]",
                           pm_dim_text(m, d), (long long)value[n], (long long)lo, (long long)hi);
@@ -383,6 +410,7 @@ int main(void)
     tcase_add_test(tc, symbols);
     tcase_add_test(tc, upper_bounds);
     tcase_add_test(tc, replacing);
+    tcase_add_test(tc, cases_of_zero);
     tcase_add_test(tc, simplification_keeps_values);
     tcase_add_test(tc, types_are_interned);
     tcase_add_test(tc, packed_types_count_their_padding);
