@@ -120,6 +120,30 @@ int32_t pm_k_expert_order(const int32_t *expert, int32_t *token, int32_t *offset
                           int64_t m, int64_t top_k, int64_t experts, int64_t worker,
                           int64_t n_workers);
 
+/// See causal_conv in ir/ops.def; past and bias may be NULL. Split over blocks of channels. before: K - 1.
+/// scratch: this worker's, PM_K_CAUSAL_CONV_SCRATCH bytes.
+void pm_k_causal_conv(float *state, const float *x, const float *w, const float *bias,
+                      const int64_t *past, float *y, int64_t batch, int64_t t, int64_t channels,
+                      int64_t before, uint8_t *scratch, int64_t worker, int64_t n_workers);
+#define PM_K_CAUSAL_CONV_SCRATCH(before) ((2 * (int64_t)(before) + 66) * 64 + 64)
+
+/// See linear_attention in ir/ops.def; decay, beta and past may be NULL. Split over (head, block of the
+/// values' columns). decay_kind: 0 none, 1 per head, 2 per head and key element, 3 constant per head;
+/// beta_heads: 1, or as many as heads. scratch: this worker's, PM_K_LINEAR_ATTENTION_SCRATCH bytes.
+void pm_k_linear_attention(float *state, const float *q, const float *k, const float *v,
+                           const float *decay, const float *beta, const int64_t *past, float *y,
+                           int64_t batch, int64_t t, int64_t heads, int64_t q_heads,
+                           int64_t k_heads, int64_t key_size, int64_t value_size,
+                           int64_t decay_kind, int64_t beta_heads, int64_t delta, float scale,
+                           uint8_t *scratch, int64_t worker, int64_t n_workers);
+#define PM_K_LINEAR_ATTENTION_SCRATCH(key_size) ((int64_t)(key_size) * 68 + 256)
+
+/// See selective_scan in ir/ops.def; past may be NULL. Split over channels.
+void pm_k_selective_scan(float *state, const float *x, const float *dt, const float *a,
+                         const float *b, const float *c, const int64_t *past, float *y,
+                         int64_t batch, int64_t t, int64_t channels, int64_t size, int64_t worker,
+                         int64_t n_workers);
+
 /// The math of generated loops: branch-free, so that loops around them vectorise. Errors: at most
 /// 2 ulp in f32 (4 for erf, 5 for gelu) over the whole range, exact at special values.
 float pm_m_exp(float x);

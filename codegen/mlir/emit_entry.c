@@ -292,6 +292,9 @@ static bool may_fail(const pm_op *op, const pm_lowering *how)
     switch (op->code) {
     case PM_OP_cache_key:
     case PM_OP_cache_value:
+    case PM_OP_causal_conv: // as reference where elements aren't f32
+    case PM_OP_linear_attention:
+    case PM_OP_selective_scan:
     case PM_OP_expert_order:
     case PM_OP_fused:
     case PM_OP_gather_rows:

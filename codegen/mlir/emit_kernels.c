@@ -186,6 +186,79 @@ pm_status pm_lower_attention(dispatch *d)
     return PM_OK;
 }
 
+/// ---- recurrences --------------------------------------------------------------------------------------
+
+static bool all_f32(const pm_op *op, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (i < op->n_operands && op->operands[i] && op->operands[i]->type->elem != PM_F32)
+            return false;
+    return true;
+}
+
+pm_status pm_lower_causal_conv(dispatch *d)
+{
+    mb *b = d->b;
+    pm_op *op = d->op;
+    pm_value *state = op->operands[0], *x = op->operands[1];
+    if (!all_f32(op, 4))
+        return pm_lower_ref(d);
+    MlirValue args[] = {operand(d, op, 0), operand(d, op, 1), operand(d, op, 2), operand(d, op, 3),
+                        operand(d, op, 4), pm_emit_pointer(d, op->results[1]), dim(d, x, 0),
+                        dim(d, x, 1), dim(d, state, 1), dim(d, state, 2), d->scratch, d->worker,
+                        d->n_workers};
+    mb_call(b, "pm_k_causal_conv", (MlirType){0}, args, PM_COUNT(args));
+    return PM_OK;
+}
+
+/// How the decay operand is laid out, as pm_k_linear_attention counts it.
+static int64_t decay_kind(const pm_op *op)
+{
+    if (op->n_operands <= 4 || !op->operands[4])
+        return 0;
+    const pm_type *decay = op->operands[4]->type, *state = op->operands[0]->type;
+    if (decay->rank == 1)
+        return 3;
+    return pm_dim_same(decay->dims[2], state->dims[1]) ? 1 : 2;
+}
+
+pm_status pm_lower_linear_attention(dispatch *d)
+{
+    mb *b = d->b;
+    pm_op *op = d->op;
+    pm_value *state = op->operands[0], *q = op->operands[1], *k = op->operands[2];
+    pm_value *beta = op->n_operands > 5 ? op->operands[5] : NULL;
+    if (!all_f32(op, 6))
+        return pm_lower_ref(d);
+    MlirValue heads = dim(d, state, 1), key_size = dim(d, state, 2), value_size = dim(d, state, 3);
+    MlirValue args[] = {operand(d, op, 0), operand(d, op, 1), operand(d, op, 2), operand(d, op, 3),
+                        operand(d, op, 4), operand(d, op, 5), operand(d, op, 6),
+                        pm_emit_pointer(d, op->results[1]), dim(d, q, 0), dim(d, q, 1), heads,
+                        mb_bin(b, "divui", dim(d, q, 2), key_size),
+                        mb_bin(b, "divui", dim(d, k, 2), key_size), key_size, value_size,
+                        mb_i64(b, decay_kind(op)), beta ? dim(d, beta, 2) : mb_i64(b, 0),
+                        mb_i64(b, pm_op_i64(op, "delta")),
+                        mb_float(b, b->f32, pm_op_f64(op, "scale")), d->scratch, d->worker,
+                        d->n_workers};
+    mb_call(b, "pm_k_linear_attention", (MlirType){0}, args, PM_COUNT(args));
+    return PM_OK;
+}
+
+pm_status pm_lower_selective_scan(dispatch *d)
+{
+    mb *b = d->b;
+    pm_op *op = d->op;
+    pm_value *state = op->operands[0], *x = op->operands[1];
+    if (!all_f32(op, 6))
+        return pm_lower_ref(d);
+    MlirValue args[] = {operand(d, op, 0), operand(d, op, 1), operand(d, op, 2), operand(d, op, 3),
+                        operand(d, op, 4), operand(d, op, 5), operand(d, op, 6),
+                        pm_emit_pointer(d, op->results[1]), dim(d, x, 0), dim(d, x, 1),
+                        dim(d, state, 1), dim(d, state, 2), d->worker, d->n_workers};
+    mb_call(b, "pm_k_selective_scan", (MlirType){0}, args, PM_COUNT(args));
+    return PM_OK;
+}
+
 /// ---- mixture of experts -------------------------------------------------------------------------------
 
 static int64_t index_of(const char *word, const char *const *words, size_t n)
@@ -249,6 +322,12 @@ int64_t pm_emit_scratch_bytes(const pm_op *op)
     case PM_OP_attention:
         pm_dim_is_const(m, op->operands[2]->type->dims[3], &n);
         return PM_K_ATTENTION_SCRATCH(n);
+    case PM_OP_causal_conv:
+        pm_dim_is_const(m, op->operands[0]->type->dims[2], &n);
+        return PM_K_CAUSAL_CONV_SCRATCH(n);
+    case PM_OP_linear_attention:
+        pm_dim_is_const(m, op->operands[0]->type->dims[2], &n);
+        return PM_K_LINEAR_ATTENTION_SCRATCH(n);
     case PM_OP_route:
         pm_dim_is_const(m, op->operands[0]->type->dims[1], &n);
         return PM_K_ROUTE_SCRATCH(n);

@@ -7,6 +7,7 @@
 #include "codegen/kernels/k_linear.c"
 #include "codegen/kernels/k_math.c"
 #include "codegen/kernels/k_matmul.c"
+#include "codegen/kernels/k_recurrent.c"
 #include "codegen/kernels/k_rope.c"
 #include "codegen/kernels/k_route.c"
 
