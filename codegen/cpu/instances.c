@@ -26,7 +26,7 @@ static const sharing_rule rules[] = {
     {"grouped_", ARG(2) | ARG(4) | ARG(5)},          // expert_stride, experts, n
     {"matmul_", ARG(3) | ARG(4) | ARG(7) | ARG(8)},  // batch, m, strides between matrices
     {"cache_", ARG(3) | ARG(4)},                     // batch, t
-    {"attention", ARG(5) | ARG(6)},                  // batch, t
+    {"attention", ARG(6) | ARG(7)},                  // batch, t
     {"rope_table", ARG(3) | ARG(4)},                 // batch, t
     {"rope", ARG(3)},                                // rows
     {"route", ARG(5)},                               // m

@@ -22,10 +22,11 @@ enum {
 
 /// Everything about one sequence and key-value head, and the buffers of a tile of rows.
 typedef struct attention_head {
-    const float *keys, *values; ///< [capacity / 16][head_dim][16] and [capacity][head_dim]
-    int64_t past, group, head_dim, capacity, window;
+    const float *keys, *values; ///< [capacity / 16][head_dim][16] and [capacity][value_dim]
+    const float *sinks;         ///< of the heads that share these keys; NULL: none
+    int64_t past, group, head_dim, value_dim, capacity, window, chunk;
     float scale, softcap;
-    float *q, *sum;    ///< [ATTENTION_ROWS][head_dim]
+    float *q, *sum;    ///< [ATTENTION_ROWS][head_dim], [ATTENTION_ROWS][value_dim]
     float *score;      ///< [ATTENTION_ROWS][ATTENTION_KEYS]
     float *total;      ///< [ATTENTION_ROWS][PM_VW]: sums of weights, lane by lane
     float *largest;    ///< [ATTENTION_ROWS]
@@ -39,7 +40,8 @@ PM_INLINE int64_t keys_end(const attention_head *h, int64_t row)
 
 PM_INLINE int64_t keys_begin(const attention_head *h, int64_t row)
 {
-    return h->window > 0 ? pm_max_i64(keys_end(h, row) - h->window, 0) : 0;
+    int64_t end = keys_end(h, row), begin = h->window > 0 ? pm_max_i64(end - h->window, 0) : 0;
+    return h->chunk > 0 ? pm_max_i64(begin, (end - 1) / h->chunk * h->chunk) : begin;
 }
 
 /// 2^x for x <= 0, to 1.6e-7 of it; results too small to be normal numbers may be the smallest of them.
@@ -99,11 +101,11 @@ PM_INLINE void value_tile(const attention_head *h, int64_t rows, int vecs, int64
                           int64_t key0, int64_t from, int64_t to, int64_t column)
 {
     pm_tile_in in = {h->score + first * ATTENTION_KEYS + from, ATTENTION_KEYS, 1,
-                     h->values + (key0 + from) * h->head_dim + column, 0, h->head_dim, to - from,
-                     (const char *)(h->values + (key0 + from + VALUES_AHEAD) * h->head_dim + column),
-                     h->head_dim * 4, true};
-    float *sum = h->sum + first * h->head_dim + column;
-    int64_t ld = h->head_dim;
+                     h->values + (key0 + from) * h->value_dim + column, 0, h->value_dim, to - from,
+                     (const char *)(h->values + (key0 + from + VALUES_AHEAD) * h->value_dim + column),
+                     h->value_dim * 4, true};
+    float *sum = h->sum + first * h->value_dim + column;
+    int64_t ld = h->value_dim;
     int lines = (vecs * PM_VW + 15) / 16;
     switch (rows) {
     case 1: pm_tile(PM_KIND_F32, 1, 1, vecs, lines, &in, sum, ld, 0, true); break;
@@ -120,25 +122,25 @@ PM_INLINE void add_values(const attention_head *h, int64_t rows, int64_t first, 
     if (from >= to)
         return;
     int64_t column = 0;
-    PM_NO_UNROLL for (; column + WIDE_VECS * PM_VW <= h->head_dim; column += WIDE_VECS * PM_VW)
+    PM_NO_UNROLL for (; column + WIDE_VECS * PM_VW <= h->value_dim; column += WIDE_VECS * PM_VW)
         value_tile(h, rows, WIDE_VECS, first, key0, from, to, column);
-    if (WIDE_VECS == 4 && column + 2 * PM_VW <= h->head_dim) {
+    if (WIDE_VECS == 4 && column + 2 * PM_VW <= h->value_dim) {
         value_tile(h, rows, 2, first, key0, from, to, column);
         column += 2 * PM_VW;
     }
-    if (column + PM_VW <= h->head_dim) {
+    if (column + PM_VW <= h->value_dim) {
         value_tile(h, rows, 1, first, key0, from, to, column);
         column += PM_VW;
     }
-    PM_NO_UNROLL for (; column < h->head_dim; column++)
+    PM_NO_UNROLL for (; column < h->value_dim; column++)
     {
         PM_NO_UNROLL for (int64_t row = first; row < first + rows; row++)
         {
-            float sum = h->sum[row * h->head_dim + column];
+            float sum = h->sum[row * h->value_dim + column];
             PM_NO_UNROLL for (int64_t i = from; i < to; i++)
                 sum = __builtin_elementwise_fma(h->score[row * ATTENTION_KEYS + i],
-                                                h->values[(key0 + i) * h->head_dim + column], sum);
-            h->sum[row * h->head_dim + column] = sum;
+                                                h->values[(key0 + i) * h->value_dim + column], sum);
+            h->sum[row * h->value_dim + column] = sum;
         }
     }
 }
@@ -183,8 +185,8 @@ PM_INLINE void weigh_row(const attention_head *h, int64_t row, bool whole, int64
     if (now != before) {
         pm_vf factor = power_of_2(pm_v_splat(before - base));
         total = total * factor;
-        float *sum = h->sum + row * h->head_dim;
-        scale_row(sum, sum, h->head_dim, factor[0]);
+        float *sum = h->sum + row * h->value_dim;
+        scale_row(sum, sum, h->value_dim, factor[0]);
         h->largest[row] = now;
     }
     pm_v_store(h->total + row * PM_VW, total + added[0]);
@@ -234,22 +236,27 @@ PM_INLINE void attention_block(const attention_head *h, int64_t row0, int64_t fi
     }
 }
 
-/// Rows row0..row0+rows of a head; q and out are at the head's first element of token 0, token_size apart.
-PM_INLINE void attention_tile(const attention_head *h, const float *q, float *out,
-                              int64_t token_size, int64_t row0, int64_t rows)
+/// Rows row0..row0+rows of a head; q and out are at the head's first element of token 0, a token apart
+/// `heads` times an element of theirs.
+PM_INLINE void attention_tile(const attention_head *h, const float *q, float *out, int64_t heads,
+                              int64_t row0, int64_t rows)
 {
-    int64_t hd = h->head_dim;
+    int64_t hd = h->head_dim, vd = h->value_dim;
     /* what all scores would be multiplied by */
     float factor = h->softcap != 0.0f ? h->scale / h->softcap : h->scale * LOG2_E;
     PM_NO_UNROLL for (int64_t r = 0; r < rows; r++)
     {
         int64_t row = row0 + r;
-        const float *from = q + row / h->group * token_size + row % h->group * hd;
+        const float *from = q + row / h->group * heads * hd + row % h->group * hd;
         scale_row(h->q + r * hd, from, hd, factor);
-        PM_NO_UNROLL for (int64_t d = 0; d < hd; d++)
-            h->sum[r * hd + d] = 0.0f;
+        PM_NO_UNROLL for (int64_t d = 0; d < vd; d++)
+            h->sum[r * vd + d] = 0.0f;
         pm_v_store(h->total + r * PM_VW, pm_v_splat(0.0f));
         h->largest[r] = -__builtin_inff();
+        if (h->sinks) { /* as a key without a value that was seen first */
+            h->largest[r] = h->sinks[row % h->group] * LOG2_E;
+            h->total[r * PM_VW] = 1.0f;
+        }
     }
     int64_t end = keys_end(h, row0 + rows - 1);
     int64_t key0 = keys_begin(h, row0) / ATTENTION_KEYS * ATTENTION_KEYS;
@@ -261,21 +268,22 @@ PM_INLINE void attention_tile(const attention_head *h, const float *q, float *ou
     PM_NO_UNROLL for (int64_t r = 0; r < rows; r++)
     {
         int64_t row = row0 + r;
-        float *to = out + row / h->group * token_size + row % h->group * hd;
+        float *to = out + row / h->group * heads * vd + row % h->group * vd;
         float total = pm_v_sum(pm_v_load(h->total + r * PM_VW));
-        scale_row(to, h->sum + r * hd, hd, 1.0f / total);
+        scale_row(to, h->sum + r * vd, vd, 1.0f / total);
     }
 }
 
 PM_KERNEL void pm_k_attention(const float *q, const float *key_cache, const float *value_cache,
-                              const int64_t *past, float *out, int64_t batch, int64_t t,
-                              int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t capacity,
-                              float scale, int64_t window, float softcap, uint8_t *scratch,
-                              int64_t worker, int64_t n_workers)
+                              const int64_t *past, const float *sinks, float *out, int64_t batch,
+                              int64_t t, int64_t heads, int64_t kv_heads, int64_t head_dim,
+                              int64_t value_dim, int64_t capacity, float scale, int64_t window,
+                              int64_t chunk, float softcap, uint8_t *scratch, int64_t worker,
+                              int64_t n_workers)
 {
     int64_t group = heads / kv_heads, rows = t * group;
-    attention_head h = {NULL, NULL, 0, group, head_dim, capacity, window, scale, softcap,
-                        NULL, NULL, NULL, NULL, NULL};
+    attention_head h = {NULL, NULL, NULL, 0, group, head_dim, value_dim, capacity, window, chunk,
+                        scale, softcap, NULL, NULL, NULL, NULL, NULL};
     h.score = (float *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
     h.total = h.score + ATTENTION_ROWS * ATTENTION_KEYS;
     h.largest = h.total + ATTENTION_ROWS * PM_VW;
@@ -305,9 +313,10 @@ PM_KERNEL void pm_k_attention(const float *q, const float *key_cache, const floa
             if (!mine)
                 continue;
             h.keys = key_cache + head * capacity * head_dim;
-            h.values = value_cache + head * capacity * head_dim;
-            int64_t at = b * t * heads * head_dim + head % kv_heads * group * head_dim;
-            attention_tile(&h, q + at, out + at, heads * head_dim, row0, now);
+            h.values = value_cache + head * capacity * value_dim;
+            int64_t first = head % kv_heads * group, at = b * t * heads + first;
+            h.sinks = sinks ? sinks + first : NULL;
+            attention_tile(&h, q + at * head_dim, out + at * value_dim, heads, row0, now);
         }
     }
 }

@@ -1,7 +1,7 @@
 /* Rotary position embedding of queries and keys. */
 #include "codegen/kernels/vec.h"
 
-/// The first 2 * half elements of a head, as two halves.
+/// 2 * half elements of a head, as two halves.
 PM_INLINE void rotate_halves(const float *x, const float *cosine, const float *sine, float *out,
                              int64_t half)
 {
@@ -25,7 +25,8 @@ PM_INLINE void rotate_pairs(const float *x, const float *cosine, const float *si
 
 PM_KERNEL void pm_k_rope(const float *restrict x, const float *restrict table, float *restrict out,
                          int64_t rows, int64_t heads, int64_t head_dim, int64_t half,
-                         int64_t interleaved, int64_t worker, int64_t n_workers)
+                         int64_t offset, int64_t interleaved, int64_t worker,
+                         int64_t n_workers)
 {
     int64_t begin, end;
     pm_share(rows * heads, worker, n_workers, &begin, &end);
@@ -35,10 +36,12 @@ PM_KERNEL void pm_k_rope(const float *restrict x, const float *restrict table, f
         const float *from = x + at * head_dim;
         float *to = out + at * head_dim;
         if (interleaved)
-            rotate_pairs(from, cosine, sine, to, half);
+            rotate_pairs(from + offset, cosine, sine, to + offset, half);
         else
-            rotate_halves(from, cosine, sine, to, half);
-        for (int64_t i = 2 * half; i < head_dim; i++)
+            rotate_halves(from + offset, cosine, sine, to + offset, half);
+        for (int64_t i = 0; i < offset; i++)
+            to[i] = from[i];
+        for (int64_t i = offset + 2 * half; i < head_dim; i++)
             to[i] = from[i];
     }
 }

@@ -87,12 +87,14 @@ int32_t pm_k_cache_value(float *cache, const float *v, const int64_t *past, int6
                          int64_t worker, int64_t n_workers);
 /// Causal attention over the caches, online softmax over blocks of keys that begin at multiples of a
 /// fixed block, so that bits don't depend on batch, t, or threads: prefill and decode agree.
-/// out: [batch][t][heads * head_dim] f32. scratch: this worker's, PM_K_ATTENTION_SCRATCH bytes.
+/// sinks: [heads], or NULL; window, chunk, softcap: 0 means none.
+/// out: [batch][t][heads * value_dim] f32. scratch: this worker's, PM_K_ATTENTION_SCRATCH bytes, of the
+/// larger of head_dim and value_dim.
 void pm_k_attention(const float *q, const float *key_cache, const float *value_cache,
-                    const int64_t *past, float *out, int64_t batch, int64_t t, int64_t heads,
-                    int64_t kv_heads, int64_t head_dim, int64_t capacity, float scale,
-                    int64_t window, float softcap, uint8_t *scratch, int64_t worker,
-                    int64_t n_workers);
+                    const int64_t *past, const float *sinks, float *out, int64_t batch, int64_t t,
+                    int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t value_dim,
+                    int64_t capacity, float scale, int64_t window, int64_t chunk, float softcap,
+                    uint8_t *scratch, int64_t worker, int64_t n_workers);
 #define PM_K_ATTENTION_SCRATCH(head_dim) ((int64_t)(head_dim) * 1024 + 131072)
 
 /// See rope_table in ir/ops.def; split over rows.
@@ -101,7 +103,7 @@ void pm_k_rope_table(const int64_t *past, const float *inv_freq, float *table, i
 
 /// See rope in ir/ops.def; split over (row, head). rows: batch * t; table as pm_k_rope_table makes it.
 void pm_k_rope(const float *x, const float *table, float *out, int64_t rows, int64_t heads,
-               int64_t head_dim, int64_t half, int64_t interleaved, int64_t worker,
+               int64_t head_dim, int64_t half, int64_t offset, int64_t interleaved, int64_t worker,
                int64_t n_workers);
 
 /// See route in ir/ops.def. act: 0 softmax, 1 sigmoid, 2 sqrtsoftplus, 3 none; weigh: 0 as_is,

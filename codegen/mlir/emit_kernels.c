@@ -145,6 +145,7 @@ pm_status pm_lower_rope(dispatch *d)
     MlirValue half = mb_bin(b, "divui", dim(d, table, 2), mb_i64(b, 2));
     MlirValue args[] = {operand(d, op, 0), operand(d, op, 1), pm_emit_pointer(d, op->results[0]),
                         rows, heads, mb_i64(b, head_dim), half,
+                        mb_i64(b, pm_op_i64(op, "offset")),
                         mb_i64(b, pm_op_i64(op, "interleaved")), d->worker, d->n_workers};
     mb_call(b, "pm_k_rope", (MlirType){0}, args, PM_COUNT(args));
     return PM_OK;
@@ -171,15 +172,15 @@ pm_status pm_lower_attention(dispatch *d)
 {
     mb *b = d->b;
     pm_op *op = d->op;
-    pm_value *q = op->operands[0], *values = op->operands[2];
+    pm_value *q = op->operands[0], *keys = op->operands[1], *values = op->operands[2];
     if (q->type->elem != PM_F32)
         return PM_ERR_UNSUPPORTED;
     MlirValue args[] = {operand(d, op, 0), operand(d, op, 1), operand(d, op, 2), operand(d, op, 3),
-                        pm_emit_pointer(d, op->results[0]), dim(d, q, 0), dim(d, q, 1),
-                        mb_i64(b, pm_op_i64(op, "heads")), mb_i64(b, pm_op_i64(op, "kv_heads")),
-                        dim(d, values, 3), dim(d, values, 2),
-                        mb_float(b, b->f32, pm_op_f64(op, "scale")),
-                        mb_i64(b, pm_op_i64(op, "window")),
+                        operand(d, op, 4), pm_emit_pointer(d, op->results[0]), dim(d, q, 0),
+                        dim(d, q, 1), mb_i64(b, pm_op_i64(op, "heads")),
+                        mb_i64(b, pm_op_i64(op, "kv_heads")), dim(d, keys, 3), dim(d, values, 3),
+                        dim(d, values, 2), mb_float(b, b->f32, pm_op_f64(op, "scale")),
+                        mb_i64(b, pm_op_i64(op, "window")), mb_i64(b, pm_op_i64(op, "chunk")),
                         mb_float(b, b->f32, pm_op_f64(op, "softcap")), d->scratch, d->worker,
                         d->n_workers};
     mb_call(b, "pm_k_attention", (MlirType){0}, args, PM_COUNT(args));
@@ -317,11 +318,12 @@ pm_status pm_lower_fused(dispatch *d)
 int64_t pm_emit_scratch_bytes(const pm_op *op)
 {
     pm_module *m = op->graph->module;
-    int64_t n = 0;
+    int64_t n = 0, k = 0;
     switch (op->code) {
     case PM_OP_attention:
+        pm_dim_is_const(m, op->operands[1]->type->dims[3], &k);
         pm_dim_is_const(m, op->operands[2]->type->dims[3], &n);
-        return PM_K_ATTENTION_SCRATCH(n);
+        return PM_K_ATTENTION_SCRATCH(k > n ? k : n);
     case PM_OP_causal_conv:
         pm_dim_is_const(m, op->operands[0]->type->dims[2], &n);
         return PM_K_CAUSAL_CONV_SCRATCH(n);

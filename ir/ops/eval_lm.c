@@ -33,19 +33,20 @@ int32_t pm_eval_rope_table(const pm_eval_args *args)
 
 int32_t pm_eval_rope(const pm_eval_args *args)
 {
-    enum { HEAD_DIM, INTERLEAVED };
+    enum { HEAD_DIM, INTERLEAVED, OFFSET };
     const pm_tensor *x = &args->in[0], *table = &args->in[1], *out = &args->out[0];
-    int64_t head_dim = args->attrs[HEAD_DIM].i;
+    int64_t head_dim = args->attrs[HEAD_DIM].i, offset = args->attrs[OFFSET].i;
     int32_t is_interleaved = args->attrs[INTERLEAVED].i != 0;
     if (x->rank != 3 || table->rank != 3 || !pm_same_dims(x, out) || head_dim < 1 ||
-        x->dims[2] % head_dim != 0 || table->dims[2] > head_dim || table->dims[2] % 2 != 0 ||
+        x->dims[2] % head_dim != 0 || offset < 0 || offset > head_dim ||
+        table->dims[2] > head_dim - offset || table->dims[2] % 2 != 0 ||
         table->dims[0] != x->dims[0] || table->dims[1] != x->dims[1])
         return 1;
     int64_t half = table->dims[2] / 2, heads = x->dims[2] / head_dim;
     int64_t rows = pm_product(x->dims, 0, 2);
     for (int64_t row = 0; row < rows; row++) {
         for (int64_t h = 0; h < heads; h++) {
-            int64_t base = (row * heads + h) * head_dim;
+            int64_t head = (row * heads + h) * head_dim, base = head + offset;
             for (int64_t i = 0; i < half; i++) {
                 int64_t first = base + (is_interleaved ? 2 * i : i);
                 int64_t second = is_interleaved ? first + 1 : first + half;
@@ -56,9 +57,11 @@ int32_t pm_eval_rope(const pm_eval_args *args)
                 pm_set_f64(out->data, out->elem, first, x1 * c - x2 * s);
                 pm_set_f64(out->data, out->elem, second, x2 * c + x1 * s);
             }
-            if (x->data != out->data)
-                pm_copy(out->data, base + 2 * half, x->data, base + 2 * half, head_dim - 2 * half,
-                        x->elem);
+            if (x->data == out->data)
+                continue;
+            pm_copy(out->data, head, x->data, head, offset, x->elem);
+            pm_copy(out->data, base + 2 * half, x->data, base + 2 * half,
+                    head_dim - offset - 2 * half, x->elem);
         }
     }
     return 0;
@@ -140,8 +143,9 @@ int32_t pm_eval_cache_value(const pm_eval_args *args)
 typedef struct query {
     const pm_tensor *q, *keys, *values;
     cache key, value;
-    int64_t q_at, batch, head, first, last;
+    int64_t q_at, out_at, batch, head, first, last;
     double scale, softcap;
+    double sink; ///< a score without a value; -INFINITY: none
 } query;
 
 PM_INLINE double score_of(const query *a, int64_t position)
@@ -160,12 +164,12 @@ PM_INLINE double score_of(const query *a, int64_t position)
 PM_INLINE void attend(const query *a, const pm_tensor *out)
 {
     enum { CHUNK = 128 };
-    double sums[CHUNK], largest = -INFINITY;
+    double sums[CHUNK], largest = a->sink;
     for (int64_t j = a->first; j <= a->last; j++)
         largest = pm_larger(largest, score_of(a, j));
     for (int64_t from = 0; from < a->value.size; from += CHUNK) {
         int64_t n = a->value.size - from < CHUNK ? a->value.size - from : CHUNK;
-        double total = 0;
+        double total = a->sink > -INFINITY ? exp(a->sink - largest) : 0;
         for (int64_t d = 0; d < n; d++)
             sums[d] = 0;
         for (int64_t j = a->first; j <= a->last; j++) {
@@ -176,24 +180,27 @@ PM_INLINE void attend(const query *a, const pm_tensor *out)
                                                cache_at(&a->value, a->batch, a->head, j, from + d));
         }
         for (int64_t d = 0; d < n; d++)
-            pm_set_f64(out->data, out->elem, a->q_at + from + d, sums[d] / total);
+            pm_set_f64(out->data, out->elem, a->out_at + from + d, sums[d] / total);
     }
 }
 
 int32_t pm_eval_attention(const pm_eval_args *args)
 {
-    enum { HEADS, KV_HEADS, SCALE, WINDOW, SOFTCAP };
+    enum { HEADS, KV_HEADS, SCALE, WINDOW, SOFTCAP, CHUNK = 6 };
     const pm_tensor *q = &args->in[0], *past = &args->in[3], *out = &args->out[0];
     int64_t heads = args->attrs[HEADS].i, kv_heads = args->attrs[KV_HEADS].i;
-    int64_t window = args->attrs[WINDOW].i;
+    int64_t window = args->attrs[WINDOW].i, chunk = args->attrs[CHUNK].i;
+    const pm_tensor *sinks = pm_has(args, 4) ? &args->in[4] : NULL;
     query a = {.q = q, .keys = &args->in[1], .values = &args->in[2],
                .scale = args->attrs[SCALE].f, .softcap = args->attrs[SOFTCAP].f};
-    if (q->rank != 3 || !pm_same_dims(q, out) || cache_of(a.keys, 1, &a.key) ||
+    if (q->rank != 3 || out->rank != 3 || cache_of(a.keys, 1, &a.key) ||
         cache_of(a.values, 0, &a.value) || heads < 1 || kv_heads < 1 || heads % kv_heads != 0 ||
         a.key.heads != kv_heads || a.value.heads != kv_heads || a.key.batch != q->dims[0] ||
         a.value.batch != q->dims[0] || a.key.capacity != a.value.capacity ||
-        a.key.size != a.value.size || q->dims[2] != heads * a.key.size ||
-        pm_elements(past) != q->dims[0] || window < 0)
+        q->dims[2] != heads * a.key.size || out->dims[0] != q->dims[0] ||
+        out->dims[1] != q->dims[1] || out->dims[2] != heads * a.value.size ||
+        pm_elements(past) != q->dims[0] || window < 0 || chunk < 0 ||
+        (sinks != NULL && pm_elements(sinks) != heads))
         return 1;
     int64_t tokens = q->dims[1];
     for (a.batch = 0; a.batch < q->dims[0]; a.batch++) {
@@ -203,9 +210,13 @@ int32_t pm_eval_attention(const pm_eval_args *args)
         for (int64_t t = 0; t < tokens; t++) {
             a.last = before + t;
             a.first = window > 0 && a.last >= window ? a.last - window + 1 : 0;
+            if (chunk > 0 && a.last / chunk * chunk > a.first)
+                a.first = a.last / chunk * chunk;
             for (int64_t h = 0; h < heads; h++) {
                 a.head = h / (heads / kv_heads);
                 a.q_at = ((a.batch * tokens + t) * heads + h) * a.key.size;
+                a.out_at = ((a.batch * tokens + t) * heads + h) * a.value.size;
+                a.sink = sinks != NULL ? pm_get_f64(sinks->data, sinks->elem, h) : -INFINITY;
                 attend(&a, out);
             }
         }

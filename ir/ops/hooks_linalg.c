@@ -222,11 +222,15 @@ pm_status pm_verify_rope(const pm_op *op, pm_diag *diag)
         return pm_hook_error(op, diag,
                              "x has %" PRId64 " columns, not a multiple of head_dim %" PRId64,
                              width, head_dim);
-    if (pm_dim_is_const(m, table->dims[2], &rotated) && (rotated > head_dim || rotated % 2 != 0))
+    int64_t offset = pm_op_i64(op, "offset");
+    if (offset < 0 || offset > head_dim)
+        return pm_hook_error(op, diag, "offset is %" PRId64 ", must be in [0, head_dim]", offset);
+    if (pm_dim_is_const(m, table->dims[2], &rotated) &&
+        (rotated > head_dim - offset || rotated % 2 != 0))
         return pm_hook_error(op, diag,
                              "the table has %" PRId64
-                             " columns, must be even and at most head_dim %" PRId64,
-                             rotated, head_dim);
+                             " columns, must be even and at most head_dim %" PRId64 "%s",
+                             rotated, head_dim, offset > 0 ? " less offset" : "");
     return PM_OK;
 }
 
@@ -276,11 +280,18 @@ pm_status pm_verify_attention(const pm_op *op, pm_diag *diag)
     if (pm_op_i64(op, "window") < 0)
         return pm_hook_error(op, diag, "window is %" PRId64 ", must be 0 (none) or more",
                              pm_op_i64(op, "window"));
+    if (pm_op_i64(op, "chunk") < 0)
+        return pm_hook_error(op, diag, "chunk is %" PRId64 ", must be 0 (none) or more",
+                             pm_op_i64(op, "chunk"));
+    if (pm_hook_has(op, 4)) {
+        PM_TRY(pm_hook_elem(op, diag, 4, PM_F32));
+        PM_TRY(pm_hook_rank(op, diag, 4, 1));
+        PM_TRY(pm_hook_extent(op, diag, "the number of sinks", pm_hook_type(op, 4)->dims[0],
+                              pm_dim_const(m, heads)));
+    }
     pm_dim kv = pm_dim_const(m, kv_heads);
     PM_TRY(pm_hook_extent(op, diag, "the heads of the key cache", key->dims[1], kv));
     PM_TRY(pm_hook_extent(op, diag, "the heads of the value cache", value->dims[1], kv));
-    PM_TRY(
-        pm_hook_extent(op, diag, "the head size of the value cache", value->dims[3], key->dims[3]));
     PM_TRY(pm_hook_extent(op, diag, "the capacity of the value cache", value->dims[2],
                           pm_dim_mul(m, key->dims[2], pm_dim_const(m, 16))));
     PM_TRY(pm_hook_extent(op, diag, "the columns of q (heads times head size)", q->dims[2],
@@ -289,6 +300,18 @@ pm_status pm_verify_attention(const pm_op *op, pm_diag *diag)
         PM_TRY(pm_hook_extent(op, diag, "the batch of a cache", pm_hook_type(op, i)->dims[0],
                               q->dims[0]));
     return check_past(op, diag, 3, q->dims[0]);
+}
+
+pm_status pm_infer_attention(pm_infer *inf)
+{
+    const pm_op *op = inf->op;
+    PM_TRY(pm_hook_rank(op, inf->diag, 0, 3));
+    PM_TRY(pm_hook_rank(op, inf->diag, 2, 4));
+    const pm_type *q = pm_hook_type(op, 0);
+    pm_dim heads = pm_dim_const(inf->module, pm_op_i64(op, "heads"));
+    pm_dim dims[3] = {q->dims[0], q->dims[1],
+                      pm_dim_mul(inf->module, heads, pm_hook_type(op, 2)->dims[3])};
+    return pm_hook_result(inf, 0, q->elem, 3, dims);
 }
 
 pm_status pm_infer_last_rows(pm_infer *inf)

@@ -34,8 +34,9 @@ void t_attention(const float *q, const float *key_cache, const float *value_cach
                  const int64_t *past, float *out, int64_t batch, int64_t t, uint8_t *scratch,
                  int64_t worker, int64_t n_workers)
 {
-    pm_k_attention(q, key_cache, value_cache, past, out, batch, t, T_HEADS, T_KV_HEADS, T_HEAD_DIM,
-                   T_CAPACITY, 0.176776695f, 0, 0.0f, scratch, worker, n_workers);
+    pm_k_attention(q, key_cache, value_cache, past, NULL, out, batch, t, T_HEADS, T_KV_HEADS,
+                   T_HEAD_DIM, T_HEAD_DIM, T_CAPACITY, 0.176776695f, 0, 0, 0.0f, scratch, worker,
+                   n_workers);
 }
 
 #define LOOP(name)                                                                                 \

@@ -11,6 +11,8 @@
 typedef struct shape {
     int64_t heads, kv_heads, head_dim, capacity, window;
     float scale, softcap;
+    int64_t chunk, value_dim; ///< value_dim 0: as head_dim
+    const float *sinks;
 } shape;
 
 /// Caches of `batch` sequences, filled with NaN patterns where nothing was written.
@@ -18,10 +20,15 @@ typedef struct caches {
     float *keys, *values;
 } caches;
 
+static int64_t value_dim(const shape *s)
+{
+    return s->value_dim > 0 ? s->value_dim : s->head_dim;
+}
+
 static caches caches_make(const shape *s, int64_t batch)
 {
-    int64_t size = batch * s->kv_heads * s->capacity * s->head_dim;
-    return (caches){guarded_floats(size), guarded_floats(size)};
+    int64_t size = batch * s->kv_heads * s->capacity;
+    return (caches){guarded_floats(size * s->head_dim), guarded_floats(size * value_dim(s))};
 }
 
 static void append(const shape *s, caches c, const float *k, const float *v, const int64_t *past,
@@ -31,7 +38,7 @@ static void append(const shape *s, caches c, const float *k, const float *v, con
         ck_assert_int_eq(pm_k_cache_key(c.keys, k, past, batch, t, s->kv_heads, s->head_dim,
                                         s->capacity, i, workers),
                          0);
-        ck_assert_int_eq(pm_k_cache_value(c.values, v, past, batch, t, s->kv_heads, s->head_dim,
+        ck_assert_int_eq(pm_k_cache_value(c.values, v, past, batch, t, s->kv_heads, value_dim(s),
                                           s->capacity, i, workers),
                          0);
     }
@@ -40,21 +47,27 @@ static void append(const shape *s, caches c, const float *k, const float *v, con
 static float *attend(const shape *s, caches c, const float *q, const int64_t *past, int64_t batch,
                      int64_t t, int64_t workers)
 {
-    float *out = guarded_floats(batch * t * s->heads * s->head_dim);
+    int64_t vd = value_dim(s), larger = vd > s->head_dim ? vd : s->head_dim;
+    float *out = guarded_floats(batch * t * s->heads * vd);
     for (int64_t i = 0; i < workers; i++) {
-        uint8_t *scratch = guarded(PM_K_ATTENTION_SCRATCH(s->head_dim));
-        pm_k_attention(q, c.keys, c.values, past, out, batch, t, s->heads, s->kv_heads, s->head_dim,
-                       s->capacity, s->scale, s->window, s->softcap, scratch, i, workers);
+        uint8_t *scratch = guarded(PM_K_ATTENTION_SCRATCH(larger));
+        pm_k_attention(q, c.keys, c.values, past, s->sinks, out, batch, t, s->heads, s->kv_heads,
+                       s->head_dim, vd, s->capacity, s->scale, s->window, s->chunk, s->softcap,
+                       scratch, i, workers);
     }
     return out;
 }
 
-/// One row in double precision: q of one head, k and v of all positions of its key-value head, `stride` apart.
+/// One row in double precision: q of one head, k and v of all positions of its key-value head.
 static void reference_row(const shape *s, const float *q, const float *k, const float *v,
-                          int64_t stride, int64_t position, double *out)
+                          int64_t head, int64_t position, double *out)
 {
     int64_t first = s->window > 0 && position + 1 > s->window ? position + 1 - s->window : 0;
-    double *score = malloc((size_t)(position + 1) * sizeof *score), largest = -INFINITY, sum = 0;
+    double sink = s->sinks ? (double)s->sinks[head] : -INFINITY;
+    double *score = malloc((size_t)(position + 1) * sizeof *score), largest = sink, sum = 0;
+    int64_t stride = s->kv_heads * s->head_dim, value_stride = s->kv_heads * value_dim(s);
+    if (s->chunk > 0 && position / s->chunk * s->chunk > first)
+        first = position / s->chunk * s->chunk;
     for (int64_t i = first; i <= position; i++) {
         double x = 0;
         for (int64_t d = 0; d < s->head_dim; d++)
@@ -67,10 +80,11 @@ static void reference_row(const shape *s, const float *q, const float *k, const 
     }
     for (int64_t i = first; i <= position; i++)
         sum += score[i] = exp(score[i] - largest);
-    for (int64_t d = 0; d < s->head_dim; d++) {
+    sum += s->sinks ? exp(sink - largest) : 0;
+    for (int64_t d = 0; d < value_dim(s); d++) {
         out[d] = 0;
         for (int64_t i = first; i <= position; i++)
-            out[d] += score[i] / sum * (double)v[i * stride + d];
+            out[d] += score[i] / sum * (double)v[i * value_stride + d];
     }
     free(score);
 }
@@ -79,51 +93,55 @@ static void reference_row(const shape *s, const float *q, const float *k, const 
 static void check_sequence(const shape *s, int64_t total, const int64_t *pieces)
 {
     int64_t width = s->kv_heads * s->head_dim, q_width = s->heads * s->head_dim;
+    int64_t vd = value_dim(s), v_width = s->kv_heads * vd, out_width = s->heads * vd;
     float *q = guarded_floats(total * q_width);
-    float *k = guarded_floats(total * width), *v = guarded_floats(total * width);
+    float *k = guarded_floats(total * width), *v = guarded_floats(total * v_width);
     fill_random(q, total * q_width);
     fill_random(k, total * width);
-    fill_random(v, total * width);
+    fill_random(v, total * v_width);
     for (int64_t i = 0; i < total * q_width; i++)
         q[i] *= 4.0f;
     int64_t zero = 0;
     caches whole = caches_make(s, 1);
     append(s, whole, k, v, &zero, 1, total, 2);
     float *want = attend(s, whole, q, &zero, 1, total, 1);
-    double *row = malloc((size_t)s->head_dim * sizeof *row);
+    double *row = malloc((size_t)vd * sizeof *row);
     for (int64_t t = 0; t < total; t += total > 100 ? 7 : 1)
         for (int64_t h = 0; h < s->heads; h++) {
             int64_t kv = h / (s->heads / s->kv_heads);
             reference_row(s, q + t * q_width + h * s->head_dim, k + kv * s->head_dim,
-                          v + kv * s->head_dim, width, t, row);
-            for (int64_t d = 0; d < s->head_dim; d++) {
-                double got = (double)want[t * q_width + h * s->head_dim + d];
+                          v + kv * vd, h, t, row);
+            for (int64_t d = 0; d < vd; d++) {
+                double got = (double)want[t * out_width + h * vd + d];
                 ck_assert_msg(fabs(got - row[d]) < 4e-6, "token %ld head %ld element %ld: %g, %g",
                               (long)t, (long)h, (long)d, got, row[d]);
             }
         }
     free(row);
     for (int64_t workers = 2; workers <= 5; workers++)
-        ck_assert(same_bits(attend(s, whole, q, &zero, 1, total, workers), want, total * q_width));
+        ck_assert(same_bits(attend(s, whole, q, &zero, 1, total, workers), want, total * out_width));
     for (int one_by_one = 0; one_by_one < 2; one_by_one++) {
         caches c = caches_make(s, 1);
         int64_t step, piece = 0;
         for (int64_t past = 0; past < total; past += step) {
             step = one_by_one || pieces[piece] == 0 ? 1 : pieces[piece++];
-            append(s, c, k + past * width, v + past * width, &past, 1, step, 1);
+            append(s, c, k + past * width, v + past * v_width, &past, 1, step, 1);
             float *got = attend(s, c, q + past * q_width, &past, 1, step, 1 + past % 3);
-            ck_assert_msg(same_bits(got, want + past * q_width, step * q_width),
+            ck_assert_msg(same_bits(got, want + past * out_width, step * out_width),
                           "tokens %ld..%ld have other bits", (long)past, (long)(past + step));
         }
     }
 }
 
+static const float some_sinks[] = {0.5f, -3.0f, 20.0f, 1.0f, 0.0f, -1.0f, 2.0f, 3.0f};
 static const shape shapes[] = {
-    {8, 4, 32, 208, 0, 0.1767767f, 0.0f}, {4, 4, 64, 176, 0, 0.125f, 0.0f},
-    {6, 1, 128, 96, 0, 0.0883883f, 0.0f}, {2, 1, 80, 80, 0, 0.1118034f, 0.0f},
-    {3, 3, 20, 160, 0, 0.2236068f, 0.0f}, {8, 2, 32, 208, 70, 0.1767767f, 0.0f},
-    {4, 2, 16, 208, 5, 0.25f, 0.0f},      {4, 1, 48, 208, 0, 0.1443376f, 15.0f},
-    {5, 5, 7, 208, 64, 0.3779645f, 3.0f}, {2, 2, 1, 64, 1, 1.0f, 0.0f},
+    {8, 4, 32, 208, 0, 0.1767767f, 0.0f, 0, 0, NULL}, {4, 4, 64, 176, 0, 0.125f, 0.0f, 0, 0, NULL},
+    {6, 1, 128, 96, 0, 0.0883883f, 0.0f, 0, 0, NULL}, {2, 1, 80, 80, 0, 0.1118034f, 0.0f, 0, 0, NULL},
+    {3, 3, 20, 160, 0, 0.2236068f, 0.0f, 0, 0, NULL}, {8, 2, 32, 208, 70, 0.1767767f, 0.0f, 0, 0, NULL},
+    {4, 2, 16, 208, 5, 0.25f, 0.0f, 0, 0, NULL},      {4, 1, 48, 208, 0, 0.1443376f, 15.0f, 0, 0, NULL},
+    {5, 5, 7, 208, 64, 0.3779645f, 3.0f, 0, 0, NULL}, {2, 2, 1, 64, 1, 1.0f, 0.0f, 0, 0, NULL},
+    {4, 4, 24, 208, 0, 0.2f, 0.0f, 0, 16, NULL},       {4, 2, 16, 208, 0, 0.25f, 0.0f, 70, 40, NULL},
+    {8, 2, 32, 208, 0, 0.17f, 0.0f, 0, 0, some_sinks}, {8, 4, 12, 208, 5, 0.3f, 9.0f, 64, 8, some_sinks},
 };
 
 START_TEST(prefill_and_decode)
@@ -138,7 +156,7 @@ END_TEST
 
 START_TEST(batch_and_constants)
 {
-    const shape s = {T_HEADS, T_KV_HEADS, T_HEAD_DIM, T_CAPACITY, 0, 0.176776695f, 0.0f};
+    const shape s = {T_HEADS, T_KV_HEADS, T_HEAD_DIM, T_CAPACITY, 0, 0.176776695f, 0.0f, 0, 0, NULL};
     enum { BATCH = 5 };
     const int64_t past[BATCH] = {0, 3, 64, 190, 15};
     int64_t t = 18, width = s.kv_heads * s.head_dim, q_width = s.heads * s.head_dim;
@@ -172,7 +190,7 @@ END_TEST
 /// An infinity or NaN in a later token must not reach an earlier one.
 START_TEST(later_tokens_are_unseen)
 {
-    const shape s = {2, 1, 32, 32, 0, 0.2f, 0.0f};
+    const shape s = {2, 1, 32, 32, 0, 0.2f, 0.0f, 0, 0, NULL};
     int64_t zero = 0, total = 20;
     float *q = guarded_floats(total * 64), *k = guarded_floats(total * 32);
     float *v = guarded_floats(total * 32);
@@ -193,7 +211,7 @@ END_TEST
 
 START_TEST(cache_layout)
 {
-    const shape s = {2, 2, 3, 32, 0, 1.0f, 0.0f};
+    const shape s = {2, 2, 3, 32, 0, 1.0f, 0.0f, 0, 0, NULL};
     const int64_t past[2] = {14, 0};
     float k[2 * 4 * 6], v[2 * 4 * 6];
     for (int i = 0; i < 48; i++) {
@@ -226,7 +244,7 @@ START_TEST(cache_blocks)
     for (int64_t head_dim = 1; head_dim <= 33; head_dim += head_dim == 1 ? 15 : 17)
         for (int64_t begin = 0; begin < 20; begin += 5) {
             enum { T = 53, HEADS = 2, CAPACITY = 80 };
-            const shape s = {HEADS, HEADS, head_dim, CAPACITY, 0, 1.0f, 0.0f};
+            const shape s = {HEADS, HEADS, head_dim, CAPACITY, 0, 1.0f, 0.0f, 0, 0, NULL};
             const int64_t past[2] = {begin, CAPACITY - T};
             float *k = guarded_floats(2 * T * HEADS * head_dim);
             fill_random(k, 2 * T * HEADS * head_dim);
@@ -255,7 +273,7 @@ END_TEST
 
 START_TEST(cache_refuses)
 {
-    const shape s = {1, 1, 4, 16, 0, 1.0f, 0.0f};
+    const shape s = {1, 1, 4, 16, 0, 1.0f, 0.0f, 0, 0, NULL};
     float k[2 * 3 * 4] = {1}, v[2 * 3 * 4] = {1}, out[2 * 3 * 4];
     static const int64_t bad[][2] = {{0, 14}, {-1, 0}, {0, INT64_MAX}, {INT64_MIN, 0}, {17, 0}};
     caches c = caches_make(&s, 2);
@@ -269,7 +287,7 @@ START_TEST(cache_refuses)
                 pm_k_cache_value(c.values, v, bad[i], 2, 3, 1, 4, 16, worker, 2), 1);
         }
         /* must not read outside the caches */
-        pm_k_attention(k, c.keys, c.values, bad[i], out, 2, 3, 1, 1, 4, 16, 1.0f, 0, 0.0f,
+        pm_k_attention(k, c.keys, c.values, bad[i], NULL, out, 2, 3, 1, 1, 4, 4, 16, 1.0f, 0, 0, 0.0f,
                        guarded(PM_K_ATTENTION_SCRATCH(4)), 0, 1);
     }
     ck_assert_int_eq(memcmp(before, c.keys, 2 * 16 * 4 * 4), 0);

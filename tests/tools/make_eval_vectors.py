@@ -1058,6 +1058,10 @@ def rope_cases():
             y[..., 0:2 * half:2], y[..., 1:2 * half:2] = pairs.real, pairs.imag
             case("rope", f"{i}_{elem}_pairs", [x, table], [round_to(y.reshape(x.shape), elem)], tol=tol, head_dim=size,
                  interleaved=True)
+            shifted = np.concatenate([w[..., 2 * half:], w[..., :2 * half]], -1)
+            y = np.concatenate([y[..., 2 * half:], y[..., :2 * half]], -1)
+            case("rope", f"{i}_{elem}_behind", [round_to(shifted.reshape(x.shape), elem), table], [round_to(y.reshape(x.shape), elem)], tol=tol,
+                 head_dim=size, interleaved=True, offset=size - 2 * half)
     faulty("rope", "table", [np.zeros((1, 2, 8), np.float32), np.zeros((1, 2, 6), np.float32)], [((1, 2, 8), np.float32)],
            head_dim=4)
     faulty("rope", "width", [np.zeros((1, 2, 6), np.float32), np.zeros((1, 2, 2), np.float32)], [((1, 2, 6), np.float32)],
@@ -1093,12 +1097,17 @@ def attention_cases():
     table = [(1, 1, 1, 4, 16, 3, (0,), {}), (1, 4, 2, 4, 32, 2, (17,), {}), (2, 2, 1, 2, 16, 1, (0, 9), {}), (1, 2, 2, 4, 16, 5, (4,), {"window": 3}),
              (1, 2, 1, 4, 16, 3, (2,), {"softcap": 1.5}), (1, 2, 1, 3, 32, 4, (20,), {"window": 100, "softcap": 30.0}), (1, 1, 1, 130, 16, 2, (1,), {}),
              (1, 2, 2, 2, 16, 4, (0,), {"window": 1}), (1, 1, 1, 2, 16, 0, (0,), {})]
-    for i, (batch, heads, kv_heads, size, capacity, tokens, past, attrs) in enumerate(table):
+    # values of another size, sinks, chunks
+    more = [(1, 2, 1, 4, 16, 4, (6,), {"chunk": 4}, 4, False), (1, 2, 2, 4, 16, 3, (2,), {}, 6, False), (2, 4, 2, 3, 16, 3, (0, 5), {}, 3, True),
+            (1, 2, 1, 6, 32, 5, (15,), {"chunk": 8, "window": 3, "softcap": 5.0}, 2, True)]
+    for i, (batch, heads, kv_heads, size, capacity, tokens, past, attrs, value_size, has_sinks) in enumerate(
+            [row + (row[3], False) for row in table] + more):
         q = normal((batch, tokens, heads * size), scale=2)
-        keys, values = normal((batch, kv_heads, capacity, size)), normal((batch, kv_heads, capacity, size))
+        keys, values = normal((batch, kv_heads, capacity, size)), normal((batch, kv_heads, capacity, value_size))
+        sinks = [normal((heads,))] if has_sinks else []
         past = np.array(past)
         scale = 1 / math.sqrt(size)
-        y = np.zeros((batch, tokens, heads, size))
+        y = np.zeros((batch, tokens, heads, value_size))
         for b in range(batch):
             for h_ in range(heads):
                 k, v = wide(keys[b, h_ * kv_heads // heads]), wide(values[b, h_ * kv_heads // heads])
@@ -1109,15 +1118,19 @@ def attention_cases():
                 seen = j <= position
                 if attrs.get("window"):
                     seen &= position - j < attrs["window"]
+                if attrs.get("chunk"):
+                    seen &= position // attrs["chunk"] == j // attrs["chunk"]
                 s = np.where(seen, s, -np.inf)
+                if has_sinks:
+                    s = np.concatenate([s, np.full((tokens, 1), wide(sinks[0])[h_])], -1)
                 p = np.exp(s - s.max(-1, keepdims=True))
-                y[b, :, h_] = p / p.sum(-1, keepdims=True) @ v
+                y[b, :, h_] = (p / p.sum(-1, keepdims=True))[:, :capacity] @ v
         # what lies beyond the past must not matter
         dirty_k, dirty_v = keys.copy(), values.copy()
         for b in range(batch):
             dirty_k[b, :, past[b] + tokens:] = np.nan
             dirty_v[b, :, past[b] + tokens:] = np.nan
-        case("attention", str(i), [q, key_layout(dirty_k), dirty_v, past], [y.reshape(q.shape).astype(np.float32)],
+        case("attention", str(i), [q, key_layout(dirty_k), dirty_v, past] + sinks, [y.reshape(batch, tokens, heads * value_size).astype(np.float32)],
              tol=(1, 1e-12), heads=heads, kv_heads=kv_heads, scale=scale, **attrs)
     q, key, value = np.zeros((1, 2, 4), np.float32), np.zeros((1, 1, 1, 2, 16), np.float32), np.zeros((1, 1, 16, 2), np.float32)
     for name, past in [("full", 15), ("negative", -1), ("far", 2**63 - 1)]:

@@ -580,6 +580,13 @@ START_TEST(language_models)
                            pm_attr_f64("scale", 0.125)};
     REFUSED("8 heads can't share 3 kv_heads", attention, PM_OPERANDS(q, new_keys, new_values, past),
             odd, 3);
+    pm_value *wide = ARG(PM_F32, B, c(2), pm_dim_mul(m, C, c(16)), c(48)), *sinks = ARG(PM_F32, c(8));
+    check_type(OP(attention, PM_OPERANDS(q, new_keys, wide, past, sinks), attrs, 3),
+               "f32[B, T, 384]");
+    REFUSED("the number of sinks must be 8, found 16", attention,
+            PM_OPERANDS(q, new_keys, new_values, past, ARG(PM_F32, c(16))), attrs, 3);
+    REFUSED("at most head_dim 64 less offset", rope, PM_OPERANDS(k, table),
+            PM_ATTRS(pm_attr_i64("head_dim", 64), pm_attr_i64("offset", 40)));
     REFUSED("the columns of q (heads times head size) must be 256, found 64", attention,
             PM_OPERANDS(k, new_keys, new_values, past), attrs, 3);
     REFUSED("operand 0 must have rank 5", cache_key, PM_OPERANDS(values, k, past), PM_NO_ATTRS);
