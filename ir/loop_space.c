@@ -100,6 +100,10 @@ static bool can_loop_elementwise(const pm_op *op)
     case PM_OP_gelu:
     case PM_OP_softplus: return !is_double; // the mathematics of double precision runs as reference
     case PM_OP_pow: return is_float && !is_double && op->operands[1]->type->elem == elem;
+    case PM_OP_asin: // the long tail runs as reference
+    case PM_OP_acos:
+    case PM_OP_atan:
+    case PM_OP_shift:
     case PM_OP_mod:
     case PM_OP_sign:
     case PM_OP_isinf: return false;

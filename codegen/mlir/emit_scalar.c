@@ -136,7 +136,9 @@ static bool apply_unary(mb *b, const pm_op *op, pm_elem elem, MlirValue x, MlirV
         *out = mb_bin(b, is_float ? "maximumf" : is_signed(elem) ? "maxsi" : "maxui", x,
                       pm_scalar_const(b, elem, 0));
         break;
-    case PM_OP_not: *out = mb_bin(b, "xori", x, mb_int(b, b->i1, 1)); break;
+    case PM_OP_not:
+        *out = mb_bin(b, "xori", x, elem == PM_BOOL ? mb_int(b, b->i1, 1) : pm_scalar_const(b, elem, -1));
+        break;
     case PM_OP_sqrt: *out = intrinsic(b, "llvm.intr.sqrt", x); break;
     case PM_OP_rsqrt:
         *out = mb_bin(b, "divf", pm_scalar_const(b, elem, 1), intrinsic(b, "llvm.intr.sqrt", x));

@@ -6,7 +6,7 @@
 
 pm_onnx_handler pm_onnx_do_identity, pm_onnx_do_constant, pm_onnx_do_dropout, pm_onnx_do_gelu,
     pm_onnx_do_bias_gelu, pm_onnx_do_cast_like, pm_onnx_do_clip, pm_onnx_do_variadic,
-    pm_onnx_do_constant_of_shape;
+    pm_onnx_do_constant_of_shape, pm_onnx_do_shift;
 
 pm_status pm_onnx_do_identity(pm_onnx_call *call)
 {
@@ -96,6 +96,17 @@ pm_status pm_onnx_do_bias_gelu(pm_onnx_call *call)
         PM_TRY(pm_onnx_build(call, &x, PM_OP_add, call->in, 2, PM_NO_ATTRS));
     return pm_onnx_build(call, &call->out[0], PM_OP_gelu, PM_OPERANDS(x),
                          PM_ATTRS(pm_attr_bool("tanh", strcmp(call->row->text, "tanh") == 0)));
+}
+
+pm_status pm_onnx_do_shift(pm_onnx_call *call)
+{
+    const char *direction = pm_onnx_attr_of(call, "direction")->s;
+    bool is_left = strcmp(direction, "LEFT") == 0;
+    if (!is_left && strcmp(direction, "RIGHT") != 0)
+        return pm_onnx_error(call, PM_ERR_INVALID, "direction is '%s', must be LEFT or RIGHT",
+                             direction);
+    return pm_onnx_build(call, &call->out[0], PM_OP_shift, call->in, 2,
+                         PM_ATTRS(pm_attr_bool("left", is_left)));
 }
 
 pm_status pm_onnx_do_cast_like(pm_onnx_call *call)

@@ -4,7 +4,7 @@
 
 #include "frontend/onnx/onnx_import.h"
 
-pm_onnx_handler pm_onnx_do_gemm, pm_onnx_do_fused_matmul, pm_onnx_do_conv, pm_onnx_do_rotary,
+pm_onnx_handler pm_onnx_do_gemm, pm_onnx_do_fused_matmul, pm_onnx_do_grouped_matmul, pm_onnx_do_conv, pm_onnx_do_rotary,
     pm_onnx_do_rotary_ms;
 
 static pm_status scale(pm_onnx_call *call, pm_value *x, double by, pm_value **out)
@@ -47,13 +47,44 @@ pm_status pm_onnx_do_gemm(pm_onnx_call *call)
     return PM_OK;
 }
 
+/* [M, batch dims, K] as [batch dims, M, K]. */
+static pm_status batch_first(pm_onnx_call *call, size_t input)
+{
+    int64_t perm[PM_MAX_RANK];
+    int32_t rank = call->in[input]->type->rank;
+    for (int32_t i = 0; i < rank; i++)
+        perm[i] = i < rank - 2 ? i + 1 : i == rank - 2 ? 0 : i;
+    return rank < 3 ? PM_OK : pm_onnx_transpose(call, call->in[input], perm, &call->in[input]);
+}
+
 pm_status pm_onnx_do_fused_matmul(pm_onnx_call *call)
 {
-    if (pm_onnx_attr_of(call, "transBatchA")->i || pm_onnx_attr_of(call, "transBatchB")->i)
-        return pm_onnx_error(call, PM_ERR_UNSUPPORTED, "transBatchA and transBatchB");
+    if (pm_onnx_attr_of(call, "transBatchA")->i)
+        PM_TRY(batch_first(call, 0));
+    if (pm_onnx_attr_of(call, "transBatchB")->i)
+        PM_TRY(batch_first(call, 1));
     pm_value *x;
     PM_TRY(product(call, &x));
     return scale(call, x, pm_onnx_attr_of(call, "alpha")->f, &call->out[0]);
+}
+
+/* x [M, K], weights [G, K, N], indices [M, k]: [M, k, N], each row by the matrices that it names. */
+pm_status pm_onnx_do_grouped_matmul(pm_onnx_call *call)
+{
+    pm_module *m = call->onnx->module;
+    const pm_type *x = call->in[0]->type, *indices = call->in[2]->type;
+    if (x->rank != 2 || call->in[1]->type->rank != 3 || indices->rank != 2)
+        return pm_onnx_error(call, PM_ERR_INVALID,
+                             "needs an input of rank 2, weights of rank 3 and indices of rank 2");
+    pm_dim one = pm_dim_const(m, 1);
+    const pm_dim rows[] = {x->dims[0], one, one, x->dims[1]};
+    const pm_dim out[] = {x->dims[0], indices->dims[1], call->in[1]->type->dims[2]};
+    pm_value *weights, *row, *y;
+    PM_TRY(pm_onnx_build(call, &weights, PM_OP_gather, PM_OPERANDS(call->in[1], call->in[2]),
+                         PM_ATTRS(pm_attr_i64("axis", 0))));
+    PM_TRY(pm_onnx_reshape(call, call->in[0], rows, 4, &row));
+    PM_TRY(pm_onnx_build(call, &y, PM_OP_matmul, PM_OPERANDS(row, weights), PM_NO_ATTRS));
+    return pm_onnx_reshape(call, y, out, 3, &call->out[0]);
 }
 
 /* ---- convolution ---- */

@@ -155,7 +155,7 @@ pm_status pm_onnx_do_cumsum(pm_onnx_call *call)
     if (n != 1)
         return pm_onnx_error(call, PM_ERR_INVALID, "axis must be one number, but has %zu", n);
     return pm_onnx_build(
-        call, &call->out[0], PM_OP_cumsum, PM_OPERANDS(call->in[0]),
+        call, &call->out[0], (pm_opcode)call->row->op, PM_OPERANDS(call->in[0]),
         PM_ATTRS(pm_attr_i64("axis", axis[0]),
                  pm_attr_bool("exclusive", pm_onnx_attr_of(call, "exclusive")->i != 0),
                  pm_attr_bool("reverse", pm_onnx_attr_of(call, "reverse")->i != 0)));

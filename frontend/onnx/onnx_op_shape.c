@@ -6,7 +6,8 @@
 
 pm_onnx_handler pm_onnx_do_size, pm_onnx_do_flatten, pm_onnx_do_squeeze, pm_onnx_do_unsqueeze,
     pm_onnx_do_transpose, pm_onnx_do_split, pm_onnx_do_slice, pm_onnx_do_pad, pm_onnx_do_compress,
-    pm_onnx_do_depth_to_space, pm_onnx_do_space_to_depth, pm_onnx_do_onehot, pm_onnx_do_eye_like;
+    pm_onnx_do_depth_to_space, pm_onnx_do_space_to_depth, pm_onnx_do_onehot, pm_onnx_do_eye_like,
+    pm_onnx_do_tensor_scatter;
 
 pm_status pm_onnx_reshape(pm_onnx_call *call, pm_value *x, const pm_dim *dims, int32_t rank,
                           pm_value **out)
@@ -334,4 +335,57 @@ pm_status pm_onnx_do_eye_like(pm_onnx_call *call)
     PM_TRY(pm_onnx_build(call, &x, PM_OP_add, PM_OPERANDS(index[0], k), PM_NO_ATTRS));
     PM_TRY(pm_onnx_build(call, &x, PM_OP_equal, PM_OPERANDS(x, index[1]), PM_NO_ATTRS));
     return pm_onnx_cast(call, x, elem->given ? (pm_elem)elem->i : type->elem, &call->out[0]);
+}
+
+/* 0 … count - 1, seen with one dim of that extent among `rank` dims of 1. */
+static pm_status counted(pm_onnx_call *call, pm_dim count, int32_t rank, int64_t axis, pm_value **out)
+{
+    pm_module *m = call->onnx->module;
+    pm_value *zero, *one, *limit;
+    pm_dim dims[PM_MAX_RANK];
+    for (int32_t i = 0; i < rank; i++)
+        dims[i] = i == axis ? count : pm_dim_const(m, 1);
+    PM_TRY(pm_onnx_scalar(call, PM_I64, 0, &zero));
+    PM_TRY(pm_onnx_scalar(call, PM_I64, 1, &one));
+    PM_TRY(pm_build_dims(&call->b, 1, &count, &limit));
+    PM_TRY(pm_onnx_reshape(call, limit, NULL, 0, &limit));
+    PM_TRY(pm_onnx_build(call, out, PM_OP_range, PM_OPERANDS(zero, limit, one), PM_NO_ATTRS));
+    return pm_onnx_reshape(call, *out, dims, rank, out);
+}
+
+/* Rows of `update` go to places write_indices[b] + t of the axis: their numbers as scatter_elements
+ * takes them. */
+pm_status pm_onnx_do_tensor_scatter(pm_onnx_call *call)
+{
+    pm_module *m = call->onnx->module;
+    pm_value *cache = call->in[0], *update = call->in[1], *at, *shape;
+    int32_t rank = cache->type->rank;
+    const char *mode = pm_onnx_attr_of(call, "mode")->s;
+    bool is_circular = strcmp(mode, "circular") == 0;
+    int64_t axis;
+    if (!is_circular && strcmp(mode, "linear") != 0)
+        return pm_onnx_error(call, PM_ERR_INVALID, "mode is '%s', must be linear or circular", mode);
+    PM_TRY(pm_onnx_axis(call, pm_onnx_attr_of(call, "axis")->i, rank, &axis));
+    if (axis == 0 || update->type->rank != rank)
+        return pm_onnx_error(call, PM_ERR_INVALID,
+                             "the axis must not be 0, and the update must have the cache's rank");
+    PM_TRY(counted(call, update->type->dims[axis], rank, axis, &at));
+    if (call->n_in > 2) {
+        pm_dim dims[PM_MAX_RANK];
+        pm_value *start;
+        for (int32_t i = 0; i < rank; i++)
+            dims[i] = i == 0 ? cache->type->dims[0] : pm_dim_const(m, 1);
+        PM_TRY(pm_onnx_cast(call, call->in[2], PM_I64, &start));
+        PM_TRY(pm_onnx_reshape(call, start, dims, rank, &start));
+        PM_TRY(pm_onnx_build(call, &at, PM_OP_add, PM_OPERANDS(at, start), PM_NO_ATTRS));
+    }
+    if (is_circular) {
+        pm_value *size;
+        PM_TRY(pm_build_dims(&call->b, 1, &cache->type->dims[axis], &size));
+        PM_TRY(pm_onnx_build(call, &at, PM_OP_mod, PM_OPERANDS(at, size), PM_NO_ATTRS));
+    }
+    PM_TRY(pm_build_dims(&call->b, rank, update->type->dims, &shape));
+    PM_TRY(pm_onnx_build(call, &at, PM_OP_expand, PM_OPERANDS(at, shape), PM_NO_ATTRS));
+    return pm_onnx_build(call, &call->out[0], PM_OP_scatter_elements,
+                         PM_OPERANDS(cache, at, update), PM_ATTRS(pm_attr_i64("axis", axis)));
 }

@@ -74,7 +74,7 @@ static const char *take(const char *at, const char *stops, char *out, size_t siz
 }
 
 /* Words that are defaults of text attributes. */
-static const char *const words[] = {"constant", "NOTSET", "none", "DCR", "up", "relu", "int"};
+static const char *const words[] = {"constant", "NOTSET", "none", "DCR", "up", "relu", "int", "linear"};
 
 static void parse_default(const char *text, const char *end, pm_onnx_decl *decl)
 {

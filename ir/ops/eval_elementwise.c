@@ -6,7 +6,7 @@
 
 enum unary {
     NEG, ABS, SIGN, EXP, LOG, SQRT, RSQRT, RECIPROCAL, SIN, COS, TANH, ERF, SIGMOID, SILU, RELU,
-    GELU, GELU_TANH, SOFTPLUS, FLOOR, CEIL, ROUND,
+    GELU, GELU_TANH, SOFTPLUS, FLOOR, CEIL, ROUND, ASIN, ACOS, ATAN,
 };
 
 PM_INLINE double gelu_tanh(double x)
@@ -39,6 +39,9 @@ PM_INLINE double unary_float(enum unary op, double x)
     case FLOOR: return floor(x);
     case CEIL: return ceil(x);
     case ROUND: return rint(x);
+    case ASIN: return asin(x);
+    case ACOS: return acos(x);
+    case ATAN: return atan(x);
     }
     return 0;
 }
@@ -100,6 +103,9 @@ UNARY(softplus, SOFTPLUS)
 UNARY(floor, FLOOR)
 UNARY(ceil, CEIL)
 UNARY(round, ROUND)
+UNARY(asin, ASIN)
+UNARY(acos, ACOS)
+UNARY(atan, ATAN)
 
 pm_eval_fn pm_eval_gelu, pm_eval_isnan, pm_eval_isinf, pm_eval_not, pm_eval_cast;
 
@@ -144,7 +150,10 @@ int32_t pm_eval_not(const pm_eval_args *args)
     if (!pm_same_dims(x, out))
         return 1;
     for (int64_t i = 0; i < n; i++)
-        pm_set_i64(out->data, out->elem, i, !pm_get_i64(x->data, x->elem, i), 0);
+        pm_set_i64(out->data, out->elem, i,
+                   x->elem == PM_BOOL ? !pm_get_i64(x->data, x->elem, i)
+                                      : ~pm_get_i64(x->data, x->elem, i),
+                   0);
     return 0;
 }
 
@@ -172,7 +181,8 @@ int32_t pm_eval_cast(const pm_eval_args *args)
 /* ---- of two operands ---------------------------------------------------------------------------- */
 
 enum binary {
-    ADD, SUB, MUL, DIV, MOD, FMOD, POW, MIN, MAX, AND, OR, XOR, EQUAL, LESS, LESS_EQUAL,
+    ADD, SUB, MUL, DIV, MOD, FMOD, POW, MIN, MAX, AND, OR, XOR, EQUAL, LESS, LESS_EQUAL, SHIFT_LEFT,
+    SHIFT_RIGHT,
 };
 
 /// Remainder with the sign of y.
@@ -196,12 +206,10 @@ PM_INLINE double binary_float(enum binary op, double x, double y)
     case POW: return pow(x, y);
     case MIN: return pm_smaller(x, y);
     case MAX: return pm_larger(x, y);
-    case AND: return x != 0 && y != 0;
-    case OR: return x != 0 || y != 0;
-    case XOR: return (x != 0) != (y != 0);
     case EQUAL: return x == y;
     case LESS: return x < y;
     case LESS_EQUAL: return x <= y;
+    default: break; // of integers and bools alone
     }
     return 0;
 }
@@ -258,9 +266,14 @@ PM_INLINE int64_t binary_int(enum binary op, int64_t x, int64_t y, int32_t is_u6
         return x == 1 ? 1 : x == -1 && !is_u64 ? (y & 1 ? -1 : 1) : 0;
     case MIN: return pm_smaller_int(x, y, elem);
     case MAX: return pm_larger_int(x, y, elem);
-    case AND: return x != 0 && y != 0;
-    case OR: return x != 0 || y != 0;
-    case XOR: return (x != 0) != (y != 0);
+    case AND: return x & y; // bools are 0 and 1
+    case OR: return x | y;
+    case XOR: return x ^ y;
+    case SHIFT_LEFT: return y < 0 || y > 63 ? 0 : (int64_t)((uint64_t)x << y);
+    case SHIFT_RIGHT:
+        if (is_u64)
+            return y < 0 || y > 63 ? 0 : (int64_t)((uint64_t)x >> y);
+        return x >> (y < 0 || y > 63 ? 63 : y); // of narrower types: sign bits (or zeros) stand above
     case EQUAL: return x == y;
     case LESS: return x != y && pm_smaller_int(x, y, elem) == x;
     case LESS_EQUAL: return pm_smaller_int(x, y, elem) == x;
@@ -325,11 +338,25 @@ BINARY(equal, EQUAL)
 BINARY(less, LESS)
 BINARY(less_equal, LESS_EQUAL)
 
-pm_eval_fn pm_eval_mod, pm_eval_where;
+pm_eval_fn pm_eval_mod, pm_eval_where, pm_eval_shift, pm_eval_bitcast;
 
 int32_t pm_eval_mod(const pm_eval_args *args)
 {
     return args->attrs[0].i ? map2(args, FMOD) : map2(args, MOD);
+}
+
+int32_t pm_eval_shift(const pm_eval_args *args)
+{
+    return args->attrs[0].i ? map2(args, SHIFT_LEFT) : map2(args, SHIFT_RIGHT);
+}
+
+int32_t pm_eval_bitcast(const pm_eval_args *args)
+{
+    const pm_tensor *x = &args->in[0], *out = &args->out[0];
+    if (!pm_same_dims(x, out))
+        return 1;
+    pm_copy(out->data, 0, x->data, 0, pm_elements(out), x->elem);
+    return 0;
 }
 
 int32_t pm_eval_where(const pm_eval_args *args)

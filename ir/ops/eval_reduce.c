@@ -168,7 +168,7 @@ PM_INLINE int64_t lane_base(const lanes *l, int64_t outer, int64_t inner)
 }
 
 pm_eval_fn pm_eval_softmax, pm_eval_rms_norm, pm_eval_layer_norm, pm_eval_argmax, pm_eval_argmin;
-pm_eval_fn pm_eval_cumsum, pm_eval_topk;
+pm_eval_fn pm_eval_cumsum, pm_eval_cumprod, pm_eval_topk;
 pm_extent_fn pm_extent_topk;
 
 PM_INLINE void softmax_lane(const pm_tensor *x, const pm_tensor *out, int64_t base, int64_t n,
@@ -289,7 +289,8 @@ int32_t pm_eval_argmin(const pm_eval_args *args)
     return arg_extreme(args, 1);
 }
 
-int32_t pm_eval_cumsum(const pm_eval_args *args)
+/// Running sums or products.
+PM_INLINE int32_t accumulate(const pm_eval_args *args, int32_t is_product)
 {
     enum { AXIS, EXCLUSIVE, REVERSE };
     const pm_tensor *x = &args->in[0], *out = &args->out[0];
@@ -299,23 +300,36 @@ int32_t pm_eval_cumsum(const pm_eval_args *args)
         return 1;
     for (int64_t o = 0; o < l.outer; o++) {
         for (int64_t i = 0; i < l.inner; i++) {
-            double sum = 0;
-            int64_t int_sum = 0;
+            double total = is_product;
+            int64_t int_total = is_product;
             for (int64_t k = 0; k < l.n; k++) {
                 int64_t at = lane_base(&l, o, i) + (is_reverse ? l.n - 1 - k : k) * l.inner;
-                double before = sum;
-                int64_t int_before = int_sum;
+                double before = total;
+                int64_t int_before = int_total;
                 if (pm_is_float(x->elem)) {
-                    sum += pm_get_f64(x->data, x->elem, at);
-                    pm_set_f64(out->data, out->elem, at, is_exclusive ? before : sum);
+                    double value = pm_get_f64(x->data, x->elem, at);
+                    total = is_product ? total * value : total + value;
+                    pm_set_f64(out->data, out->elem, at, is_exclusive ? before : total);
                 } else {
-                    int_sum = pm_wrap_add(int_sum, pm_get_i64(x->data, x->elem, at));
-                    pm_set_i64(out->data, out->elem, at, is_exclusive ? int_before : int_sum, 0);
+                    int64_t value = pm_get_i64(x->data, x->elem, at);
+                    int_total =
+                        is_product ? pm_wrap_mul(int_total, value) : pm_wrap_add(int_total, value);
+                    pm_set_i64(out->data, out->elem, at, is_exclusive ? int_before : int_total, 0);
                 }
             }
         }
     }
     return 0;
+}
+
+int32_t pm_eval_cumsum(const pm_eval_args *args)
+{
+    return accumulate(args, 0);
+}
+
+int32_t pm_eval_cumprod(const pm_eval_args *args)
+{
+    return accumulate(args, 1);
 }
 
 /* ---- topk --------------------------------------------------------------------------------------- */

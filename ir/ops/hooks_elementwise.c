@@ -16,15 +16,30 @@ pm_status pm_verify_float(const pm_op *op, pm_diag *diag)
     return pm_hook_float(op, diag, 0);
 }
 
-pm_status pm_verify_bool(const pm_op *op, pm_diag *diag)
+/// Operand 0 is of bools or integers (of integers alone, where bits are moved).
+pm_status pm_verify_bits(const pm_op *op, pm_diag *diag)
 {
-    return pm_hook_elem(op, diag, 0, PM_BOOL);
+    pm_elem elem = pm_hook_type(op, 0)->elem;
+    bool takes_bools = op->code != PM_OP_shift;
+    if (pm_elem_is_int(elem) || (takes_bools && elem == PM_BOOL))
+        return PM_OK;
+    return pm_hook_error(op, diag, "operand 0 must be of %sintegers, found %s",
+                         takes_bools ? "bools or " : "", pm_hook_type_text(op, 0));
 }
 
-pm_status pm_verify_bools(const pm_op *op, pm_diag *diag)
+pm_status pm_verify_same_bits(const pm_op *op, pm_diag *diag)
 {
-    PM_TRY(pm_hook_elem(op, diag, 0, PM_BOOL));
-    return pm_hook_elem(op, diag, 1, PM_BOOL);
+    PM_TRY(pm_verify_bits(op, diag));
+    return pm_hook_elem(op, diag, 1, pm_hook_type(op, 0)->elem);
+}
+
+pm_status pm_verify_bitcast(const pm_op *op, pm_diag *diag)
+{
+    pm_elem from = pm_hook_type(op, 0)->elem, to = (pm_elem)pm_op_i64(op, "to");
+    if (pm_elem_size(from) == pm_elem_size(to))
+        return PM_OK;
+    return pm_hook_error(op, diag, "elements of %s and %s differ in size", pm_elem_name(from),
+                         pm_elem_name(to));
 }
 
 pm_status pm_verify_same(const pm_op *op, pm_diag *diag)
@@ -169,6 +184,9 @@ static void infer_binary_content(pm_infer *inf)
     size_t n = content_size(inf), n_x, n_y;
     const pm_dim *x = pm_hook_content(op->operands[0], &n_x);
     const pm_dim *y = pm_hook_content(op->operands[1], &n_y);
+    bool is_logical = op->code == PM_OP_and || op->code == PM_OP_or || op->code == PM_OP_xor;
+    if (is_logical && inf->types[0]->elem != PM_BOOL)
+        return; // of bits we know nothing
     if (n == 0 || x == NULL || y == NULL)
         return;
     for (size_t i = 0; i < n; i++) {
@@ -188,7 +206,10 @@ static pm_dim unary_content(pm_module *m, const pm_op *op, pm_dim x)
         if (op->code == PM_OP_relu || never_negative(m, x))
             return pm_dim_max(m, x, pm_dim_const(m, 0));
         return pm_dim_max(m, x, pm_dim_sub(m, pm_dim_const(m, 0), x));
-    case PM_OP_not: return boolean(m, truth(m, x) < 0 ? -1 : !truth(m, x));
+    case PM_OP_not:
+        if (pm_hook_type(op, 0)->elem != PM_BOOL)
+            return pm_dim_sub(m, pm_dim_const(m, -1), x);
+        return boolean(m, truth(m, x) < 0 ? -1 : !truth(m, x));
     case PM_OP_cast: return pm_op_i64(op, "to") == PM_BOOL ? boolean(m, truth(m, x)) : x;
     default: return PM_DIM_NONE;
     }
@@ -232,6 +253,12 @@ pm_status pm_infer_cast(pm_infer *inf)
     PM_TRY(pm_hook_result(inf, 0, (pm_elem)pm_op_i64(inf->op, "to"), x->rank, x->dims));
     infer_unary_content(inf);
     return PM_OK;
+}
+
+pm_status pm_infer_bitcast(pm_infer *inf)
+{
+    const pm_type *x = pm_hook_type(inf->op, 0);
+    return pm_hook_result(inf, 0, (pm_elem)pm_op_i64(inf->op, "to"), x->rank, x->dims);
 }
 
 /// The broadcast of operands first … first + n - 1.

@@ -214,7 +214,7 @@ def gelu_tanh(x):
 UNARY = {
     "neg": np.negative, "abs": np.abs, "sign": np.sign, "exp": np.exp, "log": np.log,
     "sqrt": np.sqrt, "rsqrt": lambda x: 1 / np.sqrt(x), "reciprocal": lambda x: 1 / x,
-    "sin": np.sin, "cos": np.cos, "tanh": np.tanh, "erf": erf,
+    "sin": np.sin, "cos": np.cos, "tanh": np.tanh, "erf": erf, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
     "sigmoid": lambda x: np.where(x >= 0, 1 / (1 + np.exp(-x)), np.exp(x) / (1 + np.exp(x))),
     "silu": lambda x: x / (1 + np.exp(-x)), "relu": lambda x: np.where(x < 0, 0.0, x),
     "softplus": lambda x: np.logaddexp(0, x), "floor": np.floor, "ceil": np.ceil, "round": np.rint,
@@ -254,7 +254,21 @@ def unary_cases():
         case("relu", elem, [x], [ints([max(v, 0) for v in p], elem)])
     b = np.array([True, False, True])
     case("not", "bool", [b], [~b])
+    for elem in INTS:
+        x = extremes(elem)
+        case("not", elem, [x], [~x])
+    pattern = np.array([1.0, -2.5, np.inf], np.float32)
+    case("bitcast", "f32_i32", [pattern], [pattern.view(np.int32)], to="i32")
+    case("bitcast", "i64_f64", [ints([0, -1, 1 << 62], "i64")], [ints([0, -1, 1 << 62], "i64").view(np.float64)], to="f64")
     faulty("exp", "dims", [np.zeros((2, 3), np.float32)], [((3, 2), np.float32)])
+
+
+def shifted(value, places, width, is_signed, left):
+    """As ONNX defines BitShift, in exact integers, wrapped to the type."""
+    if not 0 <= places < width:
+        return -1 if value < 0 and not left else 0
+    bits = (value << places if left else value >> places) & ((1 << width) - 1)
+    return bits - (1 << width) if is_signed and bits >> (width - 1) else bits
 
 
 def cast_value(value, source, target):
@@ -378,6 +392,17 @@ def binary_cases():
     case("or", "bool", [a, b], [a | b])
     case("xor", "bool", [a, b], [a ^ b])
     case("equal", "bool", [a, b], [a == b])
+    for elem in INTS:
+        x = extremes(elem)
+        y = x[::-1].copy()
+        case("and", elem, [x, y], [x & y])
+        case("or", elem, [x, y], [x | y])
+        case("xor", elem, [x, y], [x ^ y])
+        width, info = x.dtype.itemsize * 8, np.iinfo(x.dtype)
+        places = ints([min(v, info.max) for v in (0, 1, 2, width - 1, width, 100)] + ([-1] if info.min < 0 else []), elem)
+        for left in (True, False):
+            z = [[shifted(int(v), int(n), width, info.min < 0, left) for n in places] for v in x]
+            case("shift", f"{elem}_{'left' if left else 'right'}", [x[:, None], places], [np.array(z, ELEMS[elem])], left=left)
     case("and", "broadcast", [a.reshape(4, 1), b], [a.reshape(4, 1) & b])
     for op in ("add", "less", "equal"):
         faulty(op, "dims", [np.zeros((2, 3), np.float32), np.zeros(2, np.float32)],
@@ -513,6 +538,10 @@ def axis_cases():
                                  reverse=int(reverse), opset=14)[0] if x.size else x
                     case("cumsum", f"{i}_{elem}_{exclusive:d}{reverse:d}", [x], [y.astype(x.dtype)], axis=axis,
                          exclusive=exclusive, reverse=reverse)
+                    if x.size and elem in ("f32", "i64"):
+                        y = onnx_run("CumProd", [x, np.array(axis)], exclusive=int(exclusive), reverse=int(reverse), opset=26)[0]
+                        case("cumprod", f"{i}_{elem}_{exclusive:d}{reverse:d}", [x], [y.astype(x.dtype)], axis=axis,
+                             exclusive=exclusive, reverse=reverse, tol=(1, 1e-30) if elem == "f32" else None)
     big = np.concatenate([[2.0**24], np.ones(4)]).astype(np.float32)
     case("cumsum", "in_double", [big], [np.cumsum(wide(big)).astype(np.float32)], axis=0)
 

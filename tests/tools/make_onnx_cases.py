@@ -512,6 +512,21 @@ def ok_cases():
                                 initializers=[tensor("s", rand(3, 4)), tensor("b", rand(3, 4))]), {"x": rand(2, 3, 4)})
 
 
+def late_cases():
+    # written last: the numbers of the others stay as they are
+    ms = ["com.microsoft"]
+    a, b = rand(3, 2, 4), rand(2, 4, 5)
+    ok("fused_matmul", model([node("FusedMatMul", ["x", "b"], ["y"], domain=ms[0], alpha=0.5, transBatchA=1, transB=1)],
+                             inputs=[info("x", shape=["m", 2, 4])], outputs=[info("y", shape=None)], domains=ms,
+                             initializers=[tensor("b", b.transpose(0, 2, 1).copy())]),
+       {"x": a}, {"y": 0.5 * a.transpose(1, 0, 2) @ b})
+    x, w, indices = rand(3, 4), rand(5, 4, 2), np.array([[4, 0], [1, 1], [2, 3]])
+    ok("grouped_matmul", model([node("GroupedMatMul", ["x", "w", "i"], ["y"], domain="proposal")], domains=["proposal"],
+                               inputs=[info("x"), info("i", T.INT64, ["n", 2])], outputs=[info("y", shape=None)],
+                               initializers=[tensor("w", w)]),
+       {"x": x, "i": indices}, {"y": np.einsum("mk,mckn->mcn", x, w[indices])})
+
+
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     for old in OUT.glob("*.onnx"):
@@ -525,6 +540,7 @@ def main():
     control_cases()
     ok_cases()
     moe_cases.cases(ok, model, node, info, tensor)
+    late_cases()
     files = list(OUT.iterdir())
     print(f"{len(files)} files, {sum(f.stat().st_size for f in files)} bytes")
 

@@ -164,7 +164,7 @@ START_TEST(broadcasting)
             PM_NO_ATTRS);
     REFUSED("must have the same element type", add, PM_OPERANDS(x, SCALAR(PM_F64)), PM_NO_ATTRS);
     REFUSED("must be of a floating type, found i64[]", exp, PM_OPERANDS(integer(1)), PM_NO_ATTRS);
-    REFUSED("must be of bool", and, PM_OPERANDS(x, x), PM_NO_ATTRS);
+    REFUSED("must be of bools or integers", and, PM_OPERANDS(x, x), PM_NO_ATTRS);
     REFUSED("must be of numbers", neg, PM_OPERANDS(SCALAR(PM_BOOL)), PM_NO_ATTRS);
 }
 END_TEST

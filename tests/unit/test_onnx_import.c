@@ -106,6 +106,8 @@ static const char *const models[] = {
     "moe_geglu",
     "moe_sparse",
     "moe_half",
+    "fused_matmul",
+    "grouped_matmul",
 };
 
 START_TEST(test_results)
