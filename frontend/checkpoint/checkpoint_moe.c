@@ -48,6 +48,83 @@ static pm_status build_route(pm_ckpt_step *step, moe *m)
     return PM_OK;
 }
 
+/// Weights of experts that have had as many rows as they take become zero ("capacity", or a fraction of the
+/// rows), counted in each sequence or in the batch. Then, perhaps, the rest is weighed anew.
+static pm_status build_capacity(pm_ckpt_step *step, moe *m)
+{
+    pm_ckpt *c = step->c;
+    pm_module *module = c->module;
+    const pm_json *router = pm_json_get(step->json, "router");
+    const char *per = "sequence", *weigh = "as_is";
+    double fraction = 0, least = 0;
+    int64_t capacity = 0;
+    if (pm_json_get(router, "capacity") == NULL && pm_json_get(router, "fraction") == NULL)
+        return PM_OK;
+    PM_TRY(pm_step_int(step, router, "capacity", 0, &capacity));
+    PM_TRY(pm_step_number(step, router, "fraction", &fraction));
+    PM_TRY(pm_step_str(step, router, "capacity_per", &per));
+    PM_TRY(pm_step_str(step, router, "weigh_kept", &weigh));
+    PM_TRY(pm_step_number(step, router, "least", &least));
+    const pm_dim *of = m->x->type->dims, *flat = m->weights->type->dims;
+    bool is_batch = strcmp(per, "batch") == 0;
+    pm_dim dims[3] = {is_batch ? pm_dim_const(module, 1) : of[0],
+                      is_batch ? pm_dim_mul(module, of[0], of[1]) : of[1], flat[1]};
+    pm_value *chosen, *weights, *sum, *floor;
+    PM_TRY(pm_build_reshape_dims(&c->b, m->chosen, 3, dims, &chosen));
+    PM_TRY(pm_build_reshape_dims(&c->b, m->weights, 3, dims, &weights));
+    PM_TRY(pm_build1(&c->b, &weights, PM_OP_capacity, PM_OPERANDS(chosen, weights),
+                     PM_ATTRS(pm_attr_i64("experts", m->experts),
+                              pm_attr_i64("capacity", capacity), pm_attr_f64("fraction", fraction))));
+    PM_TRY(pm_build_reshape_dims(&c->b, weights, 2, flat, &m->weights));
+    if (strcmp(weigh, "renorm") != 0)
+        return PM_OK;
+    const int64_t axis = 1;
+    float value = (float)least;
+    PM_TRY(pm_build1(&c->b, &sum, PM_OP_reduce_sum, PM_OPERANDS(m->weights),
+                     PM_ATTRS(pm_attr_ints("axes", &axis, 1))));
+    PM_TRY(pm_build_const_f32(&c->b, 0, NULL, &value, &floor));
+    PM_TRY(pm_build1(&c->b, &sum, PM_OP_max, PM_OPERANDS(sum, floor), PM_NO_ATTRS));
+    return pm_build1(&c->b, &m->weights, PM_OP_div, PM_OPERANDS(m->weights, sum), PM_NO_ATTRS);
+}
+
+/// What becomes of the choice at last: all weights times "scale_kept"; "instead": the numbers of the
+/// "experts" that compute the first choice, the second, … whatever was chosen, "when" that holds.
+static pm_status finish_route(pm_ckpt_step *step, moe *m)
+{
+    pm_ckpt *c = step->c;
+    const pm_json *router = pm_json_get(step->json, "router");
+    const pm_json *instead = pm_json_get(router, "instead");
+    const pm_json *list = pm_json_get(instead, "experts");
+    const char *when = "true";
+    bool holds = false;
+    double scale = 1;
+    pm_value *factor, *shape;
+    PM_TRY(pm_step_number(step, router, "scale_kept", &scale));
+    if (scale != 1) {
+        float value = (float)scale;
+        PM_TRY(pm_build_const_f32(&c->b, 0, NULL, &value, &factor));
+        PM_TRY(pm_build1(&c->b, &m->weights, PM_OP_mul, PM_OPERANDS(m->weights, factor),
+                         PM_NO_ATTRS));
+    }
+    if (instead == NULL)
+        return PM_OK;
+    PM_TRY(pm_json_get_str(c->diag, c->recipe->file, instead, "when", false, &when));
+    PM_TRY(pm_expr_bool(&c->scope, &step->loc, when, &holds));
+    if (!holds)
+        return PM_OK;
+    int64_t *numbers = PM_NEW_ARRAY(c->scratch, int64_t, (size_t)m->top_k);
+    if (list == NULL || list->kind != PM_JSON_ARRAY || (int64_t)list->n != m->top_k)
+        return pm_step_fault(step, "'instead' must name as many experts as are chosen");
+    for (int64_t i = 0; i < m->top_k; i++) {
+        numbers[i] = list->items[i].integer;
+        if (!list->items[i].is_int || numbers[i] < 0 || numbers[i] >= m->experts)
+            return pm_step_fault(step, "'instead' must be numbers of experts");
+    }
+    PM_TRY(pm_build_const_ints(&c->b, PM_I32, 1, &m->top_k, numbers, &m->chosen));
+    PM_TRY(pm_build_dims(&c->b, 2, m->weights->type->dims, &shape));
+    return pm_build1(&c->b, &m->chosen, PM_OP_expand, PM_OPERANDS(m->chosen, shape), PM_NO_ATTRS);
+}
+
 /// The weights that the expert's steps name, stacked over the experts, in the order of the steps.
 static pm_status capture_weights(pm_ckpt_step *step, const pm_json *body, const moe *m)
 {
@@ -130,6 +207,8 @@ pm_status pm_ckpt_moe(pm_ckpt_step *step)
     pm_dim rows[2] = {pm_dim_mul(module, t->dims[0], t->dims[1]), t->dims[2]};
     PM_TRY(pm_build_reshape_dims(&c->b, m.x, 2, rows, &m.rows));
     PM_TRY(build_route(step, &m));
+    PM_TRY(build_capacity(step, &m));
+    PM_TRY(finish_route(step, &m));
     PM_TRY(capture_weights(step, body, &m));
     pm_ckpt_set_loc(step, NULL);
     size_t n = 3 + c->captures.n;

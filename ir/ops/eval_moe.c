@@ -2,6 +2,7 @@
 #include "ir/ops/eval_util.h"
 
 pm_eval_fn pm_eval_route, pm_eval_expert_order, pm_eval_expert_rows, pm_eval_gather_rows;
+pm_eval_fn pm_eval_capacity;
 pm_eval_fn pm_eval_combine, pm_eval_pack;
 pm_extent_fn pm_extent_expert_rows;
 
@@ -400,5 +401,37 @@ int32_t pm_eval_pack(const pm_eval_args *args)
                 for (int64_t row = 0; row < p.panel; row++)
                     for (int64_t i = 0; i < p.pair; i++)
                         pack_one(args, &p, m, panel, row, k * p.pair + i, at++);
+    return 0;
+}
+
+/// There is no memory for counts: for each expert its rows are counted anew.
+int32_t pm_eval_capacity(const pm_eval_args *args)
+{
+    enum { EXPERTS, CAPACITY, FRACTION };
+    const pm_tensor *expert = &args->in[0], *weight = &args->in[1], *out = &args->out[0];
+    int64_t experts = args->attrs[EXPERTS].i, limit = args->attrs[CAPACITY].i;
+    double fraction = args->attrs[FRACTION].f;
+    if (expert->rank != 3 || !pm_same_dims(expert, weight) || !pm_same_dims(expert, out))
+        return 1;
+    int64_t rows = expert->dims[1], k = expert->dims[2];
+    if (fraction > 0)
+        limit = (int64_t)ceil(fraction * (double)rows);
+    for (int64_t i = 0; i < pm_elements(expert); i++) {
+        int64_t e = pm_get_i64(expert->data, expert->elem, i);
+        if (e < 0 || e >= experts)
+            return 1;
+    }
+    for (int64_t g = 0; g < expert->dims[0]; g++)
+        for (int64_t e = 0; e < experts; e++) {
+            int64_t taken = 0;
+            for (int64_t choice = 0; choice < k; choice++)
+                for (int64_t row = 0; row < rows; row++) {
+                    int64_t at = (g * rows + row) * k + choice;
+                    if (pm_get_i64(expert->data, expert->elem, at) != e)
+                        continue;
+                    double kept = pm_get_f64(weight->data, weight->elem, at);
+                    pm_set_f64(out->data, out->elem, at, taken++ < limit ? kept : 0);
+                }
+        }
     return 0;
 }

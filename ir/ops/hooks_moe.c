@@ -252,6 +252,24 @@ pm_status pm_infer_combine(pm_infer *inf)
     return pm_hook_result(inf, 0, y->elem, 2, dims);
 }
 
+pm_status pm_infer_capacity(pm_infer *inf)
+{
+    const pm_op *op = inf->op;
+    double fraction = pm_op_f64(op, "fraction");
+    PM_TRY(pm_hook_elem(op, inf->diag, 0, PM_I32));
+    PM_TRY(pm_hook_rank(op, inf->diag, 0, 3));
+    PM_TRY(pm_hook_elem(op, inf->diag, 1, PM_F32));
+    PM_TRY(pm_hook_rank(op, inf->diag, 1, 3));
+    for (int32_t i = 0; i < 3; i++)
+        PM_TRY(pm_hook_extent(op, inf->diag, "an extent of weight", pm_hook_type(op, 1)->dims[i],
+                              pm_hook_type(op, 0)->dims[i]));
+    if (pm_op_i64(op, "experts") < 1)
+        return pm_infer_error(inf, "there are no experts");
+    if (pm_op_i64(op, "capacity") < 0 || !(fraction >= 0 && fraction <= 1e9))
+        return pm_infer_error(inf, "capacity and fraction must not be negative");
+    return pm_hook_result(inf, 0, PM_F32, 3, pm_hook_type(op, 1)->dims);
+}
+
 /* ---- weights --------------------------------------------------------------------------------- */
 
 pm_status pm_verify_stack(const pm_op *op, pm_diag *diag)

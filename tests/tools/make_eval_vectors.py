@@ -1409,6 +1409,23 @@ def linear_attention_cases():
     faulty("linear_attention", "heads", zeros, [((1, 2, 2, 2), np.float32), ((1, 1, 6), np.float32)], delta=False, scale=1.0)
 
 
+def capacity_cases():
+    for i, (groups, rows, k, experts, limit, fraction) in enumerate([(1, 6, 1, 2, 2, 0.0), (2, 5, 2, 3, 2, 0.0), (1, 7, 2, 2, 0, 0.4), (2, 4, 1, 4, 0, 0.0),
+                                                                    (1, 0, 2, 2, 3, 0.0), (1, 1, 3, 3, 0, 0.5)]):
+        expert = rng.integers(0, experts, (groups, rows, k)).astype(np.int32)
+        weight = normal((groups, rows, k))
+        most, y = math.ceil(fraction * rows) if fraction else limit, weight.copy()
+        for g in range(groups):
+            taken = [0] * experts
+            for c in range(k):
+                for r in range(rows):
+                    y[g, r, c] = weight[g, r, c] if taken[expert[g, r, c]] < most else 0
+                    taken[expert[g, r, c]] += 1
+        case("capacity", str(i), [expert, weight], [y], experts=experts, capacity=limit, fraction=fraction)
+    faulty("capacity", "expert", [np.array([[[2]]], np.int32), np.zeros((1, 1, 1), np.float32)], [((1, 1, 1), np.float32)], experts=2, capacity=1,
+           fraction=0.0)
+
+
 def selective_scan_cases():
     for elem, tol in VARIANTS:
         for i, (batch, tokens, channels, size, past) in enumerate([(1, 4, 3, 2, None), (2, 3, 2, 4, (5, 0)), (1, 0, 2, 2, (1,)), (1, 1, 1, 17, None)]):
@@ -1460,6 +1477,7 @@ def main():
     causal_conv_cases()
     linear_attention_cases()
     selective_scan_cases()
+    capacity_cases()
     OUT.mkdir(parents=True, exist_ok=True)
     for name, cases in files.items():
         text = f"# {len(cases)} cases, made by tests/tools/make_eval_vectors.py\n\n" + "\n".join(cases)

@@ -153,6 +153,7 @@ START_TEST(test_ops_covered)
         PM_OP_attention,                    // a block of their own: test_interp.c
         PM_OP_causal_conv,     PM_OP_linear_attention,
         PM_OP_selective_scan,               // likewise: states and their vectors
+        PM_OP_capacity,                     // its operands are a route's
         PM_OP_isnan,           PM_OP_isinf, // values stay finite here
         PM_OP_empty,                        // has no value
         PM_OP_range,           PM_OP_conv,      PM_OP_reduce_prod, // one each in test_interp.c
