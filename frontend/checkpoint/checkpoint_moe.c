@@ -25,14 +25,24 @@ static pm_status build_route(pm_ckpt_step *step, moe *m)
     PM_TRY(pm_step_number(step, router, "scale", &scale));
     PM_TRY(pm_step_int(step, router, "groups", 1, &groups));
     PM_TRY(pm_step_int(step, router, "keep_groups", 1, &keep_groups));
-    pm_value *weight, *bias, *select, *scores;
+    pm_value *weight, *bias, *select, *scores, *rows = m->rows;
+    const char *x = NULL;
     int64_t dims[2] = {m->experts, m->width};
+    PM_TRY(pm_json_get_str(c->diag, c->recipe->file, router, "x", false, &x));
+    if (x != NULL) { // the router reads something else than the experts
+        pm_value *other = pm_ckpt_value(c, x);
+        if (other == NULL || other->type->rank != 3 ||
+            !pm_dim_is_const(c->module, other->type->dims[2], &dims[1]))
+            return pm_step_fault(step, "there is no value '%s' [batch, tokens, width]", x);
+        pm_dim flat[2] = {m->rows->type->dims[0], other->type->dims[2]};
+        PM_TRY(pm_build_reshape_dims(&c->b, other, 2, flat, &rows));
+    }
     PM_TRY(pm_ckpt_weight(step, pm_json_get(router, "select_bias"), 1, dims, true, &select));
     PM_TRY(pm_ckpt_weight(step, pm_json_get(router, "bias"), 1, dims, true, &bias));
     PM_TRY(pm_ckpt_weight(step, pm_json_get(router, "weight"), 2, dims, false, &weight));
     if (weight == NULL)
         return pm_step_fault(step, "a router needs a weight");
-    PM_TRY(pm_build1(&c->b, &scores, PM_OP_linear, (pm_value *[]){m->rows, weight, bias},
+    PM_TRY(pm_build1(&c->b, &scores, PM_OP_linear, (pm_value *[]){rows, weight, bias},
                      bias != NULL ? 3 : 2, PM_NO_ATTRS));
     const pm_attr attrs[] = {
         pm_attr_i64("top_k", m->top_k),       pm_attr_str("act", act),

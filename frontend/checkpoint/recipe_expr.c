@@ -124,6 +124,14 @@ static pm_expr_value number(double x)
     return (pm_expr_value){.kind = PM_EXPR_NUMBER, .number = x};
 }
 
+/// Items of a list, characters of a string.
+static double length(pm_expr_value v)
+{
+    if (v.kind == PM_EXPR_STRING)
+        return (double)strlen(v.string);
+    return v.kind == PM_EXPR_LIST ? (double)v.list->n : 0;
+}
+
 static pm_status expect_number(parser *p, pm_expr_value v)
 {
     if (v.kind == PM_EXPR_NUMBER || p->dead > 0)
@@ -148,7 +156,10 @@ static pm_status call(parser *p, const char *name, size_t size, pm_expr_value *o
     bool one = n == 1 && args[0].kind == PM_EXPR_NUMBER;
     bool two = n == 2 && args[0].kind == PM_EXPR_NUMBER && args[1].kind == PM_EXPR_NUMBER;
     if (size == 3 && memcmp(name, "len", 3) == 0 && n == 1)
-        *out = number(args[0].kind == PM_EXPR_LIST ? (double)args[0].list->n : 0);
+        *out = number(length(args[0]));
+    else if (size == 6 && memcmp(name, "number", 6) == 0 && n == 1 &&
+             args[0].kind == PM_EXPR_STRING)
+        *out = number(strtod(args[0].string, NULL));
     else if (size == 3 && memcmp(name, "has", 3) == 0 && n == 1 && args[0].kind == PM_EXPR_STRING)
         *out = number(p->scope->has != NULL && p->scope->has(p->scope->user, args[0].string));
     else if (size == 3 && memcmp(name, "min", 3) == 0 && two)
@@ -227,12 +238,17 @@ static pm_status parse_unary(parser *p, pm_expr_value *out)
         PM_TRY(expect_number(p, index));
         if (p->dead > 0)
             continue;
-        if (out->kind != PM_EXPR_LIST)
+        if (out->kind != PM_EXPR_LIST && out->kind != PM_EXPR_STRING)
             return fault(p, "a list was expected before");
-        if (!(index.number >= 0) || index.number >= (double)out->list->n)
+        if (!(index.number >= 0) || index.number >= length(*out))
             return pm_error(p->scope->diag, p->loc, PM_ERR_INVALID,
-                            "the configuration's list has %zu items, '%s' needs item %.0f",
-                            out->list->n, p->text, index.number);
+                            "the configuration's list has %.0f items, '%s' needs item %.0f",
+                            length(*out), p->text, index.number);
+        if (out->kind == PM_EXPR_STRING) {
+            out->string =
+                pm_arena_strndup(p->scope->arena, out->string + (size_t)index.number, 1);
+            continue;
+        }
         *out = pm_expr_from_json(&out->list->items[(size_t)index.number]);
     }
     if (is_negative) {

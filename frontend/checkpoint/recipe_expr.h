@@ -8,7 +8,8 @@
 ///   power = unary [ "**" unary ]           unary = [ "-" ] atom { "[" expr "]" }
 ///   atom  = number | 'string' | name | name "(" [ expr { "," expr } ] ")" | "(" expr ")"
 ///
-/// Functions: len(list), min(a, b), max(a, b), sqrt(x), log(x), floor(x), has(tensor name).
+/// Functions: len(list or string), min(a, b), max(a, b), sqrt(x), log(x), floor(x), has(tensor name),
+/// number(string): the number that it begins with, or 0. Items of strings are their characters.
 #ifndef PM_FRONTEND_CHECKPOINT_RECIPE_EXPR_H
 #define PM_FRONTEND_CHECKPOINT_RECIPE_EXPR_H
 
