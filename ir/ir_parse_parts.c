@@ -327,28 +327,36 @@ pm_status pm_parse_elem(pm_parser *p, pm_elem *out_elem)
     return pm_parse_next(p);
 }
 
-/// "{panel=64, pair=2, ways=1}"
+/// "{panel=64, pair=2, ways=1}", or of low-bit weights "{panel=64, …, bits=4, block=32, scale=0, zero=0, e2m1=0}"
 static pm_status parse_layout(pm_parser *p, pm_layout *out_layout)
 {
     const struct {
         const char *key;
         int32_t *value;
-        int64_t highest;
-    } parts[] = {{"panel", &out_layout->panel, 1 << 16},
-                 {"pair", &out_layout->pair, 2},
-                 {"ways", &out_layout->ways, 2}};
+        int64_t lowest, highest;
+    } parts[] = {{"panel", &out_layout->panel, 1, 1 << 16},
+                 {"pair", &out_layout->pair, 1, 2},
+                 {"ways", &out_layout->ways, 1, 2},
+                 {"bits", &out_layout->bits, 2, 8},
+                 {"block", &out_layout->block, 1, 1 << 30},
+                 {"scale", &out_layout->scale, 0, PM_SCALE_E8M0},
+                 {"zero", &out_layout->zero, 0, PM_ZERO_F32},
+                 {"e2m1", &out_layout->e2m1, 0, 1}};
+    enum { N_PLAIN = 3 };
     PM_TRY(pm_parse_expect_mark(p, "{"));
     for (size_t i = 0; i < PM_COUNT(parts); i++) {
         int64_t value = 0;
+        if (i == N_PLAIN && pm_parse_at_mark(p, "}"))
+            break;
         if (i > 0)
             PM_TRY(pm_parse_expect_mark(p, ","));
         PM_TRY(pm_parse_expect_word(p, parts[i].key));
         PM_TRY(pm_parse_expect_mark(p, "="));
         pm_loc loc = pm_parse_here(p);
         PM_TRY(pm_parse_take_i64(p, &value));
-        if (value < 1 || value > parts[i].highest)
-            return pm_error(p->diag, &loc, PM_ERR_INVALID, "%s must be in [1, %d]", parts[i].key,
-                            (int)parts[i].highest);
+        if (value < parts[i].lowest || value > parts[i].highest)
+            return pm_error(p->diag, &loc, PM_ERR_INVALID, "%s must be in [%d, %d]", parts[i].key,
+                            (int)parts[i].lowest, (int)parts[i].highest);
         *parts[i].value = (int32_t)value;
     }
     return pm_parse_expect_mark(p, "}");
@@ -383,6 +391,10 @@ pm_status pm_parse_type(pm_parser *p, const pm_type **out_type)
         return pm_error(p->diag, &loc, PM_ERR_INVALID,
                         rank < 2 ? "only matrices can be packed"
                                  : "the panel can't be shared by the sources");
+    if (layout.bits && (layout.bits == 3 || (layout.bits > 4 && layout.bits < 8) || elem != PM_F32 ||
+                        layout.block % (32 / layout.bits) != 0))
+        return pm_error(p->diag, &loc, PM_ERR_INVALID,
+                        "low-bit weights are f32 to the program, of 2, 4 or 8 bits, in blocks of whole words");
     *out_type = pm_type_packed(p->module, elem, rank, dims, layout);
     return PM_OK;
 }

@@ -118,9 +118,11 @@ static void put_type(printer *p, const pm_type *type)
         put_dim(p, type->dims[i]);
     }
     put(p, "]");
-    if (type->layout != NULL)
-        fprintf(p->out, "{panel=%d, pair=%d, ways=%d}", (int)type->layout->panel,
-                (int)type->layout->pair, (int)type->layout->ways);
+    char layout[PM_LAYOUT_TEXT_SIZE];
+    if (type->layout != NULL) {
+        pm_layout_text(type->layout, layout);
+        put(p, layout);
+    }
 }
 
 // ---- which symbols the text needs ----

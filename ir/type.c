@@ -134,8 +134,34 @@ bool pm_type_const_count(const pm_module *m, const pm_type *type, int64_t *out_c
     return fits;
 }
 
+int64_t pm_layout_block_bytes(const pm_layout *layout)
+{
+    static const int64_t scales[] = {4, 2, 2, 1}, zeros[] = {0, 1, 4};
+    return layout->panel * (scales[layout->scale] + zeros[layout->zero] +
+                            (int64_t)layout->block * layout->bits / 8);
+}
+
+int64_t pm_layout_panel_bytes(const pm_layout *layout, int64_t k)
+{
+    return (k / layout->block + (k % layout->block != 0)) * pm_layout_block_bytes(layout);
+}
+
+static pm_dim lowbit_bytes(pm_module *m, const pm_type *type)
+{
+    const pm_layout *l = type->layout;
+    pm_dim count = pm_dim_mul(
+        m, pm_dim_ceildiv(m, type->dims[type->rank - 2], pm_dim_const(m, l->panel)),
+        pm_dim_mul(m, pm_dim_ceildiv(m, type->dims[type->rank - 1], pm_dim_const(m, l->block)),
+                   pm_dim_const(m, pm_layout_block_bytes(l))));
+    for (int32_t i = 0; i < type->rank - 2; i++)
+        count = pm_dim_mul(m, count, type->dims[i]);
+    return count;
+}
+
 pm_dim pm_type_bytes(pm_module *m, const pm_type *type)
 {
+    if (type->layout && type->layout->bits)
+        return lowbit_bytes(m, type);
     pm_dim count = pm_dim_const(m, pm_elem_size(type->elem));
     for (int32_t i = 0; i < type->rank; i++) {
         pm_dim extent = type->dims[i];
@@ -149,6 +175,17 @@ pm_dim pm_type_bytes(pm_module *m, const pm_type *type)
     return count;
 }
 
+void pm_layout_text(const pm_layout *l, char *out)
+{
+    int n = snprintf(out, PM_LAYOUT_TEXT_SIZE, "{panel=%d, pair=%d, ways=%d", (int)l->panel,
+                     (int)l->pair, (int)l->ways);
+    if (l->bits)
+        n += snprintf(out + n, PM_LAYOUT_TEXT_SIZE - (size_t)n,
+                      ", bits=%d, block=%d, scale=%d, zero=%d, e2m1=%d", (int)l->bits, (int)l->block,
+                      (int)l->scale, (int)l->zero, (int)l->e2m1);
+    snprintf(out + n, PM_LAYOUT_TEXT_SIZE - (size_t)n, "}");
+}
+
 char *pm_type_text(pm_module *m, const pm_type *type)
 {
     pm_str text = pm_str_new(m->arena);
@@ -156,8 +193,10 @@ char *pm_type_text(pm_module *m, const pm_type *type)
     for (int32_t i = 0; i < type->rank; i++)
         pm_str_printf(&text, "%s%s", i ? ", " : "", pm_dim_text(m, type->dims[i]));
     pm_str_add_char(&text, ']');
-    if (type->layout)
-        pm_str_printf(&text, "{panel=%d, pair=%d, ways=%d}", (int)type->layout->panel,
-                      (int)type->layout->pair, (int)type->layout->ways);
+    char layout[PM_LAYOUT_TEXT_SIZE];
+    if (type->layout) {
+        pm_layout_text(type->layout, layout);
+        pm_str_printf(&text, "%s", layout);
+    }
     return text.data;
 }

@@ -107,11 +107,28 @@ char *pm_dim_text(pm_module *m, pm_dim d);
 /// How a matrix [.., N, K] of weights is packed: panels of `panel` rows of N, each [K/pair][panel][pair],
 /// with K padded to a multiple of `pair` and N to one of `panel` by zeros. With `ways` = 2 the type has two sources
 /// (gate, up) and each panel holds panel/2 rows of each. NULL layout: row-major.
+///
+/// With `bits` the elements are as `dequantize` means them, and stored as codes: each panel is its blocks
+/// of `block` codes along K, one after the other, each [scale][panel], [zero][panel] if any, and
+/// [block * bits / 32][panel] words whose lowest bits are the first code. Codes of integers, and zeros, are
+/// stored as what they are above 2^(bits - 1), in two's complement.
 typedef struct pm_layout {
     int32_t panel;
     int32_t pair; ///< 1 or 2
     int32_t ways; ///< 1 or 2
+    int32_t bits; ///< 0: elements as they are; 2, 4 or 8
+    int32_t block; ///< codes that share a scale, whole words of them
+    int32_t scale; ///< pm_scale_kind
+    int32_t zero;  ///< pm_zero_kind
+    int32_t e2m1;  ///< 1: codes are floats of 4 bits
 } pm_layout;
+
+typedef enum pm_scale_kind { PM_SCALE_F32, PM_SCALE_F16, PM_SCALE_BF16, PM_SCALE_E8M0 } pm_scale_kind;
+typedef enum pm_zero_kind { PM_ZERO_NONE, PM_ZERO_I8, PM_ZERO_F32 } pm_zero_kind;
+
+/// Bytes of one block of a panel of low-bit weights, and of one panel whose rows have k elements.
+int64_t pm_layout_block_bytes(const pm_layout *layout);
+int64_t pm_layout_panel_bytes(const pm_layout *layout, int64_t k);
 
 /// An interned tensor type: pointer equality is type equality.
 typedef struct pm_type {
@@ -133,6 +150,9 @@ bool pm_type_const_count(const pm_module *m, const pm_type *type, int64_t *out_c
 pm_dim pm_type_bytes(pm_module *m, const pm_type *type);
 /// The text form: `f32[B, 2*T, 64]`, packed `f32[64, 32]{panel=16, pair=1, ways=1}`.
 char *pm_type_text(pm_module *m, const pm_type *type);
+/// Its part in braces.
+void pm_layout_text(const pm_layout *layout, char *out);
+enum { PM_LAYOUT_TEXT_SIZE = 160 };
 
 const char *pm_elem_name(pm_elem elem);
 uint32_t pm_elem_size(pm_elem elem);

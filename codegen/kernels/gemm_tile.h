@@ -166,4 +166,43 @@ PM_INLINE void pm_tile(int kind, int rows, int groups, int vecs, int ahead_lines
         pm_v_store(tile + j / vecs * group_ld + r * ld + j % vecs * PM_VW, acc[r * columns + j]);
 }
 
+/// Bytes ahead of a stream of weights that are fetched; hardware prefetchers stop at a page's end.
+enum { PM_AHEAD = 4096 };
+
+/// Where finished tiles go: the one that is not NULL.
+typedef struct pm_tile_out {
+    pm_k_epilogue *plain;
+    pm_k_expert_epilogue *of_expert;
+    void *ctx;
+    int64_t expert;
+} pm_tile_out;
+
+PM_INLINE void pm_tile_finish(const pm_tile_out *out, const float *tile, int64_t ld, int64_t row0,
+                              int64_t rows, int64_t panel)
+{
+    if (out->plain)
+        out->plain(tile, ld, row0, rows, panel, out->ctx);
+    else
+        out->of_expert(tile, ld, row0, rows, panel, out->expert, out->ctx);
+}
+
+/// The tile for `left` more rows when `before` rows precede them: fewer different tiles exist than row
+/// counts, so that a ragged end takes a tile that begins in rows already done, and computes them again.
+/// A tile of 1 or 2 rows waits for weights as long as one of 3: what would leave so few behind the widest tile
+/// is divided more evenly.
+PM_INLINE int64_t pm_tile_rows(int64_t widest, int64_t left, int64_t before)
+{
+    int64_t smaller = 1, limit = left > widest && left - widest <= 2 ? widest - 1 : widest;
+    PM_UNROLL for (int64_t rows = 1; rows <= 12; rows++)
+    {
+        if (rows > widest || rows == 5 || rows == 7 || (rows > 8 && rows < 12))
+            continue;
+        if (rows >= left && rows - left <= before)
+            return rows;
+        if (rows <= left && rows <= limit)
+            smaller = rows;
+    }
+    return smaller;
+}
+
 #endif

@@ -39,6 +39,10 @@ typedef void pm_k_epilogue(const float *tile, int64_t ld, int64_t row0, int64_t 
     const a_type *a, const w_type *w, int64_t m, int64_t n, int64_t k, pm_k_epilogue *epilogue,    \
         void *ctx, int64_t worker, int64_t n_workers
 
+/// Of few bits: pm_k_linear_<codes>_p<panel>, codes q2, q4, q8 (integers) or e2m1, with f32 activations and
+/// products; block, scale and zero as in pm_layout.
+#define PM_K_CODES_ARGS int64_t block, int64_t scale, int64_t zero
+
 /// As linear, for rows sorted by expert: rows offsets[e]..offsets[e+1] of `a` with the weights at
 /// w + e * expert_stride (in weight elements). ctx sees absolute row numbers; the expert of a tile is passed
 /// through pm_k_expert_epilogue. Work is spread over (expert, panel) pairs of the experts that have rows.
@@ -55,7 +59,14 @@ typedef void pm_k_expert_epilogue(const float *tile, int64_t ld, int64_t row0, i
     void pm_k_linear_dot_p##panel(PM_K_LINEAR_ARGS(uint16_t, uint16_t));                           \
     void pm_k_grouped_f32_p##panel(PM_K_GROUPED_ARGS(float, float));                               \
     void pm_k_grouped_b16_p##panel(PM_K_GROUPED_ARGS(float, uint16_t));                            \
-    void pm_k_grouped_dot_p##panel(PM_K_GROUPED_ARGS(uint16_t, uint16_t));
+    void pm_k_grouped_dot_p##panel(PM_K_GROUPED_ARGS(uint16_t, uint16_t));                         \
+    PM_K_DECLARE_CODES(q2, panel)                                                                  \
+    PM_K_DECLARE_CODES(q4, panel)                                                                  \
+    PM_K_DECLARE_CODES(q8, panel)                                                                  \
+    PM_K_DECLARE_CODES(e2m1, panel)
+#define PM_K_DECLARE_CODES(codes, panel)                                                           \
+    void pm_k_linear_##codes##_p##panel(PM_K_LINEAR_ARGS(float, uint8_t), PM_K_CODES_ARGS);        \
+    void pm_k_grouped_##codes##_p##panel(PM_K_GROUPED_ARGS(float, uint8_t), PM_K_CODES_ARGS);
 #if PM_VW == 16
 PM_K_DECLARE(16)
 PM_K_DECLARE(32)

@@ -4,6 +4,7 @@
 
 #include "codegen/link/weights.h"
 #include "ir/op_table.h"
+#include "ir/strided.h"
 
 enum { CHUNK = 1 << 20 };
 
@@ -92,14 +93,14 @@ static uint16_t to_bf16(float f)
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-/// ---- sources: matrices [N, K] somewhere inside constants --------------------------------------------------
+/// ---- sources: matrices [n, k] somewhere inside constants --------------------------------------------------
 
 typedef struct source {
     const pm_data *data;
     pm_elem elem;
-    uint64_t offset;    ///< bytes to element (0, 0)
+    int64_t offset; ///< of element (0, 0), in elements
     int64_t n, k;
-    bool trans;         ///< stored [K, N]
+    int64_t row_step, column_step;
 } source;
 
 static int64_t extent(pm_module *m, const pm_type *type, int32_t i)
@@ -109,52 +110,95 @@ static int64_t extent(pm_module *m, const pm_type *type, int32_t i)
     return n;
 }
 
-/// The matrix of `expert` (or of the whole, -1) inside a pack's operand.
+/// The constant in which the view begins, when it is a stack of several.
+static bool in_stack(pm_strided *view, const pm_data **out_data)
+{
+    const pm_op *op = view->root->def;
+    int64_t each = 1;
+    if (op->code != PM_OP_stack)
+        return (*out_data = pm_value_const(view->root)) != NULL;
+    if (!pm_type_const_count(op->graph->module, op->operands[0]->type, &each) || each < 1 ||
+        view->offset / each >= op->n_operands)
+        return false;
+    *out_data = pm_value_const(op->operands[view->offset / each]);
+    view->offset %= each;
+    return *out_data != NULL;
+}
+
+/// The matrix of `expert` (or of the whole, -1) of a pack's operand.
 static pm_status find_source(pm_weights *w, const pm_value *v, int64_t expert, bool trans,
                              source *out)
 {
     pm_module *m = w->module;
-    if (pm_value_is(v, PM_OP_stack)) {
-        if (expert < 0 || expert >= v->def->n_operands)
-            return PM_ERR_INTERNAL;
+    pm_strided view;
+    const pm_data *data;
+    if (pm_value_is(v, PM_OP_stack) && expert >= 0 && expert < v->def->n_operands) {
         v = v->def->operands[expert];
         expert = -1;
     }
-    const pm_data *data = pm_value_const(v);
-    if (!data)
+    bool known = pm_strided_of(m, v, &view) && view.root->def && view.rank == (expert < 0 ? 2 : 3);
+    if (known && expert >= 0)
+        view.offset += expert * view.strides[0];
+    if (!known || !in_stack(&view, &data))
         return pm_error(m->diag, v->def ? v->def->loc : NULL, PM_ERR_UNSUPPORTED,
                         "weights must be constants here");
-    int32_t rank = v->type->rank;
-    int64_t rows = extent(m, v->type, rank - 2), columns = extent(m, v->type, rank - 1);
-    *out = (source){.data = data, .elem = v->type->elem, .trans = trans,
-                    .n = trans ? columns : rows, .k = trans ? rows : columns};
-    if (expert >= 0)
-        out->offset = (uint64_t)expert * (uint64_t)rows * (uint64_t)columns * pm_elem_size(out->elem);
+    int32_t row = view.rank - (trans ? 1 : 2), column = view.rank - (trans ? 2 : 1);
+    *out = (source){.data = data, .elem = v->type->elem, .offset = view.offset,
+                    .n = view.dims[row], .k = view.dims[column], .row_step = view.strides[row],
+                    .column_step = view.strides[column]};
     return PM_OK;
+}
+
+/// `count` elements from `from` on, `step` apart, to `out` side by side.
+static pm_status read_line(weight_sink *sink, const source *s, int64_t from, int64_t step,
+                           int64_t count, uint8_t *span, uint8_t *out)
+{
+    uint32_t size = pm_elem_size(s->elem);
+    if (step == 1)
+        return read_range(sink, s->data, (uint64_t)from * size, out, (size_t)count * size);
+    PM_TRY(read_range(sink, s->data, (uint64_t)from * size, span,
+                      (size_t)((count - 1) * step + 1) * size));
+    for (int64_t i = 0; i < count; i++)
+        memcpy(out + i * size, span + (size_t)(i * step) * size, size);
+    return PM_OK;
+}
+
+/// Rows [n0, n0 + have) as [have][k], with few reads: of lines along what lies closer together.
+static pm_status read_elements(weight_sink *sink, const source *s, int64_t n0, int64_t have,
+                               uint8_t *out)
+{
+    uint32_t size = pm_elem_size(s->elem);
+    int64_t first = s->offset + n0 * s->row_step;
+    if (have <= 0 || s->k == 0)
+        return PM_OK;
+    if (s->row_step < 0 || s->column_step < 0)
+        return pm_error(sink->diag, NULL, PM_ERR_UNSUPPORTED, "weights stored backwards");
+    if (s->column_step == 1 && s->row_step == s->k)
+        return read_line(sink, s, first, 1, have * s->k, NULL, out);
+    bool by_rows = s->column_step <= s->row_step;
+    int64_t lines = by_rows ? have : s->k, length = by_rows ? s->k : have;
+    int64_t between = by_rows ? s->row_step : s->column_step, step = by_rows ? s->column_step : s->row_step;
+    uint8_t *line = malloc((size_t)length * size), *span = malloc((size_t)((length - 1) * step + 1) * size);
+    pm_status status = line && span ? PM_OK : PM_ERR_NO_MEMORY;
+    for (int64_t i = 0; i < lines && status == PM_OK; i++) {
+        status = read_line(sink, s, first + i * between, step, length, span, by_rows ? out + (size_t)(i * s->k) * size : line);
+        for (int64_t r = 0; !by_rows && status == PM_OK && r < have; r++)
+            memcpy(out + (size_t)(r * s->k + i) * size, line + r * size, size);
+    }
+    free(line);
+    free(span);
+    return status;
 }
 
 /// Rows [n0, n0 + count) of a source as f32 [count][k], zero beyond its end.
 static pm_status read_rows(weight_sink *sink, const source *s, int64_t n0, int64_t count,
                            uint8_t *raw, float *rows)
 {
-    uint32_t size = pm_elem_size(s->elem);
     int64_t have = s->n - n0 < count ? s->n - n0 : count;
     memset(rows, 0, (size_t)(count * s->k) * sizeof *rows);
-    if (have <= 0)
-        return PM_OK;
-    if (!s->trans) {
-        PM_TRY(read_range(sink, s->data, s->offset + (uint64_t)(n0 * s->k) * size, raw,
-                          (size_t)(have * s->k) * size));
-        for (int64_t i = 0; i < have * s->k; i++)
-            rows[i] = to_f32(raw, s->elem, (size_t)i);
-        return PM_OK;
-    }
-    for (int64_t k = 0; k < s->k; k++) {
-        PM_TRY(read_range(sink, s->data, s->offset + (uint64_t)(k * s->n + n0) * size, raw,
-                          (size_t)have * size));
-        for (int64_t r = 0; r < have; r++)
-            rows[r * s->k + k] = to_f32(raw, s->elem, (size_t)r);
-    }
+    PM_TRY(read_elements(sink, s, n0, have, raw));
+    for (int64_t i = 0; i < have * s->k; i++)
+        rows[i] = to_f32(raw, s->elem, (size_t)i);
     return PM_OK;
 }
 
@@ -201,6 +245,111 @@ static pm_status write_matrix(weight_sink *sink, const source *sources, const pm
     return status;
 }
 
+/// ---- codes of few bits ----------------------------------------------------------------------------------
+
+/// The operands of one `dequantize`; data NULL: no zeros.
+typedef struct lowbit_source {
+    source codes, scales, zeros;
+    int64_t k;
+} lowbit_source;
+
+/// One panel's rows of one source.
+typedef struct lowbit_rows {
+    uint8_t *codes, *scales, *zeros;
+} lowbit_rows;
+
+static int32_t code_at(const uint8_t *row, int64_t i, int32_t bits)
+{
+    return row[i * bits / 8] >> (i * bits % 8) & ((1 << bits) - 1);
+}
+
+/// Row r of a panel, of all blocks, into `out` (zero before).
+static void pack_codes(const pm_layout *l, const lowbit_source *s, const lowbit_rows *in, int64_t row,
+                       int64_t r, uint8_t *out)
+{
+    static const int64_t scale_sizes[] = {4, 2, 2, 1}, zero_sizes[] = {0, 1, 4};
+    int64_t scale_size = scale_sizes[l->scale], zero_size = zero_sizes[l->zero], per_word = 32 / l->bits;
+    int32_t middle = l->e2m1 ? 0 : 1 << (l->bits - 1);
+    const uint8_t *codes = in->codes + row * s->codes.k;
+    for (int64_t b = 0; b * l->block < s->k; b++) {
+        uint8_t *scale = out + b * pm_layout_block_bytes(l) + r * scale_size;
+        uint8_t *zero = out + b * pm_layout_block_bytes(l) + l->panel * scale_size + r * zero_size;
+        uint8_t *words = out + b * pm_layout_block_bytes(l) + l->panel * (scale_size + zero_size);
+        size_t at = (size_t)(row * s->scales.k + b);
+        float f = l->scale == PM_SCALE_F32 ? to_f32(in->scales, s->scales.elem, at) : 0;
+        memcpy(scale, l->scale == PM_SCALE_F32 ? (void *)&f : in->scales + at * (size_t)scale_size,
+               (size_t)scale_size);
+        if (l->zero == PM_ZERO_I8)
+            *zero = (uint8_t)(code_at(in->zeros + row * s->zeros.k, b, l->bits) - middle);
+        if (l->zero == PM_ZERO_F32) {
+            f = to_f32(in->zeros, s->zeros.elem, (size_t)(row * s->zeros.k + b)) - (float)middle;
+            memcpy(zero, &f, sizeof f);
+        }
+        for (int64_t i = 0; i < l->block && b * l->block + i < s->k; i++) {
+            uint32_t word, code = (uint32_t)(code_at(codes, b * l->block + i, l->bits) ^ middle);
+            uint8_t *to = words + (i / per_word * l->panel + r) * 4;
+            memcpy(&word, to, 4);
+            word |= code << (i % per_word * l->bits);
+            memcpy(to, &word, 4);
+        }
+    }
+}
+
+static size_t source_bytes(const source *s, int64_t rows)
+{
+    return (size_t)(rows * s->k) * pm_elem_size(s->elem) + 1;
+}
+
+static pm_status write_lowbit(weight_sink *sink, const lowbit_source *sources, const pm_layout *l)
+{
+    int64_t width = l->panel / l->ways, n = sources[0].codes.n, panels = (n + width - 1) / width;
+    size_t panel_bytes = (size_t)pm_layout_panel_bytes(l, sources[0].k);
+    lowbit_rows rows = {malloc(source_bytes(&sources[0].codes, width)),
+                        malloc(source_bytes(&sources[0].scales, width)),
+                        malloc(source_bytes(&sources[0].zeros, width))};
+    uint8_t *packed = malloc(panel_bytes + 1);
+    pm_status status = rows.codes && rows.scales && rows.zeros && packed ? PM_OK : PM_ERR_NO_MEMORY;
+    for (int64_t p = 0; p < panels && status == PM_OK; p++) {
+        memset(packed, 0, panel_bytes);
+        for (int32_t i = 0; i < l->ways && status == PM_OK; i++) {
+            const lowbit_source *s = &sources[i];
+            int64_t have = n - p * width < width ? n - p * width : width;
+            status = read_elements(sink, &s->codes, p * width, have, rows.codes);
+            if (status == PM_OK)
+                status = read_elements(sink, &s->scales, p * width, have, rows.scales);
+            if (status == PM_OK && s->zeros.data)
+                status = read_elements(sink, &s->zeros, p * width, have, rows.zeros);
+            for (int64_t row = 0; row < have && status == PM_OK; row++)
+                pack_codes(l, s, &rows, row, i * width + row, packed);
+        }
+        if (status == PM_OK)
+            status = pm_weight_put(sink, packed, panel_bytes);
+    }
+    free(rows.codes);
+    free(rows.scales);
+    free(rows.zeros);
+    free(packed);
+    return status;
+}
+
+/// Expert `which` (-1: the whole) of a pack of `dequantize`.
+static pm_status write_codes(pm_weights *w, const weight_part *part, int64_t which, weight_sink *sink)
+{
+    const pm_op *op = part->value->def;
+    lowbit_source sources[2] = {{.k = 0}};
+    for (uint32_t s = 0; s < op->n_operands; s++) {
+        const pm_op *deq = op->operands[s]->def;
+        if (!deq || deq->code != PM_OP_dequantize)
+            return pm_error(w->module->diag, op->loc, PM_ERR_INTERNAL, "a pack of codes without codes");
+        sources[s].k = pm_op_i64(deq, "k");
+        source *parts[] = {&sources[s].codes, &sources[s].scales, &sources[s].zeros};
+        for (uint32_t i = 0; i < deq->n_operands; i++)
+            if (deq->operands[i])
+                PM_TRY(find_source(w, deq->operands[i], which, false, parts[i]));
+    }
+    return write_lowbit(sink, sources, part->value->type->layout);
+}
+
 pm_status pm_weight_write(pm_weights *w, const weight_part *part, int64_t expert, weight_sink *sink)
 {
     const pm_op *op = part->value->def;
@@ -224,6 +373,10 @@ pm_status pm_weight_write(pm_weights *w, const weight_part *part, int64_t expert
     for (int64_t e = 0; e < count; e++) {
         source sources[2];
         int64_t which = part->value->type->rank == 3 ? (expert < 0 ? e : expert) : -1;
+        if (part->value->type->layout->bits) {
+            PM_TRY(write_codes(w, part, which, sink));
+            continue;
+        }
         for (uint32_t s = 0; s < op->n_operands; s++)
             PM_TRY(find_source(w, op->operands[s], which, trans, &sources[s]));
         PM_TRY(write_matrix(sink, sources, part->value->type->layout, part->value->type->elem));

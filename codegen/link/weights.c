@@ -33,7 +33,7 @@ static void key_data(FILE *out, const pm_value *v)
     }
 }
 
-/// Weight expressions are pack > stack > const at most.
+/// Weight expressions: pack > dequantize > views > stack > const at most.
 static void key_value(FILE *out, const pm_value *v, int depth)
 {
     if (!v->def || depth > 8) {
@@ -48,8 +48,12 @@ static void key_value(FILE *out, const pm_value *v, int depth)
     for (uint32_t i = 0; i < v->def->n_attrs; i++)
         fprintf(out, "%lld,%s,", (long long)v->def->attrs[i].i,
                 v->def->attrs[i].s ? v->def->attrs[i].s : "");
+    for (uint32_t i = 0; i < v->def->n_attrs; i++)
+        for (size_t k = 0; v->def->attrs[i].ints && k < v->def->attrs[i].n; k++)
+            fprintf(out, "%lld;", (long long)v->def->attrs[i].ints[k]);
     for (uint32_t i = 0; i < v->def->n_operands; i++)
-        key_value(out, v->def->operands[i], depth + 1);
+        if (v->def->operands[i])
+            key_value(out, v->def->operands[i], depth + 1);
     fputs(");", out);
 }
 

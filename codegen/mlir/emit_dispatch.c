@@ -277,8 +277,7 @@ static void key_type(key_writer *k, const pm_type *type)
         key_dim(k, type->dims[i]);
     fputc(']', k->out);
     if (type->layout)
-        fprintf(k->out, "{%d,%d,%d}", (int)type->layout->panel, (int)type->layout->pair,
-                (int)type->layout->ways);
+        fprintf(k->out, "{%u}", type->id);
 }
 
 static void key_value(key_writer *k, const pm_value *v)

@@ -46,13 +46,16 @@ pm_status pm_lower_linear(dispatch *d)
     mb *b = d->b;
     product p = product_of(d);
     const pm_layout *layout = p.w->type->layout;
+    static const char *const codes[] = {"q2", "q4", "q8"};
     bool grouped = p.offsets != NULL;
     if (!layout)
         return pm_error(d->e->diag, d->op->loc, PM_ERR_INTERNAL,
                         "weights of %s are not packed", pm_op_info_of(p.op)->name);
     char epilogue[64], kernel[64];
     snprintf(epilogue, sizeof epilogue, "pm_epilogue_%zu", d->e->dispatch_names.n);
-    const char *kind = p.w->type->elem == PM_F32  ? "f32"
+    const char *kind = layout->e2m1               ? "e2m1"
+                       : layout->bits             ? codes[layout->bits / 4]
+                       : p.w->type->elem == PM_F32  ? "f32"
                        : p.x->type->elem == PM_BF16 ? "dot"
                                                     : "b16";
     snprintf(kernel, sizeof kernel, "pm_k_%s_%s_p%d", grouped ? "grouped" : "linear", kind,
@@ -67,13 +70,13 @@ pm_status pm_lower_linear(dispatch *d)
     // With two sources a panel holds half as many columns of each; the kernel sees whole panels.
     int64_t width = layout->panel / layout->ways, per_source = n / layout->ways;
     int64_t columns = layout->ways == 1 ? n : (per_source + width - 1) / width * layout->panel;
-    MlirValue args[12];
+    MlirValue args[16];
     size_t at = 0;
     args[at++] = pm_emit_pointer(d, p.x);
     args[at++] = pm_emit_pointer(d, p.w);
     if (grouped) {
         stride = (int64_t)(pm_weights_expert_stride(d->e->weights, p.w) /
-                           pm_elem_size(p.w->type->elem));
+                           (layout->bits ? 1 : pm_elem_size(p.w->type->elem)));
         args[at++] = mb_i64(b, stride);
         args[at++] = pm_emit_pointer(d, p.offsets);
         args[at++] = pm_emit_dim(d, p.w->type->dims[0]);
@@ -86,6 +89,11 @@ pm_status pm_lower_linear(dispatch *d)
     args[at++] = context;
     args[at++] = d->worker;
     args[at++] = d->n_workers;
+    if (layout->bits) {
+        args[at++] = mb_i64(b, layout->block);
+        args[at++] = mb_i64(b, layout->scale);
+        args[at++] = mb_i64(b, layout->zero);
+    }
     mb_call(b, kernel, (MlirType){0}, args, at);
     return PM_OK;
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/str.h"
 #include "frontend/onnx/onnx_import.h"
 #include "ir/op_table.h"
 
@@ -256,4 +257,44 @@ pm_status pm_onnx_do_expr(pm_onnx_call *call)
         PM_TRY(pm_onnx_cast(call, call->in[i], PM_F32, &wide[i]));
     PM_TRY(pm_onnx_expr(call, call->row->text, wide, &x));
     return pm_onnx_cast(call, x, x->type->elem == PM_F32 ? elem : x->type->elem, &call->out[0]);
+}
+
+/* ---- checks of inputs ---- */
+
+pm_value *pm_onnx_input(const pm_onnx_call *call, int i)
+{
+    return i >= 0 && (size_t)i < call->n_in ? call->in[i] : NULL;
+}
+
+int64_t pm_onnx_extent(const pm_onnx_call *call, const pm_value *v, int32_t i)
+{
+    int64_t n = 0;
+    (void)pm_dim_is_const(call->onnx->module, v->type->dims[i], &n);
+    return n;
+}
+
+pm_status pm_onnx_wrong_shape(pm_onnx_call *call, int i, const char *what, const char *must)
+{
+    return pm_onnx_error(call, PM_ERR_INVALID, "%s '%s' is %s, must be %s", what, call->node->input[i],
+                         pm_type_text(call->onnx->module, call->in[i]->type), must);
+}
+
+pm_status pm_onnx_check_shape(pm_onnx_call *call, int i, const char *what, int32_t rank,
+                              const int64_t *dims)
+{
+    const pm_type *type = call->in[i]->type;
+    pm_str text = pm_str_new(call->onnx->temp);
+    bool fits = type->rank == rank;
+    for (int32_t d = 0; d < rank; d++) {
+        int64_t n;
+        fits = fits && pm_dim_is_const(call->onnx->module, type->dims[d], &n) &&
+               (dims[d] < 0 || n == dims[d]);
+        if (dims[d] < 0)
+            pm_str_printf(&text, "%s?", d ? ", " : "");
+        else
+            pm_str_printf(&text, "%s%" PRId64, d ? ", " : "", dims[d]);
+    }
+    return fits ? PM_OK
+                : pm_onnx_wrong_shape(call, i, what,
+                                      pm_arena_printf(call->onnx->temp, "of extents [%s]", text.data));
 }

@@ -14,7 +14,7 @@ enum {
     PM_ONNX_MAX_OPSET = 28,
     PM_ONNX_MAX_INLINE = 64,      ///< functions and subgraphs within one another
     PM_ONNX_MAX_EXPANDED = 500000, ///< nodes that functions and subgraphs may become
-    PM_ONNX_MAX_ATTRS = 16,       ///< attributes of one op
+    PM_ONNX_MAX_ATTRS = 24,       ///< attributes of one op
     PM_ONNX_MAX_ELEMS = 4096,     ///< elements of an axes, sizes or shape input
 };
 
@@ -232,6 +232,19 @@ PM_NODISCARD pm_status pm_onnx_expr(pm_onnx_call *call, const char *text, pm_val
                                     pm_value **out);
 /// Whether a condition is known before the model runs; then *out_value.
 bool pm_onnx_known_bool(pm_onnx_call *call, const pm_value *value, bool *out_value);
+/// Input i, NULL when it is absent or i is negative.
+pm_value *pm_onnx_input(const pm_onnx_call *call, int i);
+/// An extent; 0 when it is not known.
+int64_t pm_onnx_extent(const pm_onnx_call *call, const pm_value *v, int32_t i);
+/// The error of an input of a wrong type; `what` names its role, `must` what it must be.
+pm_status pm_onnx_wrong_shape(pm_onnx_call *call, int i, const char *what, const char *must);
+/// Checks an input's extents, which must be known; -1: any.
+PM_NODISCARD pm_status pm_onnx_check_shape(pm_onnx_call *call, int i, const char *what, int32_t rank,
+                                           const int64_t *dims);
+/// What codes of `bits` bits along the last axis stand for (op dequantize); zeros may be NULL.
+PM_NODISCARD pm_status pm_onnx_dequantize(pm_onnx_call *call, pm_value *codes, pm_value *scales,
+                                          pm_value *zeros, int64_t k, int64_t bits, int64_t block,
+                                          pm_value **out);
 /// Slice of an axis with known bounds.
 PM_NODISCARD pm_status pm_onnx_slice(pm_onnx_call *call, pm_value *x, int64_t axis, int64_t start,
                                      int64_t end, pm_value **out);

@@ -6,13 +6,15 @@
 
 #include "frontend/onnx/onnx_import.h"
 
-pm_onnx_handler pm_onnx_do_moe;
+pm_onnx_handler pm_onnx_do_moe, pm_onnx_do_qmoe;
 
 /* A matrix of the experts, [E, n, k]: of all of them stacked, inside the region of one. */
 typedef struct matrix {
-    pm_value *weight;
+    pm_value *weight; ///< or codes
+    pm_value *scales, *zeros; ///< of codes
     pm_value *bias; ///< [E, n], or NULL
     int64_t n, k;
+    int64_t bits, block; ///< 0: no codes
 } matrix;
 
 enum { GATE, UP, DOWN, N_MATRICES };
@@ -20,10 +22,13 @@ enum { GATE, UP, DOWN, N_MATRICES };
 /* Where the inputs of one matrix are; -1: the operator has none such. */
 typedef struct matrix_inputs {
     const char *name;
-    int weight, bias;
+    int weight, scales, bias, zeros;
 } matrix_inputs;
 
-static const matrix_inputs moe_inputs[] = {{"fc1", 2, 3}, {"fc2", 4, 5}, {"fc3", 6, 7}};
+static const matrix_inputs moe_inputs[] = {{"fc1", 2, -1, 3, -1}, {"fc2", 4, -1, 5, -1},
+                                           {"fc3", 6, -1, 7, -1}};
+static const matrix_inputs qmoe_inputs[] = {{"fc1", 2, 3, 4, 11}, {"fc2", 5, 6, 7, 12},
+                                            {"fc3", 8, 9, 10, 13}};
 
 typedef struct moe {
     pm_onnx_call *call;
@@ -34,64 +39,106 @@ typedef struct moe {
     bool gated;
 } moe;
 
-static pm_value *input(const pm_onnx_call *call, int i)
-{
-    return i >= 0 && (size_t)i < call->n_in ? call->in[i] : NULL;
-}
-
-static pm_status wrong_shape(pm_onnx_call *call, int i, const char *what, const char *must)
-{
-    return pm_onnx_error(call, PM_ERR_INVALID, "%s '%s' is %s, must be %s", what,
-                         call->node->input[i], pm_type_text(call->onnx->module, call->in[i]->type),
-                         must);
-}
-
-/* Checks an input against extents, -1 being any. */
-static pm_status check_shape(pm_onnx_call *call, int i, const char *what, int32_t rank,
-                             const int64_t *dims)
-{
-    const pm_type *type = call->in[i]->type;
-    char text[128] = "";
-    bool fits = type->rank == rank;
-    for (int32_t d = 0; d < rank; d++) {
-        int64_t n;
-        size_t at = strlen(text);
-        fits = fits && pm_dim_is_const(call->onnx->module, type->dims[d], &n) &&
-               (dims[d] < 0 || n == dims[d]);
-        if (dims[d] < 0)
-            snprintf(text + at, sizeof text - at, "%s?", d ? ", " : "");
-        else
-            snprintf(text + at, sizeof text - at, "%s%" PRId64, d ? ", " : "", dims[d]);
-    }
-    return fits ? PM_OK
-                : wrong_shape(call, i, what,
-                              pm_arena_printf(call->onnx->temp, "of extents [%s]", text));
-}
-
-static int64_t extent(const pm_onnx_call *call, const pm_value *v, int32_t i)
-{
-    int64_t n = 0;
-    (void)pm_dim_is_const(call->onnx->module, v->type->dims[i], &n);
-    return n;
-}
-
 /* ---- weights ---- */
+
+/* Bits of a code of one matrix: its own, or those of all. */
+static pm_status find_bits(moe *m, const matrix_inputs *in, matrix *out)
+{
+    pm_onnx_call *call = m->call;
+    char key[40];
+    snprintf(key, sizeof key, "%s_expert_weight_bits", in->name);
+    if (!pm_onnx_attr_of(call, key)->present)
+        snprintf(key, sizeof key, "expert_weight_bits");
+    out->bits = pm_onnx_attr_of(call, key)->i;
+    if (out->bits != 2 && out->bits != 4 && out->bits != 8)
+        return pm_onnx_error(call, PM_ERR_UNSUPPORTED, "%s is %" PRId64 ", must be 2, 4 or 8", key,
+                             out->bits);
+    out->block = pm_onnx_attr_of(call, "block_size")->present ? pm_onnx_attr_of(call, "block_size")->i : 0;
+    if (out->block < 0 || out->block % (32 / out->bits) != 0)
+        return pm_onnx_error(call, PM_ERR_INVALID, "block_size is %" PRId64 ", must be a power of two from 16 on",
+                             out->block);
+    return out->weight->type->elem == PM_U8
+               ? PM_OK
+               : pm_onnx_wrong_shape(call, in->weight,
+                                     pm_arena_printf(call->onnx->temp, "%s_experts_weights", in->name),
+                                     "u8");
+}
+
+/* Zero points of whole rows are packed along the rows: one byte for each, as `dequantize` has them. */
+static pm_status unpack_zeros(pm_onnx_call *call, int i, matrix *out)
+{
+    pm_module *module = call->onnx->module;
+    pm_value *v = call->in[i];
+    const pm_data *data = pm_value_const(v);
+    const uint8_t *bytes;
+    if (!data)
+        return pm_onnx_error(call, PM_ERR_UNSUPPORTED, "zero points '%s' must be a constant",
+                             call->node->input[i]);
+    PM_TRY(pm_data_bytes(module, data, &bytes));
+    int64_t experts = pm_onnx_extent(call, v, 0), each = pm_onnx_extent(call, v, 1);
+    pm_data copy = {.size = (uint64_t)(experts * out->n)};
+    uint8_t *kept = pm_arena_alloc(module->arena, (size_t)copy.size, 64);
+    for (int64_t e = 0; e < experts; e++)
+        for (int64_t r = 0; r < out->n; r++)
+            kept[e * out->n + r] = (uint8_t)(bytes[e * each + r * out->bits / 8] >> (r * out->bits % 8) &
+                                             ((1 << out->bits) - 1));
+    copy.bytes = kept;
+    pm_dim dims[] = {v->type->dims[0], pm_dim_const(module, out->n), pm_dim_const(module, 1)};
+    return pm_build_const(&call->b, pm_type_get(module, PM_U8, 3, dims), &copy, v->name, &out->zeros);
+}
+
+/* Scales and zero points as `dequantize` takes them: [E, n, blocks]. */
+static pm_status read_codes(moe *m, const matrix_inputs *in, matrix *out)
+{
+    pm_onnx_call *call = m->call;
+    pm_module *module = call->onnx->module;
+    char what[40];
+    int64_t blocks = out->block ? (out->k + out->block - 1) / out->block : 1;
+    int64_t packed = ((out->block ? blocks : out->n) * out->bits + 7) / 8;
+    snprintf(what, sizeof what, "%s_scales", in->name);
+    if (!pm_onnx_input(call, in->scales))
+        return pm_onnx_error(call, PM_ERR_INVALID, "%s are missing", what);
+    PM_TRY(pm_onnx_check_shape(call, in->scales, what, out->block ? 3 : 2,
+                               (int64_t[]){m->experts, out->n, blocks}));
+    out->scales = call->in[in->scales];
+    if (!pm_elem_is_float(out->scales->type->elem))
+        return pm_onnx_wrong_shape(call, in->scales, what, "floats");
+    pm_dim dims[] = {pm_dim_const(module, m->experts), pm_dim_const(module, out->n),
+                     pm_dim_const(module, blocks)};
+    PM_TRY(pm_onnx_reshape(call, out->scales, dims, 3, &out->scales));
+    if (!pm_onnx_input(call, in->zeros))
+        return PM_OK;
+    snprintf(what, sizeof what, "%s_zero_points", in->name);
+    if (call->in[in->zeros]->type->elem != PM_U8)
+        return pm_onnx_wrong_shape(call, in->zeros, what, "u8");
+    if (!out->block) {
+        PM_TRY(pm_onnx_check_shape(call, in->zeros, what, 2, (int64_t[]){m->experts, packed}));
+        return unpack_zeros(call, in->zeros, out);
+    }
+    PM_TRY(pm_onnx_check_shape(call, in->zeros, what, 3, (int64_t[]){m->experts, out->n, packed}));
+    out->zeros = call->in[in->zeros];
+    return PM_OK;
+}
 
 static pm_status read_matrix(moe *m, const matrix_inputs *in, int64_t n, int64_t k, matrix *out)
 {
     pm_onnx_call *call = m->call;
     char what[40];
     snprintf(what, sizeof what, "%s_experts_weights", in->name);
-    if (!input(call, in->weight))
+    if (!pm_onnx_input(call, in->weight))
         return pm_onnx_error(call, PM_ERR_INVALID, "%s are missing", what);
-    PM_TRY(check_shape(call, in->weight, what, 3, (int64_t[]){m->experts, n, k}));
-    *out = (matrix){.weight = call->in[in->weight], .bias = input(call, in->bias)};
-    out->n = extent(call, out->weight, 1);
-    out->k = extent(call, out->weight, 2);
+    *out = (matrix){.weight = call->in[in->weight], .bias = pm_onnx_input(call, in->bias), .k = k};
+    if (in->scales >= 0)
+        PM_TRY(find_bits(m, in, out));
+    k = out->bits ? (k * out->bits + 7) / 8 : k;
+    PM_TRY(pm_onnx_check_shape(call, in->weight, what, 3, (int64_t[]){m->experts, n, k}));
+    out->n = pm_onnx_extent(call, out->weight, 1);
+    if (out->bits)
+        PM_TRY(read_codes(m, in, out));
     if (!out->bias)
         return PM_OK;
     snprintf(what, sizeof what, "%s_experts_bias", in->name);
-    return check_shape(call, in->bias, what, 2, (int64_t[]){m->experts, out->n});
+    return pm_onnx_check_shape(call, in->bias, what, 2, (int64_t[]){m->experts, out->n});
 }
 
 /* Rows first, first + step, … of each expert. Of a small constant the elements are copied, so that
@@ -115,7 +162,7 @@ static pm_status take_rows(pm_onnx_call *call, pm_value *v, int64_t first, int64
     }
     pm_module *module = call->onnx->module;
     const uint8_t *bytes;
-    int64_t experts = extent(call, v, 0), n = extent(call, v, 1);
+    int64_t experts = pm_onnx_extent(call, v, 0), n = pm_onnx_extent(call, v, 1);
     size_t size = pm_elem_size(v->type->elem);
     PM_TRY(pm_data_bytes(module, data, &bytes));
     uint8_t *kept = pm_arena_alloc(module->arena, (size_t)(experts * count) * size, 64);
@@ -136,8 +183,11 @@ static pm_status split_gate(moe *m, int64_t fusion)
     for (int64_t i = 0; i < 2; i++) {
         matrix *half = &m->matrices[i == 0 ? GATE : UP];
         int64_t first = fusion == 1 ? i : i * count, step = fusion == 1 ? 2 : 1;
-        *half = (matrix){.n = count, .k = both.k};
+        *half = both;
+        half->n = count;
         PM_TRY(take_rows(m->call, both.weight, first, step, count, &half->weight));
+        PM_TRY(take_rows(m->call, both.scales, first, step, count, &half->scales));
+        PM_TRY(take_rows(m->call, both.zeros, first, step, count, &half->zeros));
         PM_TRY(take_rows(m->call, both.bias, first, step, count, &half->bias));
     }
     m->gated = true;
@@ -154,7 +204,7 @@ static pm_status read_matrices(moe *m, const matrix_inputs *in)
     pm_onnx_call *call = m->call;
     int64_t fusion = pm_onnx_attr_of(call, "swiglu_fusion")->i;
     bool is_unit = activation_is(call, "swiglu") || activation_is(call, "geglu");
-    bool has_third = input(call, in[2].weight) != NULL;
+    bool has_third = pm_onnx_input(call, in[2].weight) != NULL;
     if (fusion < 0 || fusion > 2)
         return pm_onnx_error(call, PM_ERR_INVALID, "swiglu_fusion is %" PRId64 ", must be 0, 1 or 2",
                              fusion);
@@ -171,7 +221,7 @@ static pm_status read_matrices(moe *m, const matrix_inputs *in)
     PM_TRY(read_matrix(m, &in[0], -1, m->width, &m->matrices[GATE]));
     int64_t inner = m->matrices[GATE].n;
     if (fusion && inner % 2 != 0)
-        return wrong_shape(call, in[0].weight, "fc1_experts_weights",
+        return pm_onnx_wrong_shape(call, in[0].weight, "fc1_experts_weights",
                            "of an even number of rows, as gate and up are fused");
     inner = fusion ? inner / 2 : inner;
     PM_TRY(read_matrix(m, &in[1], m->width, inner, &m->matrices[DOWN]));
@@ -187,7 +237,7 @@ static pm_status read_matrices(moe *m, const matrix_inputs *in)
 static size_t parts_of(matrix *x, pm_value ***parts)
 {
     size_t n = 0;
-    pm_value **all[] = {&x->weight, &x->bias};
+    pm_value **all[] = {&x->weight, &x->scales, &x->zeros, &x->bias};
     for (size_t i = 0; i < PM_COUNT(all); i++)
         if (*all[i])
             parts[n++] = all[i];
@@ -198,7 +248,10 @@ enum { MAX_PARTS = 4 };
 
 static pm_status project(pm_onnx_call *call, pm_value *x, const matrix *w, pm_value **out)
 {
-    return pm_onnx_build(call, out, PM_OP_linear, (pm_value *[]){x, w->weight, w->bias},
+    pm_value *weight = w->weight;
+    if (w->bits)
+        PM_TRY(pm_onnx_dequantize(call, w->weight, w->scales, w->zeros, w->k, w->bits, w->block, &weight));
+    return pm_onnx_build(call, out, PM_OP_linear, (pm_value *[]){x, weight, w->bias},
                          w->bias ? 3 : 2, PM_NO_ATTRS);
 }
 
@@ -306,12 +359,12 @@ static pm_status as_rows(pm_onnx_call *call, int i, const char *what, const pm_v
     pm_value *v = call->in[i];
     int32_t rank = v->type->rank;
     if (!pm_elem_is_float(v->type->elem) || (rank != 2 && rank != 3))
-        return wrong_shape(call, i, what, "floats of 2 or 3 axes");
+        return pm_onnx_wrong_shape(call, i, what, "floats of 2 or 3 axes");
     pm_dim dims[] = {rank == 2 ? v->type->dims[0]
                                : pm_dim_mul(module, v->type->dims[0], v->type->dims[1]),
                      v->type->dims[rank - 1]};
     if (like && pm_dim_differs(module, dims[0], like->type->dims[0]))
-        return wrong_shape(call, i, what, "of as many rows as the input");
+        return pm_onnx_wrong_shape(call, i, what, "of as many rows as the input");
     if (like)
         dims[0] = like->type->dims[0];
     PM_TRY(pm_onnx_reshape(call, v, dims, 2, &v));
@@ -370,4 +423,33 @@ pm_status pm_onnx_do_moe(pm_onnx_call *call)
     PM_TRY(begin(call, &m));
     PM_TRY(read_matrices(&m, moe_inputs));
     return build_moe(&m, NULL);
+}
+
+/* Weighs by scores of their own when there are such. */
+pm_status pm_onnx_do_qmoe(pm_onnx_call *call)
+{
+    enum { WEIGHING = 14, FIRST_UNKNOWN };
+    moe m;
+    pm_value *weighing = NULL;
+    const char *type = pm_onnx_attr_of(call, "quant_type")->s;
+    const pm_onnx_attr *prepacked = pm_onnx_attr_of(call, "weights_prepacked");
+    if (strcmp(type, "int") != 0)
+        return pm_onnx_error(call, PM_ERR_UNSUPPORTED, "quant_type '%s'; there is int", type);
+    if (prepacked->present && prepacked->i != 0)
+        return pm_onnx_error(call, PM_ERR_UNSUPPORTED,
+                             "weights_prepacked is %" PRId64 ": weights in the layout of one device; "
+                             "export them with weights_prepacked 0",
+                             prepacked->i);
+    for (size_t i = FIRST_UNKNOWN; i < call->n_in; i++)
+        if (call->in[i])
+            return pm_onnx_error(call, PM_ERR_UNSUPPORTED, "input %zu '%s': scales of activations and of "
+                                 "whole experts", i, call->node->input[i]);
+    PM_TRY(begin(call, &m));
+    PM_TRY(read_matrices(&m, qmoe_inputs));
+    if (pm_onnx_input(call, WEIGHING)) {
+        PM_TRY(as_rows(call, WEIGHING, "router_weights", m.x, &weighing));
+        if (pm_dim_differs(call->onnx->module, weighing->type->dims[1], m.scores->type->dims[1]))
+            return pm_onnx_wrong_shape(call, WEIGHING, "router_weights", "of as many columns as router_probs");
+    }
+    return build_moe(&m, weighing);
 }

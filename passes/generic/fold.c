@@ -307,6 +307,7 @@ static bool is_left(const pm_op *op)
 {
     int64_t count;
     switch (op->code) {
+    case PM_OP_dequantize: return true; // kernels take codes
     case PM_OP_fill:
     case PM_OP_expand:
         return !pm_type_const_count(op->graph->module, op->results[0]->type, &count) || count > FEW;

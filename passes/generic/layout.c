@@ -1,4 +1,8 @@
+#include <inttypes.h>
+#include <string.h>
+
 #include "ir/op_table.h"
+#include "ir/strided.h"
 #include "passes/passes.h"
 
 /// Columns of a panel: as many as registers hold, fewer for narrow matrices.
@@ -22,7 +26,9 @@ static const char *group_of(pm_pass_ctx *ctx, const pm_value *offsets, const pm_
             if (group->s)
                 return group->s;
         }
-    const pm_value *first = pm_value_is(w, PM_OP_stack) ? w->def->operands[0] : w;
+    const pm_value *first = w; // of stacks, views and codes: what they begin with
+    while (first->def && first->def->code != PM_OP_const && first->def->n_operands)
+        first = first->def->operands[0];
     const pm_data *data = pm_value_const(first);
     if (first->name)
         return first->name;
@@ -87,31 +93,93 @@ static pm_status use_kernel_elements(pm_pass_ctx *ctx, pm_op *op)
     return PM_OK;
 }
 
+/// What `pack` takes instead of a weight: constants, views of them, and stacks; below a conversion that
+/// packing does itself.
+static pm_value *source_of(const pm_pass_ctx *ctx, pm_value *w)
+{
+    pm_strided view;
+    if (pm_value_is(w, PM_OP_cast) && w->type->elem == PM_F32 && pm_elem_is_float(w->def->operands[0]->type->elem) &&
+        w->def->operands[0]->type->elem != PM_F64)
+        w = w->def->operands[0];
+    return pm_strided_of(ctx->module, w, &view) && is_weight(view.root) ? w : NULL;
+}
+
+static pm_status not_constant(pm_pass_ctx *ctx, const pm_op *op)
+{
+    return pm_error(ctx->diag, op->loc, PM_ERR_UNSUPPORTED, "the weight of %s must be a constant",
+                    pm_op_info_of(op)->name);
+}
+
+/// The attributes of a pack of low-bit weights.
+static pm_status lowbit_attrs(pm_pass_ctx *ctx, const pm_op *op, const pm_op *deq, pm_attr *attrs,
+                              size_t *n_attrs)
+{
+    int64_t bits = pm_op_i64(deq, "bits"), block = pm_op_i64(deq, "block"), k = pm_op_i64(deq, "k");
+    int64_t per_word = 32 / bits, scale, zero = PM_ZERO_NONE;
+    for (uint32_t i = 0; i < deq->n_operands; i++)
+        if (deq->operands[i] && !source_of(ctx, deq->operands[i]))
+            return not_constant(ctx, op);
+    switch (deq->operands[1]->type->elem) {
+    case PM_F16: scale = PM_SCALE_F16; break;
+    case PM_BF16: scale = PM_SCALE_BF16; break;
+    case PM_U8: scale = PM_SCALE_E8M0; break;
+    default: scale = PM_SCALE_F32; break;
+    }
+    if (deq->n_operands > 2 && deq->operands[2])
+        zero = deq->operands[2]->type->elem == PM_U8 ? PM_ZERO_I8 : PM_ZERO_F32;
+    if (block == 0 || block > k) // one block, of whole words
+        block = (k + per_word - 1) / per_word * per_word;
+    if (block < 1 || block % per_word != 0)
+        return pm_error(ctx->diag, op->loc, PM_ERR_UNSUPPORTED,
+                        "blocks of %" PRId64 " codes of %" PRId64 " bits don't fill 32-bit words", block,
+                        bits);
+    attrs[(*n_attrs)++] = pm_attr_i64("bits", bits);
+    attrs[(*n_attrs)++] = pm_attr_i64("block", block);
+    attrs[(*n_attrs)++] = pm_attr_i64("scale", scale);
+    attrs[(*n_attrs)++] = pm_attr_i64("zero", zero);
+    attrs[(*n_attrs)++] = pm_attr_i64("e2m1", strcmp(pm_op_str(deq, "format"), "e2m1") == 0);
+    return PM_OK;
+}
+
+static bool swaps_last(const pm_op *transpose)
+{
+    const pm_attr *perm = pm_op_attr(transpose, "perm");
+    bool swaps = perm->n >= 2;
+    for (size_t i = 0; i + 2 < perm->n; i++)
+        swaps = swaps && perm->ints[i] == (int64_t)i;
+    return swaps && perm->ints[perm->n - 1] == (int64_t)perm->n - 2;
+}
+
 static pm_status pack_weight(pm_pass_ctx *ctx, pm_op *op)
 {
+    enum { MAX_ATTRS = 10 };
     pm_module *m = ctx->module;
     pm_value *w = op->operands[1], *packed;
     if (w->type->layout)
         return PM_OK;
-    bool trans = false;
-    if (pm_value_is(w, PM_OP_transpose) && is_weight(w->def->operands[0])) {
+    bool lowbit = pm_value_is(w, PM_OP_dequantize), trans = false;
+    if (pm_value_is(w, PM_OP_transpose) && is_weight(w->def->operands[0]) && swaps_last(w->def)) {
         w = w->def->operands[0];
         trans = true;
     }
-    if (!is_weight(w))
-        return pm_error(ctx->diag, op->loc, PM_ERR_UNSUPPORTED,
-                        "the weight of %s must be a constant", pm_op_info_of(op)->name);
+    if (!lowbit)
+        w = source_of(ctx, w);
+    if (!w)
+        return not_constant(ctx, op);
     int64_t n = 0;
     int32_t rank = w->type->rank;
     if (!pm_dim_is_const(m, w->type->dims[trans ? rank - 1 : rank - 2], &n))
         return pm_error(ctx->diag, op->loc, PM_ERR_UNSUPPORTED, "weights need constant dims");
     // bf16 is widened exactly while it is multiplied; everything else is kept as f32.
-    bool bf16 = w->type->elem == PM_BF16 || pm_op_i64(op, "compute") == PM_BF16;
-    pm_attr attrs[6] = {pm_attr_i64("panel", panel_for(ctx, n)), pm_attr_i64("pair", bf16 ? 2 : 1),
-                        pm_attr_elem("elem", bf16 ? PM_BF16 : PM_F32), pm_attr_bool("trans", trans)};
+    bool bf16 = !lowbit && (w->type->elem == PM_BF16 || pm_op_i64(op, "compute") == PM_BF16);
+    pm_attr attrs[MAX_ATTRS] = {pm_attr_i64("panel", panel_for(ctx, n)), pm_attr_i64("pair", bf16 ? 2 : 1),
+                                pm_attr_elem("elem", bf16 ? PM_BF16 : PM_F32),
+                                pm_attr_bool("trans", trans)};
     size_t n_attrs = 4;
     if (op->code == PM_OP_grouped_linear) // experts of one layer: those of one routing
         attrs[n_attrs++] = pm_attr_str("group", group_of(ctx, op->operands[2], w));
+    if (lowbit)
+        PM_TRY(lowbit_attrs(ctx, op, w->def, attrs, &n_attrs));
     pm_builder b = {op->graph, op, pm_loc_derive(m, op->loc, "layout")};
     PM_TRY(pm_build1(&b, &packed, PM_OP_pack, PM_OPERANDS(w), attrs, n_attrs));
     pm_op_set_operand(op, 1, packed);

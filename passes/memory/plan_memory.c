@@ -50,10 +50,28 @@ static bool is_weight_op(const pm_op *op)
     return op->code == PM_OP_const || (pm_op_info_of(op)->traits & PM_T_WEIGHT);
 }
 
+/// Whether the op runs: one whose results have no place computes what only packing reads, unless it
+/// finds an extent.
+static bool runs(const pm_op *op)
+{
+    if (is_weight_op(op))
+        return false;
+    for (uint32_t i = 0; i < op->n_results; i++) {
+        const pm_value *v = op->results[i];
+        if (v->place.kind != PM_PLACE_NONE)
+            return true;
+        for (int32_t k = 0; k < v->type->rank; k++)
+            if (pm_dim_is_dynamic(op->graph->module, v->type->dims[k]))
+                return true;
+    }
+    return op->n_results == 0;
+}
+
+/// Users of `v` have their places already.
 static bool is_read(const pm_value *v)
 {
     for (const pm_use *use = v->uses; use; use = use->next)
-        if (!is_weight_op(use->op) && reads_bytes(use->op, use->index))
+        if (runs(use->op) && reads_bytes(use->op, use->index))
             return true;
     for (size_t i = 0; i < v->graph->results.n; i++)
         if (v->graph->results.data[i] == v)
@@ -256,7 +274,7 @@ static pm_status plan_entry(pm_pass_ctx *ctx, pm_graph *g)
     }
     g->n_dynamic = 0;
     PM_TRY(place_args(&p));
-    for (pm_op *op = g->first; op; op = op->next)
+    for (pm_op *op = g->last; op; op = op->prev) // users first
         for (uint32_t i = 0; i < op->n_results; i++)
             place_result(&p, op, i);
     PM_TRY(place_outputs(&p));

@@ -139,11 +139,38 @@ static pm_status copy_special(lowering *l, pm_op *op, pm_value **out)
     return pm_build_dims(&l->b, (int32_t)n, content, out);
 }
 
+/// Whether the op means the same of all experts' tensors, along their first axis, as of one expert's.
+static bool is_alike_stacked(const pm_op *op)
+{
+    return op->code == PM_OP_dequantize || (op->code == PM_OP_cast && op->n_operands == 1);
+}
+
+/// An op of experts' own tensors alone is one of the stacked tensors.
+static pm_status copy_of_slices(lowering *l, pm_op *op, bool *out_done)
+{
+    pm_value *operands[4] = {NULL}, *y;
+    if (!is_alike_stacked(op) || op->n_operands > PM_COUNT(operands))
+        return PM_OK;
+    for (uint32_t i = 0; i < op->n_operands; i++) {
+        if (op->operands[i] && !stacked(l, op->operands[i]))
+            return PM_OK;
+        operands[i] = stacked(l, op->operands[i]);
+    }
+    PM_TRY(pm_build1(&l->b, &y, op->code, operands, op->n_operands, op->attrs, op->n_attrs));
+    pm_map_put(&l->slices, &op->results[0]->id, sizeof op->results[0]->id, y);
+    *out_done = true;
+    return PM_OK;
+}
+
 /// One op of a body, over the rows of all experts at once (template) or of one.
 static pm_status copy_op(lowering *l, pm_op *op)
 {
     pm_value **operands = PM_NEW_ARRAY(l->ctx->module->arena, pm_value *, op->n_operands + 1);
     l->b.loc = pm_loc_derive(l->ctx->module, op->loc, "lower-experts");
+    bool of_slices = false;
+    PM_TRY(copy_of_slices(l, op, &of_slices));
+    if (of_slices)
+        return PM_OK;
     for (uint32_t i = 0; i < op->n_operands; i++) {
         if (!op->operands[i])
             continue;

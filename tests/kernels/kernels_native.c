@@ -5,6 +5,7 @@
 #include "codegen/kernels/k_attention.c"
 #include "codegen/kernels/k_cache.c"
 #include "codegen/kernels/k_linear.c"
+#include "codegen/kernels/k_lowbit.c"
 #include "codegen/kernels/k_math.c"
 #include "codegen/kernels/k_matmul.c"
 #include "codegen/kernels/k_recurrent.c"

@@ -1444,6 +1444,65 @@ def selective_scan_cases():
     faulty("selective_scan", "size", [np.zeros(shape, np.float32) for shape in shapes], [((1, 2, 3), np.float32), ((1, 1, 2), np.float32)])
 
 
+# ---- codes of few bits -------------------------------------------------------------------------
+
+
+def pack_bits(codes, bits):
+    """[.., n] to bytes [.., ceil(n * bits / 8)], the first in the lowest bits."""
+    per = 8 // bits
+    padded = np.zeros(codes.shape[:-1] + (-(-codes.shape[-1] // per) * per,), np.uint8)
+    padded[..., : codes.shape[-1]] = codes
+    parts = padded.reshape(codes.shape[:-1] + (-1, per))
+    return np.bitwise_or.reduce(parts << (np.arange(per, dtype=np.uint8) * bits), axis=-1).astype(np.uint8)
+
+
+E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+
+
+def dequantize_cases():
+    i = 0
+    for bits in (2, 4, 8):
+        for block, k, lead in ((16, 40, (3,)), (0, 21, (2, 3)), (32, 64, ()), (24, 50, (2,))):
+            for zero in ("none", "packed", "f32", "f16"):
+                for scale_elem in ("f32", "f16", "bf16", "e8m0")[i % 4 : i % 4 + 2]:
+                    size = block or k
+                    blocks = -(-k // size)
+                    codes = rng.integers(0, 1 << bits, lead + (k,)).astype(np.uint8)
+                    inputs = [pack_bits(codes, bits)]
+                    if block and i % 2:  # whole blocks, as some formats store them
+                        inputs[0] = np.concatenate([inputs[0], np.zeros(lead + (3,), np.uint8)], -1)
+                    if scale_elem == "e8m0":
+                        scales = rng.integers(100, 150, lead + (blocks,)).astype(np.uint8)
+                        factors = 2.0 ** (scales.astype(np.float64) - 127)
+                    else:
+                        scales = normal(lead + (blocks,), scale_elem)
+                        factors = wide(scales)
+                    inputs.append(scales)
+                    zeros = np.full(lead + (blocks,), 2.0 ** (bits - 1))
+                    if zero == "packed":
+                        z = rng.integers(0, 1 << bits, lead + (blocks,)).astype(np.uint8)
+                        zeros = z.astype(np.float64)
+                        inputs.append(pack_bits(z, bits))
+                    elif zero != "none":
+                        inputs.append(normal(lead + (blocks,), zero))
+                        zeros = wide(inputs[2])
+                    of = np.arange(k) // size
+                    y = ((codes - zeros[..., of]) * factors[..., of]).astype(np.float32)
+                    case("dequantize", f"{bits}_{i}_{zero}_{scale_elem}", inputs, [y], tol=(1, 0), k=k, bits=bits, block=block)
+                    i += 1
+    codes = np.arange(64).reshape(2, 32).astype(np.uint8) % 16
+    scales = np.array([[0], [130]], np.uint8)
+    y = (E2M1[codes] * 2.0 ** (scales.astype(np.float64) - 127)).astype(np.float32)
+    case("dequantize", "e2m1", [pack_bits(codes, 4), scales], [y], tol=(0, 0), k=32, block=32, format="e2m1")
+    nan = np.full((2, 32), np.nan, np.float32)
+    case("dequantize", "e8m0_nan", [pack_bits(codes, 4), np.full((2, 1), 255, np.uint8)], [nan], k=32, block=32)
+    outs = [((2, 32), np.float32)]
+    faulty("dequantize", "short", [np.zeros((2, 15), np.uint8), np.zeros((2, 1), np.float32)], outs, k=32)
+    faulty("dequantize", "scales", [np.zeros((2, 16), np.uint8), np.zeros((2, 2), np.float32)], outs, k=32)
+    faulty("dequantize", "bits", [np.zeros((2, 16), np.uint8), np.zeros((2, 1), np.float32)], outs, k=32, bits=3)
+    faulty("dequantize", "zeros", [np.zeros((2, 16), np.uint8), np.zeros((2, 2), np.float32), np.zeros((2, 2), np.uint8)], outs, k=32, block=16)
+
+
 def main():
     family("elementwise")
     unary_cases()
@@ -1478,6 +1537,8 @@ def main():
     linear_attention_cases()
     selective_scan_cases()
     capacity_cases()
+    family("lowbit")
+    dequantize_cases()
     OUT.mkdir(parents=True, exist_ok=True)
     for name, cases in files.items():
         text = f"# {len(cases)} cases, made by tests/tools/make_eval_vectors.py\n\n" + "\n".join(cases)

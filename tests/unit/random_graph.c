@@ -230,6 +230,66 @@ static pm_value *float_const(gen *g, pm_elem elem, int32_t rank, const int64_t *
     return value;
 }
 
+static pm_value *byte_const(gen *g, int64_t rows, int64_t columns, const uint8_t *bytes)
+{
+    pm_data data = {.size = (uint64_t)(rows * columns), .bytes = bytes};
+    pm_value *value = NULL;
+    if (pm_build_const(&g->b, const_type(g, PM_U8, 2, (const int64_t[]){rows, columns}), &data, NULL,
+                       &value) != PM_OK)
+        g->failed = true;
+    return value;
+}
+
+/// Scales [n, blocks], all `value`, a power of two.
+static pm_value *scales_const(gen *g, int64_t n, int64_t blocks, double value)
+{
+    static const pm_elem elems[] = {PM_F32, PM_F16, PM_BF16, PM_U8};
+    pm_elem elem = elems[below(g, 4)];
+    uint8_t *bytes = pm_arena_alloc(g->module->arena, (size_t)(n * blocks) * 4, 64);
+    for (int64_t i = 0; i < n * blocks; i++)
+        if (elem == PM_U8)
+            bytes[i] = (uint8_t)(127 + ilogb(value));
+        else
+            put_float(elem, value, bytes + i * pm_elem_size(elem));
+    if (elem == PM_U8)
+        return byte_const(g, n, blocks, bytes);
+    pm_data data = {.size = (uint64_t)(n * blocks) * pm_elem_size(elem), .bytes = bytes};
+    pm_value *scales = NULL;
+    if (pm_build_const(&g->b, const_type(g, elem, 2, (const int64_t[]){n, blocks}), &data, NULL,
+                       &scales) != PM_OK)
+        g->failed = true;
+    return scales;
+}
+
+/// Weights [n, k] of few bits: multiples of 1/8 within [-1, 1].
+static pm_value *lowbit_const(gen *g, int64_t n, int64_t k)
+{
+    int64_t bits = 2 << below(g, 3), block = chance(g, 60) ? 16 : 0, per = 8 / bits;
+    int64_t blocks = block ? (k + 15) / 16 : 1, bytes = (k + per - 1) / per + below(g, 2);
+    int64_t each = (blocks + per - 1) / per, middle = 1 << (bits - 1), reach = bits == 2 ? 1 : 8;
+    uint8_t *codes = PM_NEW_ARRAY(g->module->arena, uint8_t, (size_t)(n * bytes));
+    uint8_t *zeros = PM_NEW_ARRAY(g->module->arena, uint8_t, (size_t)(n * each));
+    bool has_zeros = chance(g, 50);
+    for (int64_t r = 0; r < n; r++)
+        for (int64_t i = 0; i < k; i++) {
+            int64_t b = block ? i / block : 0, shift = b % per * bits;
+            uint8_t *zero = &zeros[r * each + b / per];
+            if (i == b * block)
+                *zero |= (uint8_t)((middle - (has_zeros ? below(g, 2) : 0)) << shift);
+            int64_t code = (*zero >> shift & ((1 << bits) - 1)) + below(g, (uint32_t)(2 * reach)) - reach;
+            code = code < 0 ? 0 : code > 2 * middle - 1 ? 2 * middle - 1 : code;
+            codes[r * bytes + i / per] |= (uint8_t)(code << (i % per * bits));
+        }
+    pm_value *operands[] = {byte_const(g, n, bytes, codes),
+                            scales_const(g, n, blocks, bits == 2 ? 0.25 : 0.125),
+                            has_zeros ? byte_const(g, n, each, zeros) : NULL};
+    const pm_attr attrs[] = {pm_attr_i64("k", k), pm_attr_i64("bits", bits), pm_attr_i64("block", block)};
+    pm_value *w = NULL;
+    if (g->failed || pm_build1(&g->b, &w, PM_OP_dequantize, operands, has_zeros ? 3 : 2, attrs, 3) != PM_OK)
+        g->failed = true;
+    return w;
+}
+
 static pm_value *int_const(gen *g, pm_elem elem, size_t n, const int64_t *values)
 {
     pm_value *value = NULL;
@@ -634,7 +694,8 @@ static bool step_linear(gen *g)
     double limit = magnitude(x) * 1 * (double)k + 2;
     if (limit > MAX_MAGNITUDE)
         return false;
-    pm_value *w = float_const(g, PM_F32, 2, (const int64_t[]){n, k}, 1, false);
+    pm_value *w = chance(g, 25) ? lowbit_const(g, n, k)
+                                : float_const(g, PM_F32, 2, (const int64_t[]){n, k}, 1, false);
     pm_value *bias = chance(g, 50) ? float_const(g, PM_F32, 1, &n, 2, false) : NULL;
     pm_value *out = NULL;
     return w != NULL &&

@@ -280,7 +280,7 @@ static size_t run_family(const char *family)
 }
 
 static const char *const families[] = {"elementwise", "reduce", "shape", "gather",
-                                       "linalg",      "lm",     "moe",    "recurrent"};
+                                       "linalg",      "lm",     "moe",    "recurrent", "lowbit"};
 
 START_TEST(test_family)
 {

@@ -540,6 +540,32 @@ START_TEST(products)
     check_type(OP(stack, PM_OPERANDS(rows, rows, rows), PM_NO_ATTRS), "f32[3, 24, 8]");
     REFUSED("must be like operand 0", stack, PM_OPERANDS(rows, w), PM_NO_ATTRS);
 
+    pm_value *codes = ARG(PM_U8, c(24), c(48)), *scales = ARG(PM_F16, c(24), c(3)),
+             *zeros = ARG(PM_U8, c(24), c(2));
+    const pm_attr lowbit[] = {pm_attr_i64("k", 80), pm_attr_i64("block", 32), pm_attr_i64("bits", 4)};
+    pm_value *few = OP(dequantize, PM_OPERANDS(codes, scales, zeros), lowbit, 3);
+    check_type(few, "f32[24, 80]");
+    REFUSED("96 codes of 8 bits don't fit the 48 bytes", dequantize, PM_OPERANDS(codes, scales),
+            PM_ATTRS(pm_attr_i64("k", 96), pm_attr_i64("block", 32), pm_attr_i64("bits", 8)));
+    REFUSED("the last extent of the scales must be 5, found 3", dequantize, PM_OPERANDS(codes, scales),
+            PM_ATTRS(pm_attr_i64("k", 80), pm_attr_i64("block", 16)));
+    REFUSED("the last extent of the zero points must be 3, found 2", dequantize,
+            PM_OPERANDS(codes, scales, ARG(PM_F32, c(24), c(2))), lowbit, 3);
+    REFUSED("extent 0 of the scales must be 24, found 8", dequantize,
+            PM_OPERANDS(codes, ARG(PM_F32, c(8), c(3))), lowbit, 3);
+    REFUSED("bits is 3", dequantize, PM_OPERANDS(codes, scales),
+            PM_ATTRS(pm_attr_i64("k", 80), pm_attr_i64("block", 32), pm_attr_i64("bits", 3)));
+    const pm_attr stored[] = {pm_attr_i64("panel", 16), pm_attr_i64("bits", 4), pm_attr_i64("block", 32),
+                              pm_attr_i64("scale", 1), pm_attr_i64("zero", 1)};
+    packed = OP(pack, PM_OPERANDS(few), stored, 5);
+    check_type(packed,
+               "f32[24, 80]{panel=16, pair=1, ways=1, bits=4, block=32, scale=1, zero=1, e2m1=0}");
+    int64_t bytes = 0;
+    ck_assert(pm_dim_is_const(m, pm_type_bytes(m, packed->type), &bytes));
+    ck_assert_int_eq(bytes, 2 * 3 * 16 * (2 + 1 + 16));
+    REFUSED("block is 12", pack, PM_OPERANDS(few),
+            PM_ATTRS(pm_attr_i64("panel", 16), pm_attr_i64("bits", 4), pm_attr_i64("block", 12)));
+
     pm_value *image = ARG(PM_F32, B, c(3), c(32), c(32)),
              *kernel = ARG(PM_F32, c(16), c(3), c(3), c(3));
     const int64_t strides[] = {2, 2}, pads[] = {1, 1, 1, 1}, none[] = {0, 1};

@@ -1,0 +1,60 @@
+/// Codes of a few bits, and what they stand for.
+#include "ir/ops/eval_util.h"
+
+pm_eval_fn pm_eval_dequantize;
+
+/// Code i of a row that begins at byte `at`: the first one is in the lowest bits.
+PM_INLINE int32_t code_at(const pm_tensor *codes, int64_t at, int64_t i, int64_t bits)
+{
+    int64_t byte = pm_get_i64(codes->data, PM_U8, at + i * bits / 8);
+    return (int32_t)(byte >> (i * bits % 8) & ((1 << bits) - 1));
+}
+
+/// Sign, two bits of exponent, one of fraction.
+PM_INLINE double e2m1_value(int32_t code)
+{
+    int32_t exponent = code >> 1 & 3, fraction = code & 1;
+    double value = exponent == 0 ? fraction * 0.5 : (double)((2 + fraction) << exponent) / 4;
+    return code & 8 ? -value : value;
+}
+
+PM_INLINE double scale_at(const pm_tensor *scales, int64_t i)
+{
+    if (scales->elem != PM_U8)
+        return pm_get_f64(scales->data, scales->elem, i);
+    int64_t exponent = pm_get_i64(scales->data, PM_U8, i); // e8m0
+    return exponent == 255 ? NAN : ldexp(1.0, (int)exponent - 127);
+}
+
+int32_t pm_eval_dequantize(const pm_eval_args *args)
+{
+    enum { K, BITS, BLOCK, FORMAT };
+    const pm_tensor *codes = &args->in[0], *scales = &args->in[1], *out = &args->out[0];
+    const pm_tensor *zeros = pm_has(args, 2) ? &args->in[2] : NULL;
+    int64_t k = args->attrs[K].i, bits = args->attrs[BITS].i;
+    int64_t block = args->attrs[BLOCK].i ? args->attrs[BLOCK].i : k;
+    int32_t is_e2m1 = pm_attr_is(&args->attrs[FORMAT], "e2m1"), last = codes->rank - 1;
+    if (last < 0 || scales->rank != codes->rank || out->rank != codes->rank ||
+        (zeros != NULL && zeros->rank != codes->rank) || codes->elem != PM_U8 || k < 0 || block < 0 ||
+        (bits != 2 && bits != 4 && bits != 8) || out->dims[last] != k || (is_e2m1 && bits != 4))
+        return 1;
+    int64_t rows = pm_product(codes->dims, 0, last), n_blocks = k == 0 ? 0 : (k - 1) / block + 1;
+    int32_t is_packed = zeros != NULL && zeros->elem == PM_U8;
+    if (codes->dims[last] < k / (8 / bits) + (k % (8 / bits) != 0) || scales->dims[last] != n_blocks ||
+        pm_product(scales->dims, 0, last) != rows || pm_product(out->dims, 0, last) != rows ||
+        (zeros != NULL && (pm_product(zeros->dims, 0, last) != rows ||
+                           zeros->dims[last] != (is_packed ? (n_blocks * bits + 7) / 8 : n_blocks))))
+        return 1;
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t i = 0; i < k; i++) {
+            int32_t code = code_at(codes, row * codes->dims[last], i, bits);
+            double value = is_e2m1 ? e2m1_value(code) : code, zero = is_e2m1 ? 0 : 1 << (bits - 1);
+            if (is_packed)
+                zero = code_at(zeros, row * zeros->dims[last], i / block, bits);
+            else if (zeros != NULL)
+                zero = pm_get_f64(zeros->data, zeros->elem, row * n_blocks + i / block);
+            pm_set_f64(out->data, out->elem, row * k + i,
+                       (value - zero) * scale_at(scales, row * n_blocks + i / block));
+        }
+    return 0;
+}
