@@ -204,7 +204,7 @@ enum { ROWS_each64 = 64 * EXPERTS, ROWS_each16 = 16 * EXPERTS, ROWS_two = 2, ROW
         const float *cache = (const float *)pool;                                                  \
         pm_k_attention(activations, cache, cache + (int64_t)(kv) * (capacity) * (hd), before,      \
                        NULL, result, 1, tokens, heads, kv, hd, hd, capacity, 0.125f, 0, 0, 0.0f,   \
-                       (uint8_t *)scratch[worker], worker, n_workers);                             \
+                       NULL, 0, 1, (uint8_t *)scratch[worker], worker, n_workers);                 \
     }
 
 #define MATMUL(m, n, k, trans_b)                                                                   \

@@ -1,4 +1,4 @@
-/* Causal attention over the caches, with online softmax.
+/* Attention over the caches, causal or not, with online softmax.
  *
  * A row is one head of one token; rows whose heads share a key-value head lie together (token by token)
  * and are worked on in tiles, so that a key is read once for many rows. Keys are taken in blocks that begin
@@ -24,7 +24,8 @@ enum {
 typedef struct attention_head {
     const float *keys, *values; ///< [capacity / 16][head_dim][16] and [capacity][value_dim]
     const float *sinks;         ///< of the heads that share these keys; NULL: none
-    int64_t past, group, head_dim, value_dim, capacity, window, chunk;
+    const float *bias;          ///< likewise, [reach] each; NULL: none
+    int64_t past, group, head_dim, value_dim, capacity, window, chunk, reach, causal;
     float scale, softcap;
     float *q, *sum;    ///< [ATTENTION_ROWS][head_dim], [ATTENTION_ROWS][value_dim]
     float *score;      ///< [ATTENTION_ROWS][ATTENTION_KEYS]
@@ -35,7 +36,7 @@ typedef struct attention_head {
 /// Keys that a row sees: begin..end.
 PM_INLINE int64_t keys_end(const attention_head *h, int64_t row)
 {
-    return h->past + row / h->group + 1;
+    return h->causal ? h->past + row / h->group + 1 : h->past;
 }
 
 PM_INLINE int64_t keys_begin(const attention_head *h, int64_t row)
@@ -145,10 +146,22 @@ PM_INLINE void add_values(const attention_head *h, int64_t rows, int64_t first, 
     }
 }
 
+/// The biases of a block's scores: by how far the keys are from the row's token.
+PM_INLINE void block_bias(const attention_head *h, int64_t row, int64_t key0, float *to)
+{
+    int64_t position = (h->causal ? h->past : 0) + row / h->group, middle = h->reach / 2;
+    const float *bias = h->bias + row % h->group * h->reach;
+    PM_NO_UNROLL for (int64_t i = 0; i < ATTENTION_KEYS; i++)
+    {
+        int64_t at = pm_max_i64(key0 + i - position + middle, 0);
+        to[i] = bias[pm_min_i64(at, h->reach - 1)];
+    }
+}
+
 /// Turns a row's scores of one block into weights; updates its largest score, total and sums. Unless
-/// `whole`, keys outside begin..end (relative to the block) get weight 0.
+/// `whole`, keys outside begin..end (relative to the block) get weight 0. bias: of its scores, or NULL.
 PM_INLINE void weigh_row(const attention_head *h, int64_t row, bool whole, int64_t begin,
-                         int64_t end)
+                         int64_t end, const float *bias)
 {
     const float infinity = __builtin_inff();
     float *score = h->score + row * ATTENTION_KEYS;
@@ -159,6 +172,8 @@ PM_INLINE void weigh_row(const attention_head *h, int64_t row, bool whole, int64
         x[j] = pm_v_load(score + j * PM_VW);
         if (h->softcap != 0.0f)
             x[j] = pm_v_tanh(x[j]) * (h->softcap * LOG2_E);
+        if (bias)
+            x[j] = x[j] + pm_v_load(bias + j * PM_VW) * LOG2_E;
         pm_vi lane = pm_v_iota() + j * PM_VW;
         seen[j] = (lane >= (int32_t)begin) & (lane < (int32_t)end);
         if (!whole)
@@ -214,10 +229,13 @@ PM_INLINE void attention_block(const attention_head *h, int64_t row0, int64_t fi
     PM_NO_UNROLL for (int64_t r = first; r < first + rows; r++)
     {
         int64_t begin = keys_begin(h, row0 + r) - key0, end = keys_end(h, row0 + r) - key0;
+        float bias[ATTENTION_KEYS];
+        if (h->bias)
+            block_bias(h, row0 + r, key0, bias);
         if (begin <= 0 && end >= ATTENTION_KEYS)
-            weigh_row(h, r, true, 0, ATTENTION_KEYS);
+            weigh_row(h, r, true, 0, ATTENTION_KEYS, h->bias ? bias : NULL);
         else
-            weigh_row(h, r, false, begin, end);
+            weigh_row(h, r, false, begin, end, h->bias ? bias : NULL);
     }
     /* Keys that all rows see go through the tile, the others row by row: a key that a row may not see (of a
      * later token, or not written yet) must not even be multiplied by its weight 0. */
@@ -278,12 +296,13 @@ PM_KERNEL void pm_k_attention(const float *q, const float *key_cache, const floa
                               const int64_t *past, const float *sinks, float *out, int64_t batch,
                               int64_t t, int64_t heads, int64_t kv_heads, int64_t head_dim,
                               int64_t value_dim, int64_t capacity, float scale, int64_t window,
-                              int64_t chunk, float softcap, uint8_t *scratch, int64_t worker,
-                              int64_t n_workers)
+                              int64_t chunk, float softcap, const float *bias, int64_t reach,
+                              int64_t causal, uint8_t *scratch, int64_t worker, int64_t n_workers)
 {
     int64_t group = heads / kv_heads, rows = t * group;
-    attention_head h = {NULL, NULL, NULL, 0, group, head_dim, value_dim, capacity, window, chunk,
-                        scale, softcap, NULL, NULL, NULL, NULL, NULL};
+    attention_head h = {.group = group, .head_dim = head_dim, .value_dim = value_dim,
+                        .capacity = capacity, .window = window, .chunk = chunk, .reach = reach,
+                        .causal = causal, .scale = scale, .softcap = softcap};
     h.score = (float *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
     h.total = h.score + ATTENTION_ROWS * ATTENTION_KEYS;
     h.largest = h.total + ATTENTION_ROWS * PM_VW;
@@ -305,7 +324,7 @@ PM_KERNEL void pm_k_attention(const float *q, const float *key_cache, const floa
             int64_t head = unit / tiles, row0 = unit % tiles * tile_rows;
             int64_t now = pm_min_i64(rows - row0, tile_rows), b = head / kv_heads;
             h.past = past[b];
-            if (h.past < 0 || h.past > capacity - t)
+            if (h.past < 0 || h.past > capacity - (causal ? t : 0))
                 continue;
             bool mine = pass == 1 && cost >= begin && cost < end;
             int64_t seen = keys_end(&h, row0 + now - 1) - keys_begin(&h, row0);
@@ -316,6 +335,7 @@ PM_KERNEL void pm_k_attention(const float *q, const float *key_cache, const floa
             h.values = value_cache + head * capacity * value_dim;
             int64_t first = head % kv_heads * group, at = b * t * heads + first;
             h.sinks = sinks ? sinks + first : NULL;
+            h.bias = bias ? bias + first * reach : NULL;
             attention_tile(&h, q + at * head_dim, out + at * value_dim, heads, row0, now);
         }
     }

@@ -96,16 +96,18 @@ int32_t pm_k_cache_key(float *cache, const float *k, const int64_t *past, int64_
 int32_t pm_k_cache_value(float *cache, const float *v, const int64_t *past, int64_t batch,
                          int64_t t, int64_t kv_heads, int64_t head_dim, int64_t capacity,
                          int64_t worker, int64_t n_workers);
-/// Causal attention over the caches, online softmax over blocks of keys that begin at multiples of a
+/// Attention over the caches, causal or over past[b] keys, online softmax over blocks of keys that begin at multiples of a
 /// fixed block, so that bits don't depend on batch, t, or threads: prefill and decode agree.
-/// sinks: [heads], or NULL; window, chunk, softcap: 0 means none.
+/// sinks: [heads], or NULL; window, chunk, softcap: 0 means none. bias: [heads][reach], or NULL: what is added
+/// to a score, by how far the key is from the token; the middle one is at the token itself.
 /// out: [batch][t][heads * value_dim] f32. scratch: this worker's, PM_K_ATTENTION_SCRATCH bytes, of the
 /// larger of head_dim and value_dim.
 void pm_k_attention(const float *q, const float *key_cache, const float *value_cache,
                     const int64_t *past, const float *sinks, float *out, int64_t batch, int64_t t,
                     int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t value_dim,
                     int64_t capacity, float scale, int64_t window, int64_t chunk, float softcap,
-                    uint8_t *scratch, int64_t worker, int64_t n_workers);
+                    const float *bias, int64_t reach, int64_t causal, uint8_t *scratch,
+                    int64_t worker, int64_t n_workers);
 #define PM_K_ATTENTION_SCRATCH(head_dim) ((int64_t)(head_dim) * 1024 + 131072)
 
 /// See rope_table in ir/ops.def; split over rows.

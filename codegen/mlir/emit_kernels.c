@@ -181,6 +181,7 @@ pm_status pm_lower_attention(dispatch *d)
     mb *b = d->b;
     pm_op *op = d->op;
     pm_value *q = op->operands[0], *keys = op->operands[1], *values = op->operands[2];
+    pm_value *bias = op->n_operands > 5 ? op->operands[5] : NULL;
     if (q->type->elem != PM_F32)
         return PM_ERR_UNSUPPORTED;
     MlirValue args[] = {operand(d, op, 0), operand(d, op, 1), operand(d, op, 2), operand(d, op, 3),
@@ -189,8 +190,9 @@ pm_status pm_lower_attention(dispatch *d)
                         mb_i64(b, pm_op_i64(op, "kv_heads")), dim(d, keys, 3), dim(d, values, 3),
                         dim(d, values, 2), mb_float(b, b->f32, pm_op_f64(op, "scale")),
                         mb_i64(b, pm_op_i64(op, "window")), mb_i64(b, pm_op_i64(op, "chunk")),
-                        mb_float(b, b->f32, pm_op_f64(op, "softcap")), d->scratch, d->worker,
-                        d->n_workers};
+                        mb_float(b, b->f32, pm_op_f64(op, "softcap")), operand(d, op, 5),
+                        bias ? dim(d, bias, 1) : mb_i64(b, 0),
+                        mb_i64(b, pm_op_i64(op, "causal")), d->scratch, d->worker, d->n_workers};
     mb_call(b, "pm_k_attention", (MlirType){0}, args, PM_COUNT(args));
     return PM_OK;
 }

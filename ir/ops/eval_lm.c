@@ -146,7 +146,18 @@ typedef struct query {
     int64_t q_at, out_at, batch, head, first, last;
     double scale, softcap;
     double sink; ///< a score without a value; -INFINITY: none
+    const pm_tensor *bias; ///< NULL: none
+    int64_t q_head, position;
 } query;
+
+PM_INLINE double bias_of(const query *a, int64_t position)
+{
+    if (a->bias == NULL)
+        return 0;
+    int64_t reach = a->bias->dims[1], at = position - a->position + reach / 2;
+    at = at < 0 ? 0 : at >= reach ? reach - 1 : at;
+    return pm_get_f64(a->bias->data, a->bias->elem, a->q_head * reach + at);
+}
 
 PM_INLINE double score_of(const query *a, int64_t position)
 {
@@ -156,7 +167,8 @@ PM_INLINE double score_of(const query *a, int64_t position)
                pm_get_f64(a->keys->data, a->keys->elem,
                           cache_at(&a->key, a->batch, a->head, position, d));
     sum *= a->scale;
-    return a->softcap != 0 ? a->softcap * tanh(sum / a->softcap) : sum;
+    sum = a->softcap != 0 ? a->softcap * tanh(sum / a->softcap) : sum;
+    return sum + bias_of(a, position);
 }
 
 /// Sum of the values, weighed by the softmax of the scores. Some elements at a time, for which the
@@ -186,13 +198,15 @@ PM_INLINE void attend(const query *a, const pm_tensor *out)
 
 int32_t pm_eval_attention(const pm_eval_args *args)
 {
-    enum { HEADS, KV_HEADS, SCALE, WINDOW, SOFTCAP, CHUNK = 6 };
+    enum { HEADS, KV_HEADS, SCALE, WINDOW, SOFTCAP, CHUNK = 6, CAUSAL };
     const pm_tensor *q = &args->in[0], *past = &args->in[3], *out = &args->out[0];
     int64_t heads = args->attrs[HEADS].i, kv_heads = args->attrs[KV_HEADS].i;
     int64_t window = args->attrs[WINDOW].i, chunk = args->attrs[CHUNK].i;
+    int32_t is_causal = args->attrs[CAUSAL].i != 0;
     const pm_tensor *sinks = pm_has(args, 4) ? &args->in[4] : NULL;
     query a = {.q = q, .keys = &args->in[1], .values = &args->in[2],
-               .scale = args->attrs[SCALE].f, .softcap = args->attrs[SOFTCAP].f};
+               .scale = args->attrs[SCALE].f, .softcap = args->attrs[SOFTCAP].f,
+               .bias = pm_has(args, 5) ? &args->in[5] : NULL};
     if (q->rank != 3 || out->rank != 3 || cache_of(a.keys, 1, &a.key) ||
         cache_of(a.values, 0, &a.value) || heads < 1 || kv_heads < 1 || heads % kv_heads != 0 ||
         a.key.heads != kv_heads || a.value.heads != kv_heads || a.key.batch != q->dims[0] ||
@@ -200,20 +214,24 @@ int32_t pm_eval_attention(const pm_eval_args *args)
         q->dims[2] != heads * a.key.size || out->dims[0] != q->dims[0] ||
         out->dims[1] != q->dims[1] || out->dims[2] != heads * a.value.size ||
         pm_elements(past) != q->dims[0] || window < 0 || chunk < 0 ||
-        (sinks != NULL && pm_elements(sinks) != heads))
+        (sinks != NULL && pm_elements(sinks) != heads) ||
+        (a.bias != NULL && (a.bias->rank != 2 || a.bias->dims[0] != heads ||
+                            a.bias->dims[1] % 2 != 1)))
         return 1;
     int64_t tokens = q->dims[1];
     for (a.batch = 0; a.batch < q->dims[0]; a.batch++) {
-        int64_t before = past_of(past, a.batch, tokens, a.key.capacity);
+        int64_t before = past_of(past, a.batch, is_causal ? tokens : 0, a.key.capacity);
         if (before < 0)
             return 1;
         for (int64_t t = 0; t < tokens; t++) {
-            a.last = before + t;
+            a.last = is_causal ? before + t : before - 1;
+            a.position = is_causal ? before + t : t;
             a.first = window > 0 && a.last >= window ? a.last - window + 1 : 0;
             if (chunk > 0 && a.last / chunk * chunk > a.first)
                 a.first = a.last / chunk * chunk;
             for (int64_t h = 0; h < heads; h++) {
                 a.head = h / (heads / kv_heads);
+                a.q_head = h;
                 a.q_at = ((a.batch * tokens + t) * heads + h) * a.key.size;
                 a.out_at = ((a.batch * tokens + t) * heads + h) * a.value.size;
                 a.sink = sinks != NULL ? pm_get_f64(sinks->data, sinks->elem, h) : -INFINITY;

@@ -289,6 +289,18 @@ pm_status pm_verify_attention(const pm_op *op, pm_diag *diag)
         PM_TRY(pm_hook_extent(op, diag, "the number of sinks", pm_hook_type(op, 4)->dims[0],
                               pm_dim_const(m, heads)));
     }
+    if (pm_hook_has(op, 5)) {
+        int64_t reach;
+        PM_TRY(pm_hook_elem(op, diag, 5, PM_F32));
+        PM_TRY(pm_hook_rank(op, diag, 5, 2));
+        PM_TRY(pm_hook_extent(op, diag, "the heads of bias", pm_hook_type(op, 5)->dims[0],
+                              pm_dim_const(m, heads)));
+        if (!pm_dim_is_const(m, pm_hook_type(op, 5)->dims[1], &reach) || reach % 2 != 1)
+            return pm_hook_error(op, diag, "bias must have an odd number of columns, found %s",
+                                 pm_hook_type_text(op, 5));
+    }
+    if (!pm_op_i64(op, "causal") && (pm_op_i64(op, "window") || pm_op_i64(op, "chunk")))
+        return pm_hook_error(op, diag, "windows and chunks are for causal attention");
     pm_dim kv = pm_dim_const(m, kv_heads);
     PM_TRY(pm_hook_extent(op, diag, "the heads of the key cache", key->dims[1], kv));
     PM_TRY(pm_hook_extent(op, diag, "the heads of the value cache", value->dims[1], kv));

@@ -64,7 +64,7 @@ static bool can_be_row_wise(const pm_op *op, row_form form)
     case PM_OP_experts:
     case PM_OP_rope:
     case PM_OP_reshape: return true;
-    case PM_OP_attention: return form == ROWS_TOKENS;
+    case PM_OP_attention: return form == ROWS_TOKENS && pm_op_i64(op, "causal");
     case PM_OP_rms_norm:
     case PM_OP_layer_norm: return op->results[0]->type->rank > (form == ROWS_TOKENS ? 2 : 1);
     default: return pm_op_info_of(op)->traits & PM_T_ELEMENTWISE;

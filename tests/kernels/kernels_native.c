@@ -36,7 +36,7 @@ void t_attention(const float *q, const float *key_cache, const float *value_cach
                  int64_t worker, int64_t n_workers)
 {
     pm_k_attention(q, key_cache, value_cache, past, NULL, out, batch, t, T_HEADS, T_KV_HEADS,
-                   T_HEAD_DIM, T_HEAD_DIM, T_CAPACITY, 0.176776695f, 0, 0, 0.0f, scratch, worker,
+                   T_HEAD_DIM, T_HEAD_DIM, T_CAPACITY, 0.176776695f, 0, 0, 0.0f, NULL, 0, 1, scratch, worker,
                    n_workers);
 }
 

@@ -53,7 +53,7 @@ static float *attend(const shape *s, caches c, const float *q, const int64_t *pa
         uint8_t *scratch = guarded(PM_K_ATTENTION_SCRATCH(larger));
         pm_k_attention(q, c.keys, c.values, past, s->sinks, out, batch, t, s->heads, s->kv_heads,
                        s->head_dim, vd, s->capacity, s->scale, s->window, s->chunk, s->softcap,
-                       scratch, i, workers);
+                       NULL, 0, 1, scratch, i, workers);
     }
     return out;
 }
@@ -288,12 +288,63 @@ START_TEST(cache_refuses)
         }
         /* must not read outside the caches */
         pm_k_attention(k, c.keys, c.values, bad[i], NULL, out, 2, 3, 1, 1, 4, 4, 16, 1.0f, 0, 0, 0.0f,
-                       guarded(PM_K_ATTENTION_SCRATCH(4)), 0, 1);
+                       NULL, 0, 1, guarded(PM_K_ATTENTION_SCRATCH(4)), 0, 1);
     }
     ck_assert_int_eq(memcmp(before, c.keys, 2 * 16 * 4 * 4), 0);
     ck_assert_int_eq(memcmp(before, c.values, 2 * 16 * 4 * 4), 0);
     free(before);
     ck_assert_int_eq(pm_k_cache_key(c.keys, k, (int64_t[]){13, 0}, 2, 3, 1, 4, 16, 0, 1), 0);
+}
+END_TEST
+
+/// Biases by distance, and keys that all tokens see: against double precision, any workers, any pieces.
+START_TEST(biased)
+{
+    enum { HEADS = 4, SIZE = 12, KEYS = 80, REACH = 11 };
+    const bool causal = _i;
+    const int64_t t = 70, seen = 71, past = causal ? 3 : seen;
+    shape s = {.heads = HEADS, .kv_heads = 2, .head_dim = SIZE, .capacity = KEYS};
+    caches c = caches_make(&s, 1);
+    float *q = guarded_floats(t * HEADS * SIZE), *bias = guarded_floats(HEADS * REACH);
+    float *k = guarded_floats(KEYS * 2 * SIZE), *v = guarded_floats(KEYS * 2 * SIZE);
+    fill_random(q, t * HEADS * SIZE);
+    fill_random(bias, HEADS * REACH);
+    fill_random(k, KEYS * 2 * SIZE);
+    fill_random(v, KEYS * 2 * SIZE);
+    append(&s, c, k, v, (int64_t[]){0}, 1, causal ? past + t : seen, 1);
+    float *first = guarded_floats(t * HEADS * SIZE);
+    for (int64_t workers = 1; workers <= 3; workers++) {
+        float *out = guarded_floats(t * HEADS * SIZE);
+        for (int64_t w = 0; w < workers; w++)
+            pm_k_attention(q, c.keys, c.values, &past, NULL, out, 1, t, HEADS, 2, SIZE, SIZE, KEYS,
+                           0.5f, 0, 0, 0.0f, bias, REACH, causal,
+                           guarded(PM_K_ATTENTION_SCRATCH(SIZE)), w, workers);
+        if (workers == 1)
+            memcpy(first, out, (size_t)(t * HEADS * SIZE) * sizeof *out);
+        ck_assert(same_bits(out, first, t * HEADS * SIZE));
+    }
+    for (int64_t token = 0; token < t; token++)
+        for (int64_t h = 0; h < HEADS; h++) {
+            int64_t position = causal ? past + token : token, end = causal ? position + 1 : past;
+            double want[SIZE] = {0}, sum = 0;
+            for (int64_t i = 0; i < end; i++) {
+                int64_t at = i - position + REACH / 2;
+                double x = 0;
+                for (int64_t d = 0; d < SIZE; d++)
+                    x += (double)q[(token * HEADS + h) * SIZE + d] *
+                         (double)k[(i * 2 + h / 2) * SIZE + d];
+                at = at < 0 ? 0 : at >= REACH ? REACH - 1 : at;
+                x = exp(0.5 * x + (double)bias[h * REACH + at]);
+                sum += x;
+                for (int64_t d = 0; d < SIZE; d++)
+                    want[d] += x * (double)v[(i * 2 + h / 2) * SIZE + d];
+            }
+            for (int64_t d = 0; d < SIZE; d++) {
+                double got = (double)first[(token * HEADS + h) * SIZE + d];
+                ck_assert_msg(fabs(got - want[d] / sum) < 4e-6, "token %ld head %ld: %g, %g",
+                              (long)token, (long)h, got, want[d] / sum);
+            }
+        }
 }
 END_TEST
 
@@ -327,6 +378,7 @@ static Suite *suite(void)
     tcase_add_test(c, cache_layout);
     tcase_add_test(c, cache_blocks);
     tcase_add_test(c, cache_refuses);
+    tcase_add_loop_test(c, biased, 0, 2);
     tcase_add_test(c, rope_table);
     suite_add_tcase(s, c);
     return s;

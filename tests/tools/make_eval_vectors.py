@@ -1426,6 +1426,27 @@ def capacity_cases():
            fraction=0.0)
 
 
+def biased_attention_cases():
+    """Attention with biases by distance, and such that isn't causal."""
+    for i, (batch, heads, size, capacity, tokens, past, reach, causal) in enumerate([
+            (1, 2, 4, 16, 3, (2,), 3, True), (2, 1, 3, 32, 4, (20, 0), 7, True), (2, 2, 2, 16, 5, (5, 16), 5, False), (1, 1, 2, 16, 1, (7,), 1, False),
+            (1, 2, 4, 16, 3, (1,), 0, False)]):
+        q, keys, values = normal((batch, tokens, heads * size), scale=2), normal((batch, heads, capacity, size)), normal((batch, heads, capacity, size))
+        bias, past = normal((heads, reach)) if reach else None, np.array(past)
+        y = np.zeros((batch, tokens, heads, size))
+        for b in range(batch):
+            position, j = np.arange(tokens)[:, None] + (past[b] if causal else 0), np.arange(capacity)
+            for h_ in range(heads):
+                s = wide(q[b].reshape(tokens, heads, size)[:, h_]) @ wide(keys[b, h_]).T * 0.5
+                if reach:
+                    s = s + wide(bias)[h_, np.clip(j - position + reach // 2, 0, reach - 1)]
+                s = np.where(j <= position if causal else j < past[b], s, -np.inf)
+                p = np.exp(s - s.max(-1, keepdims=True))
+                y[b, :, h_] = p / p.sum(-1, keepdims=True) @ wide(values[b, h_])
+        case("attention", f"biased_{i}", [q, key_layout(keys), values, past, None, bias], [y.reshape(q.shape).astype(np.float32)], tol=(1, 1e-12),
+             heads=heads, kv_heads=heads, scale=0.5, causal=causal)
+
+
 def selective_scan_cases():
     for elem, tol in VARIANTS:
         for i, (batch, tokens, channels, size, past) in enumerate([(1, 4, 3, 2, None), (2, 3, 2, 4, (5, 0)), (1, 0, 2, 2, (1,)), (1, 1, 1, 17, None)]):
@@ -1539,6 +1560,8 @@ def main():
     capacity_cases()
     family("lowbit")
     dequantize_cases()
+    family("recurrent")
+    biased_attention_cases()
     OUT.mkdir(parents=True, exist_ok=True)
     for name, cases in files.items():
         text = f"# {len(cases)} cases, made by tests/tools/make_eval_vectors.py\n\n" + "\n".join(cases)
