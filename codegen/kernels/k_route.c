@@ -89,7 +89,8 @@ PM_INLINE void route_limit_groups(const float *choice, int32_t *key, int32_t *gr
         key[e] = group_key[e / size] == TAKEN ? key[e] : TAKEN;
 }
 
-PM_INLINE void route_weigh(float *weight, int64_t top_k, int64_t weigh, float eps, float scale)
+PM_INLINE void route_weigh(float *weight, int64_t top_k, int64_t weigh, float eps, float least,
+                             float scale)
 {
     float sum = 0.0f, largest = weight[0];
     if (weigh == WEIGH_SOFTMAX) {
@@ -101,7 +102,7 @@ PM_INLINE void route_weigh(float *weight, int64_t top_k, int64_t weigh, float ep
     PM_NO_UNROLL for (int64_t i = 0; i < top_k; i++)
         sum += weight[i];
     if (weigh == WEIGH_RENORM)
-        sum += eps;
+        sum = sum + eps < least ? least : sum + eps;
     if (weigh == WEIGH_AS_IS)
         sum = 1.0f;
     PM_NO_UNROLL for (int64_t i = 0; i < top_k; i++)
@@ -131,9 +132,9 @@ PM_INLINE void route_sparse(const float *score, int32_t *key, int32_t *expert, f
 
 PM_KERNEL void pm_k_route(const float *scores, const float *bias, const float *weighing,
                           int32_t *expert, float *weight, int64_t m, int64_t experts, int64_t top_k,
-                          int64_t act, int64_t weigh, float eps, float scale, int64_t groups,
-                          int64_t keep_groups, int64_t group_score, int64_t select, float jitter,
-                          uint8_t *scratch, int64_t worker, int64_t n_workers)
+                          int64_t act, int64_t weigh, float eps, float least, float scale,
+                          int64_t groups, int64_t keep_groups, int64_t group_score, int64_t select,
+                          float jitter, uint8_t *scratch, int64_t worker, int64_t n_workers)
 {
     float *active = (float *)scratch, *choice = active + experts;
     int32_t *key = (int32_t *)(choice + experts), *group_key = key + experts;
@@ -160,7 +161,7 @@ PM_KERNEL void pm_k_route(const float *scores, const float *bias, const float *w
                 weight[row * top_k + i] = weighing ? weighing[row * experts + best] : active[best];
             }
         }
-        route_weigh(weight + row * top_k, top_k, weigh, eps, scale);
+        route_weigh(weight + row * top_k, top_k, weigh, eps, least, scale);
     }
 }
 

@@ -125,8 +125,9 @@ void pm_k_rope(const float *x, const float *table, float *out, int64_t rows, int
 /// scratch: this worker's, PM_K_ROUTE_SCRATCH(experts) bytes.
 void pm_k_route(const float *scores, const float *bias, const float *weighing, int32_t *expert,
                 float *weight, int64_t m, int64_t experts, int64_t top_k, int64_t act, int64_t weigh,
-                float eps, float scale, int64_t groups, int64_t keep_groups, int64_t group_score,
-                int64_t select, float jitter, uint8_t *scratch, int64_t worker, int64_t n_workers);
+                float eps, float least, float scale, int64_t groups, int64_t keep_groups,
+                int64_t group_score, int64_t select, float jitter, uint8_t *scratch, int64_t worker,
+                int64_t n_workers);
 #define PM_K_ROUTE_SCRATCH(experts) ((int64_t)(experts) * 16 + 4096)
 
 /// See expert_order in ir/ops.def. One worker does all (the others return at once).

@@ -51,6 +51,7 @@ typedef struct pm_ckpt {
     // inside of an expert's region
     PM_VEC(pm_ckpt_capture) captures;
     bool in_region;
+    int part_depth; ///< parts within parts
     int64_t n_stacked; ///< experts while their weights are captured, 0 else
 } pm_ckpt;
 
@@ -77,9 +78,28 @@ void pm_ckpt_set_loc(pm_ckpt_step *step, const pm_safetensor *tensor);
 
 // ---- checkpoint_steps.c ----
 
+/// Steps that recipes share, entered: names have the values that the step gives them, or the part's
+/// defaults, until it is left.
+typedef struct pm_ckpt_part {
+    const pm_json *steps;
+    const pm_recipe *outer;
+    pm_recipe inner; ///< the recipe, but with the part's file
+    size_t n;
+    const char **names;
+    pm_expr_value *before;
+} pm_ckpt_part;
+
+PM_NODISCARD pm_status pm_ckpt_enter_part(pm_ckpt_step *step, pm_ckpt_part *part);
+void pm_ckpt_leave_part(pm_ckpt *c, const pm_ckpt_part *part);
+
 /// Builds the steps of a list in order.
 PM_NODISCARD pm_status pm_ckpt_steps(pm_ckpt *c, const pm_json *steps);
 pm_value *pm_ckpt_value(pm_ckpt *c, const char *name);
+
+// ---- checkpoint_rope.c ----
+
+PM_NODISCARD pm_status pm_ckpt_rope_table(pm_ckpt_step *step);
+PM_NODISCARD pm_status pm_ckpt_rope(pm_ckpt_step *step);
 
 // ---- checkpoint_moe.c ----
 
@@ -107,7 +127,7 @@ PM_NODISCARD pm_status pm_step_str(pm_ckpt_step *step, const pm_json *object, co
                                    const char **inout);
 /// The value that the member names; an error when there is none of that name.
 PM_NODISCARD pm_status pm_step_value(pm_ckpt_step *step, const char *key, pm_value **out);
-void pm_step_out(pm_ckpt_step *step, pm_value *value);
+PM_NODISCARD pm_status pm_step_out(pm_ckpt_step *step, pm_value *value);
 pm_status pm_step_fault(pm_ckpt_step *step, const char *fmt, ...) PM_PRINTF(2, 3);
 
 #endif

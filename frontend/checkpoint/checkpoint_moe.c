@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "frontend/checkpoint/checkpoint_build.h"
+#include "ir/op_table.h"
 
 typedef struct moe {
     pm_value *x;    ///< as the step got it
@@ -11,32 +12,70 @@ typedef struct moe {
     int64_t experts, top_k, width;
 } moe;
 
+/// "x": what the router looks at, when that isn't what the experts get.
+static pm_status read_router_rows(pm_ckpt_step *step, const pm_json *router, const moe *m,
+                                  pm_value **inout_rows, int64_t *inout_width)
+{
+    pm_ckpt *c = step->c;
+    const char *name = "";
+    PM_TRY(pm_step_str(step, router, "x", &name));
+    if (name[0] == '\0')
+        return PM_OK;
+    pm_value *x = pm_ckpt_value(c, name);
+    if (x == NULL || x->type->rank != 3 ||
+        !pm_dim_is_const(c->module, x->type->dims[2], inout_width))
+        return pm_step_fault(step, "there is no value '%s' [batch, tokens, width]", name);
+    pm_dim flat[2] = {m->rows->type->dims[0], x->type->dims[2]};
+    return pm_build_reshape_dims(&c->b, x, 2, flat, inout_rows);
+}
+
+/// "weigh_by": an op on the scores, which weighs experts that were chosen by another.
+static pm_status weigh_by(pm_ckpt_step *step, const pm_json *router, pm_value *scores,
+                          pm_value **out)
+{
+    const char *name = "";
+    pm_opcode code;
+    PM_TRY(pm_step_str(step, router, "weigh_by", &name));
+    if (name[0] == '\0')
+        return PM_OK;
+    if (!pm_opcode_parse(name, &code) || pm_op_table[code].min_in != 1)
+        return pm_step_fault(step, "'%s' isn't an op of one operand", name);
+    return pm_build1(&step->c->b, out, code, PM_OPERANDS(scores), PM_NO_ATTRS);
+}
+
+/// "expert_scale": a factor for each expert's weights.
+static pm_status scale_experts(pm_ckpt_step *step, const pm_json *router, moe *m)
+{
+    pm_ckpt *c = step->c;
+    pm_value *scales, *chosen;
+    PM_TRY(pm_ckpt_weight(step, pm_json_get(router, "expert_scale"), 1, &m->experts, true,
+                          &scales));
+    if (scales == NULL)
+        return PM_OK;
+    PM_TRY(pm_build1(&c->b, &chosen, PM_OP_gather, PM_OPERANDS(scales, m->chosen), PM_NO_ATTRS));
+    return pm_build1(&c->b, &m->weights, PM_OP_mul, PM_OPERANDS(m->weights, chosen), PM_NO_ATTRS);
+}
+
 static pm_status build_route(pm_ckpt_step *step, moe *m)
 {
     pm_ckpt *c = step->c;
     const pm_json *router = pm_json_get(step->json, "router");
-    const char *act = "softmax", *weigh = "renorm", *group_score = "max";
-    double eps = 0, scale = 1;
+    const char *act = "softmax", *weigh = "renorm", *group_score = "max", *choose = "topk";
+    double eps = 0, scale = 1, least = 0, jitter = 0.01;
     int64_t groups = 1, keep_groups = 1;
     PM_TRY(pm_step_str(step, router, "act", &act));
     PM_TRY(pm_step_str(step, router, "weigh", &weigh));
     PM_TRY(pm_step_str(step, router, "group_score", &group_score));
     PM_TRY(pm_step_number(step, router, "eps", &eps));
     PM_TRY(pm_step_number(step, router, "scale", &scale));
+    PM_TRY(pm_step_str(step, router, "select", &choose));
+    PM_TRY(pm_step_number(step, router, "jitter", &jitter));
+    PM_TRY(pm_step_number(step, router, "least", &least));
     PM_TRY(pm_step_int(step, router, "groups", 1, &groups));
     PM_TRY(pm_step_int(step, router, "keep_groups", 1, &keep_groups));
-    pm_value *weight, *bias, *select, *scores, *rows = m->rows;
-    const char *x = NULL;
+    pm_value *weight, *bias, *select, *scores, *rows = m->rows, *by = NULL;
     int64_t dims[2] = {m->experts, m->width};
-    PM_TRY(pm_json_get_str(c->diag, c->recipe->file, router, "x", false, &x));
-    if (x != NULL) { // the router reads something else than the experts
-        pm_value *other = pm_ckpt_value(c, x);
-        if (other == NULL || other->type->rank != 3 ||
-            !pm_dim_is_const(c->module, other->type->dims[2], &dims[1]))
-            return pm_step_fault(step, "there is no value '%s' [batch, tokens, width]", x);
-        pm_dim flat[2] = {m->rows->type->dims[0], other->type->dims[2]};
-        PM_TRY(pm_build_reshape_dims(&c->b, other, 2, flat, &rows));
-    }
+    PM_TRY(read_router_rows(step, router, m, &rows, &dims[1]));
     PM_TRY(pm_ckpt_weight(step, pm_json_get(router, "select_bias"), 1, dims, true, &select));
     PM_TRY(pm_ckpt_weight(step, pm_json_get(router, "bias"), 1, dims, true, &bias));
     PM_TRY(pm_ckpt_weight(step, pm_json_get(router, "weight"), 2, dims, false, &weight));
@@ -44,18 +83,21 @@ static pm_status build_route(pm_ckpt_step *step, moe *m)
         return pm_step_fault(step, "a router needs a weight");
     PM_TRY(pm_build1(&c->b, &scores, PM_OP_linear, (pm_value *[]){rows, weight, bias},
                      bias != NULL ? 3 : 2, PM_NO_ATTRS));
+    PM_TRY(weigh_by(step, router, scores, &by));
     const pm_attr attrs[] = {
         pm_attr_i64("top_k", m->top_k),       pm_attr_str("act", act),
         pm_attr_str("weigh", weigh),          pm_attr_f64("eps", eps),
         pm_attr_f64("scale", scale),          pm_attr_i64("groups", groups),
         pm_attr_i64("keep_groups", keep_groups), pm_attr_str("group_score", group_score),
+        pm_attr_str("select", choose),        pm_attr_f64("jitter", jitter),
+        pm_attr_f64("least", least),
     };
     pm_op *route;
-    PM_TRY(pm_build(&c->b, PM_OP_route, (pm_value *[]){scores, select}, select != NULL ? 2 : 1,
-                    attrs, PM_COUNT(attrs), 0, &route));
+    PM_TRY(pm_build(&c->b, PM_OP_route, (pm_value *[]){scores, select, by},
+                    by != NULL ? 3 : select != NULL ? 2 : 1, attrs, PM_COUNT(attrs), 0, &route));
     m->chosen = route->results[0];
     m->weights = route->results[1];
-    return PM_OK;
+    return scale_experts(step, router, m);
 }
 
 /// Weights of experts that have had as many rows as they take become zero ("capacity", or a fraction of the
@@ -136,11 +178,10 @@ static pm_status finish_route(pm_ckpt_step *step, moe *m)
 }
 
 /// The weights that the expert's steps name, stacked over the experts, in the order of the steps.
-static pm_status capture_weights(pm_ckpt_step *step, const pm_json *body, const moe *m)
+static pm_status capture_weights(pm_ckpt *c, const pm_json *body, int64_t n_experts)
 {
-    static const char *const keys[] = {"weight", "bias", "gate", "up", "down"};
-    pm_ckpt *c = step->c;
-    c->captures.n = 0;
+    static const char *const keys[] = {"weight",    "bias", "gate", "gate_bias", "up",
+                                       "up_bias", "down", "down_bias"};
     for (size_t i = 0; i < body->n; i++) {
         pm_ckpt_step inner = {.c = c,
                               .json = &body->items[i],
@@ -153,8 +194,15 @@ static pm_status capture_weights(pm_ckpt_step *step, const pm_json *body, const 
             PM_TRY(pm_expr_bool(&c->scope, &inner.loc, when, &holds));
         if (!holds)
             continue;
+        if (strcmp(inner.kind, "part") == 0) {
+            pm_ckpt_part part;
+            PM_TRY(pm_ckpt_enter_part(&inner, &part));
+            PM_TRY(capture_weights(c, part.steps, n_experts)); // as deep as parts may be nested
+            pm_ckpt_leave_part(c, &part);
+            continue;
+        }
         for (size_t k = 0; k < PM_COUNT(keys); k++)
-            PM_TRY(pm_ckpt_capture_weight(&inner, pm_json_get(inner.json, keys[k]), m->experts));
+            PM_TRY(pm_ckpt_capture_weight(&inner, pm_json_get(inner.json, keys[k]), n_experts));
     }
     return PM_OK;
 }
@@ -219,7 +267,8 @@ pm_status pm_ckpt_moe(pm_ckpt_step *step)
     PM_TRY(build_route(step, &m));
     PM_TRY(build_capacity(step, &m));
     PM_TRY(finish_route(step, &m));
-    PM_TRY(capture_weights(step, body, &m));
+    c->captures.n = 0;
+    PM_TRY(capture_weights(c, body, m.experts));
     pm_ckpt_set_loc(step, NULL);
     size_t n = 3 + c->captures.n;
     pm_value **operands = PM_NEW_ARRAY(c->scratch, pm_value *, n);
@@ -241,6 +290,5 @@ pm_status pm_ckpt_moe(pm_ckpt_step *step)
     pm_value *y;
     pm_ckpt_set_loc(step, NULL);
     PM_TRY(pm_build_reshape_dims(&c->b, op->results[0], 3, t->dims, &y));
-    pm_step_out(step, y);
-    return PM_OK;
+    return pm_step_out(step, y);
 }

@@ -70,8 +70,7 @@ static pm_status build_recurrence(pm_ckpt_step *step, pm_opcode code, pm_value *
     pm_op *op;
     PM_TRY(pm_build(&step->c->b, code, operands, n_operands, attrs, n_attrs, 0, &op));
     pm_ckpt_keep(step->c, op->results[0]);
-    pm_step_out(step, op->results[1]);
-    return PM_OK;
+    return pm_step_out(step, op->results[1]);
 }
 
 pm_status pm_ckpt_causal_conv(pm_ckpt_step *step)

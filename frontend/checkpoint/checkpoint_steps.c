@@ -81,11 +81,12 @@ pm_status pm_step_value(pm_ckpt_step *step, const char *key, pm_value **out)
     return *out != NULL ? PM_OK : pm_step_fault(step, "there is no value '%s' yet", name);
 }
 
-void pm_step_out(pm_ckpt_step *step, pm_value *value)
+pm_status pm_step_out(pm_ckpt_step *step, pm_value *value)
 {
-    const pm_json *out = pm_json_get(step->json, "out");
-    if (out != NULL && out->kind == PM_JSON_STRING)
-        pm_map_put_str(&step->c->values, out->string, value);
+    const char *name = NULL;
+    PM_TRY(pm_step_str(step, step->json, "out", &name));
+    pm_map_put_str(&step->c->values, name, value);
+    return PM_OK;
 }
 
 /// The last extent of a value, which is constant for all activations.
@@ -126,34 +127,7 @@ static pm_status do_embed(pm_ckpt_step *step)
     if (y->type->elem != PM_F32)
         PM_TRY(pm_build1(&c->b, &y, PM_OP_cast, PM_OPERANDS(y),
                          PM_ATTRS(pm_attr_elem("to", PM_F32))));
-    pm_step_out(step, y);
-    return PM_OK;
-}
-
-/// Inverse frequencies as Hugging Face computes them: every operation in float32.
-static pm_status do_rope_table(pm_ckpt_step *step)
-{
-    pm_ckpt *c = step->c;
-    int64_t dims = 0;
-    double theta = NAN, scale = 1, factor = 1;
-    PM_TRY(pm_step_int(step, step->json, "dims", 2, &dims));
-    PM_TRY(pm_step_number(step, step->json, "theta", &theta));
-    PM_TRY(pm_step_number(step, step->json, "scale", &scale));
-    PM_TRY(pm_step_number(step, step->json, "factor", &factor));
-    if (dims % 2 != 0)
-        return pm_step_fault(step, "'dims' must be even");
-    int64_t half = dims / 2;
-    float *frequency = PM_NEW_ARRAY(c->scratch, float, (size_t)half);
-    for (int64_t i = 0; i < half; i++) {
-        float exponent = (float)(2 * i) / (float)dims;
-        frequency[i] = 1.0f / powf((float)theta, exponent) / (float)factor;
-    }
-    pm_value *frequencies, *table;
-    PM_TRY(pm_build_const_f32(&c->b, 1, &half, frequency, &frequencies));
-    PM_TRY(pm_build1(&c->b, &table, PM_OP_rope_table, PM_OPERANDS(c->past, frequencies, c->ids),
-                     PM_ATTRS(pm_attr_f64("scale", scale))));
-    pm_step_out(step, table);
-    return PM_OK;
+    return pm_step_out(step, y);
 }
 
 /// `per`: heads of that size are normalised each for itself. `plus_one`: the scale is 1 + weight.
@@ -194,8 +168,7 @@ static pm_status do_rms_norm(pm_ckpt_step *step)
                      PM_ATTRS(pm_attr_f64("eps", eps))));
     if (per > 0)
         PM_TRY(pm_build_reshape_dims(&c->b, y, x->type->rank, x->type->dims, &y));
-    pm_step_out(step, y);
-    return PM_OK;
+    return pm_step_out(step, y);
 }
 
 static pm_status do_layer_norm(pm_ckpt_step *step)
@@ -213,8 +186,7 @@ static pm_status do_layer_norm(pm_ckpt_step *step)
         return pm_step_fault(step, "needs a weight");
     PM_TRY(pm_build1(&c->b, &y, PM_OP_layer_norm, (pm_value *[]){x, weight, bias},
                      bias != NULL ? 3 : 2, PM_ATTRS(pm_attr_f64("eps", eps))));
-    pm_step_out(step, y);
-    return PM_OK;
+    return pm_step_out(step, y);
 }
 
 static pm_status do_linear(pm_ckpt_step *step)
@@ -231,63 +203,85 @@ static pm_status do_linear(pm_ckpt_step *step)
         return pm_step_fault(step, "needs a weight");
     PM_TRY(pm_build1(&c->b, &y, PM_OP_linear, (pm_value *[]){x, weight, bias},
                      bias != NULL ? 3 : 2, PM_NO_ATTRS));
-    pm_step_out(step, y);
+    return pm_step_out(step, y);
+}
+
+/// The activation that configurations call so. An op's own name does as well.
+static pm_status activate(pm_ckpt_step *step, const char *name, pm_value **inout)
+{
+    static const struct {
+        const char *name, *op;
+        bool tanh;
+    } others[] = {
+        {"swish", "silu", false},          {"gelu_pytorch_tanh", "gelu", true},
+        {"gelu_new", "gelu", true},        {"gelu_tanh", "gelu", true},
+        {"gelu_fast", "gelu", true},       {"relu2", "relu", false},
+        {"relu_squared", "relu", false},
+    };
+    pm_builder *b = &step->c->b;
+    pm_opcode code;
+    bool tanh = false, squared = strncmp(name, "relu", 4) == 0 && name[4] != '\0';
+    for (size_t i = 0; i < PM_COUNT(others); i++) {
+        if (strcmp(others[i].name, name) != 0)
+            continue;
+        name = others[i].op;
+        tanh = others[i].tanh;
+        break;
+    }
+    if (!pm_opcode_parse(name, &code) || pm_op_table[code].min_in != 1 ||
+        !(pm_op_table[code].traits & PM_T_ELEMENTWISE)) {
+        pm_loc loc = {.file = pm_path_join(step->c->scratch, step->c->folder, "config.json")};
+        return pm_error(step->c->diag, &loc, PM_ERR_UNSUPPORTED, "'%.60s' isn't a known activation",
+                        name);
+    }
+    pm_attr attr = pm_attr_bool("tanh", true);
+    PM_TRY(pm_build1(b, inout, code, PM_OPERANDS(*inout), &attr, tanh ? 1 : 0));
+    if (squared)
+        PM_TRY(pm_build1(b, inout, PM_OP_mul, PM_OPERANDS(*inout, *inout), PM_NO_ATTRS));
     return PM_OK;
+}
+
+/// x times the weight `key`, plus the bias `bias_key`; NULL when there is no such weight.
+static pm_status mlp_product(pm_ckpt_step *step, pm_value *x, const char *key,
+                             const char *bias_key, const int64_t *dims, pm_value **out)
+{
+    pm_value *weight, *bias;
+    *out = NULL;
+    PM_TRY(pm_ckpt_weight(step, pm_json_get(step->json, key), 2, dims, false, &weight));
+    if (weight == NULL)
+        return PM_OK;
+    PM_TRY(pm_ckpt_weight(step, pm_json_get(step->json, bias_key), 1, dims, true, &bias));
+    return pm_build1(&step->c->b, out, PM_OP_linear, (pm_value *[]){x, weight, bias},
+                     bias != NULL ? 3 : 2, PM_NO_ATTRS);
 }
 
 /// down(act(gate x) * up x), or down(act(up x)) without a gate. Also the body of most experts.
 static pm_status do_mlp(pm_ckpt_step *step)
 {
     pm_ckpt *c = step->c;
-    pm_value *x, *up, *gate, *down, *y, *gated;
+    pm_value *x, *gate, *y;
     int64_t inner[2] = {0, 0}, outer[2];
     const char *act = NULL;
-    pm_opcode code;
     PM_TRY(pm_step_value(step, "x", &x));
     PM_TRY(width_of(step, x, &inner[1]));
     PM_TRY(pm_step_int(step, step->json, "inner", 1, &inner[0]));
     PM_TRY(pm_step_str(step, step->json, "act", &act));
     outer[0] = inner[1];
     outer[1] = inner[0];
-    if (!pm_opcode_parse(act, &code) || pm_op_table[code].min_in != 1 ||
-        !(pm_op_table[code].traits & PM_T_ELEMENTWISE))
-        return pm_step_fault(step, "'%s' isn't an activation", act);
-    PM_TRY(pm_ckpt_weight(step, pm_json_get(step->json, "gate"), 2, inner, false, &gate));
-    if (gate != NULL)
-        PM_TRY(pm_build1(&c->b, &gated, PM_OP_linear, PM_OPERANDS(x, gate), PM_NO_ATTRS));
-    PM_TRY(pm_ckpt_weight(step, pm_json_get(step->json, "up"), 2, inner, false, &up));
-    if (up == NULL)
+    PM_TRY(mlp_product(step, x, "gate", "gate_bias", inner, &gate));
+    PM_TRY(mlp_product(step, x, "up", "up_bias", inner, &y));
+    if (y == NULL)
         return pm_step_fault(step, "needs 'up' and 'down'");
-    PM_TRY(pm_build1(&c->b, &y, PM_OP_linear, PM_OPERANDS(x, up), PM_NO_ATTRS));
     if (gate != NULL) {
-        PM_TRY(pm_build1(&c->b, &gated, code, PM_OPERANDS(gated), PM_NO_ATTRS));
-        PM_TRY(pm_build1(&c->b, &y, PM_OP_mul, PM_OPERANDS(gated, y), PM_NO_ATTRS));
+        PM_TRY(activate(step, act, &gate));
+        PM_TRY(pm_build1(&c->b, &y, PM_OP_mul, PM_OPERANDS(gate, y), PM_NO_ATTRS));
     } else {
-        PM_TRY(pm_build1(&c->b, &y, code, PM_OPERANDS(y), PM_NO_ATTRS));
+        PM_TRY(activate(step, act, &y));
     }
-    PM_TRY(pm_ckpt_weight(step, pm_json_get(step->json, "down"), 2, outer, false, &down));
-    if (down == NULL)
+    PM_TRY(mlp_product(step, y, "down", "down_bias", outer, &y));
+    if (y == NULL)
         return pm_step_fault(step, "needs 'up' and 'down'");
-    PM_TRY(pm_build1(&c->b, &y, PM_OP_linear, PM_OPERANDS(y, down), PM_NO_ATTRS));
-    pm_step_out(step, y);
-    return PM_OK;
-}
-
-static pm_status do_rope(pm_ckpt_step *step)
-{
-    pm_value *x, *table, *y;
-    int64_t head_dim = 0;
-    bool interleaved = false;
-    PM_TRY(pm_step_value(step, "x", &x));
-    PM_TRY(pm_step_value(step, "table", &table));
-    PM_TRY(pm_step_int(step, step->json, "head_dim", 1, &head_dim));
-    PM_TRY(pm_json_get_bool(step->c->diag, step->c->recipe->file, step->json, "interleaved", false,
-                            &interleaved));
-    PM_TRY(pm_build1(&step->c->b, &y, PM_OP_rope, PM_OPERANDS(x, table),
-                     PM_ATTRS(pm_attr_i64("head_dim", head_dim),
-                              pm_attr_bool("interleaved", interleaved))));
-    pm_step_out(step, y);
-    return PM_OK;
+    return pm_step_out(step, y);
 }
 
 /// The cache that an attention step reads and writes: memory of this call in `forward`, a state else.
@@ -311,7 +305,8 @@ static pm_status do_attention(pm_ckpt_step *step)
 {
     pm_ckpt *c = step->c;
     pm_value *q, *k, *v, *keys, *values, *y;
-    int64_t heads = 0, kv_heads = 0, window = 0, k_width, v_width;
+    int64_t heads = 0, kv_heads = 0, window = 0, chunk = 0, k_width, v_width;
+    pm_value *sinks;
     double scale = NAN, softcap = 0;
     PM_TRY(pm_step_value(step, "q", &q));
     PM_TRY(pm_step_value(step, "k", &k));
@@ -319,12 +314,14 @@ static pm_status do_attention(pm_ckpt_step *step)
     PM_TRY(pm_step_int(step, step->json, "heads", 1, &heads));
     PM_TRY(pm_step_int(step, step->json, "kv_heads", 1, &kv_heads));
     PM_TRY(pm_step_int(step, step->json, "window", 0, &window));
+    PM_TRY(pm_step_int(step, step->json, "chunk", 0, &chunk));
+    PM_TRY(pm_ckpt_weight(step, pm_json_get(step->json, "sinks"), 1, &heads, true, &sinks));
     PM_TRY(pm_step_number(step, step->json, "scale", &scale));
     PM_TRY(pm_step_number(step, step->json, "softcap", &softcap));
     PM_TRY(width_of(step, k, &k_width));
     PM_TRY(width_of(step, v, &v_width));
-    if (k_width % kv_heads != 0 || v_width != k_width)
-        return pm_step_fault(step, "keys and values must have the same width, a multiple of kv_heads");
+    if (k_width % kv_heads != 0 || v_width % kv_heads != 0)
+        return pm_step_fault(step, "the widths of keys and values must be multiples of kv_heads");
     PM_TRY(make_cache(step, kv_heads, k_width / kv_heads, true, &keys));
     PM_TRY(make_cache(step, kv_heads, v_width / kv_heads, false, &values));
     PM_TRY(pm_build1(&c->b, &keys, PM_OP_cache_key, PM_OPERANDS(keys, k, c->past), PM_NO_ATTRS));
@@ -332,12 +329,12 @@ static pm_status do_attention(pm_ckpt_step *step)
                      PM_NO_ATTRS));
     pm_ckpt_keep(c, keys);
     pm_ckpt_keep(c, values);
-    PM_TRY(pm_build1(&c->b, &y, PM_OP_attention, PM_OPERANDS(q, keys, values, c->past),
+    PM_TRY(pm_build1(&c->b, &y, PM_OP_attention, (pm_value *[]){q, keys, values, c->past, sinks},
+                     sinks != NULL ? 5 : 4,
                      PM_ATTRS(pm_attr_i64("heads", heads), pm_attr_i64("kv_heads", kv_heads),
                               pm_attr_f64("scale", scale), pm_attr_i64("window", window),
-                              pm_attr_f64("softcap", softcap))));
-    pm_step_out(step, y);
-    return PM_OK;
+                              pm_attr_f64("softcap", softcap), pm_attr_i64("chunk", chunk))));
+    return pm_step_out(step, y);
 }
 
 /// A tensor as a value.
@@ -355,8 +352,7 @@ static pm_status do_weight(pm_ckpt_step *step)
                           &weight));
     if (weight == NULL)
         return pm_step_fault(step, "needs a weight");
-    pm_step_out(step, weight);
-    return PM_OK;
+    return pm_step_out(step, weight);
 }
 
 /// The same elements with other axes in place of those from `from` on (the last one, when not given).
@@ -380,8 +376,7 @@ static pm_status do_view(pm_ckpt_step *step)
         dims[from++] = pm_dim_const(step->c->module, dim);
     }
     PM_TRY(pm_build_reshape_dims(&step->c->b, x, (int32_t)from, dims, &y));
-    pm_step_out(step, y);
-    return PM_OK;
+    return pm_step_out(step, y);
 }
 
 /// Parts of the columns, as named in `out`. `per`: so many columns are a group, each of which is split,
@@ -434,8 +429,7 @@ static pm_status do_last_rows(pm_ckpt_step *step)
     PM_TRY(pm_step_value(step, "x", &x));
     if (step->c->mode == PM_CKPT_PREFILL)
         PM_TRY(pm_build1(&step->c->b, &x, PM_OP_last_rows, PM_OPERANDS(x), PM_NO_ATTRS));
-    pm_step_out(step, x);
-    return PM_OK;
+    return pm_step_out(step, x);
 }
 
 /// Gives an expression a name for the steps that follow.
@@ -460,6 +454,76 @@ static pm_status do_group(pm_ckpt_step *step)
     PM_TRY(pm_expr_bool(&step->c->scope, &step->loc, test->string, &holds));
     const pm_json *steps = pm_json_get(step->json, holds ? "then" : "else");
     return steps != NULL ? pm_ckpt_steps(step->c, steps) : PM_OK; // as deep as the recipe's JSON
+}
+
+/// A value of a part's name; strings are templates that are expanded now, so that they may use the
+/// name that they are for.
+static pm_status part_value(pm_ckpt_step *step, const pm_loc *loc, const pm_json *json,
+                            pm_expr_value *out)
+{
+    pm_expr_scope *scope = &step->c->scope;
+    PM_TRY(pm_expr_eval(scope, loc, expression(step, json), out));
+    return out->kind == PM_EXPR_STRING ? pm_expr_template(scope, loc, out->string, &out->string)
+                                       : PM_OK;
+}
+
+pm_status pm_ckpt_enter_part(pm_ckpt_step *step, pm_ckpt_part *part)
+{
+    enum { MAX_DEPTH = 8 };
+    pm_ckpt *c = step->c;
+    const char *name = NULL;
+    PM_TRY(pm_step_str(step, step->json, "use", &name));
+    const pm_json *body = pm_recipe_part(c->recipe, name), *with = pm_json_get(step->json, "with");
+    const pm_json *defaults = pm_json_get(body, "with");
+    *part = (pm_ckpt_part){.steps = pm_json_get(body, "steps"), .outer = c->recipe,
+                           .inner = *c->recipe, .n = defaults != NULL ? defaults->n : 0};
+    if (part->steps == NULL || c->part_depth == MAX_DEPTH)
+        return pm_step_fault(step, "no part '%s', or parts are nested too deep", name);
+    for (size_t i = 0; with != NULL && i < with->n; i++)
+        if (pm_json_get(defaults, with->keys[i]) == NULL)
+            return pm_step_fault(step, "the part '%s' has no '%s'", name, with->keys[i]);
+    part->inner.file = c->recipe->parts_file;
+    part->names = PM_NEW_ARRAY(c->scratch, const char *, part->n + 1);
+    part->before = PM_NEW_ARRAY(c->scratch, pm_expr_value, part->n + 1);
+    pm_expr_value *values = PM_NEW_ARRAY(c->scratch, pm_expr_value, part->n + 1);
+    // all values are the caller's, but for defaults, which see the part's own names before them
+    for (size_t i = 0; i < part->n; i++) {
+        const pm_json *given = pm_json_get(with, defaults->keys[i]);
+        const pm_expr_value *before = pm_map_get_str(&c->scope.names, defaults->keys[i]);
+        part->names[i] = defaults->keys[i];
+        if (before != NULL)
+            part->before[i] = *before;
+        if (given != NULL)
+            PM_TRY(part_value(step, &step->loc, given, &values[i]));
+    }
+    for (size_t i = 0; i < part->n; i++) {
+        const pm_json *given = pm_json_get(with, defaults->keys[i]);
+        pm_loc loc = pm_json_loc(part->inner.file, &defaults->items[i]);
+        if (given == NULL)
+            PM_TRY(part_value(step, &loc, &defaults->items[i], &values[i]));
+        pm_expr_set(&c->scope, part->names[i], values[i]);
+    }
+    c->recipe = &part->inner;
+    c->part_depth++;
+    return PM_OK;
+}
+
+void pm_ckpt_leave_part(pm_ckpt *c, const pm_ckpt_part *part)
+{
+    for (size_t i = 0; i < part->n; i++)
+        pm_expr_set(&c->scope, part->names[i], part->before[i]);
+    c->recipe = part->outer;
+    c->part_depth--;
+}
+
+/// Steps that recipes share.
+static pm_status do_part(pm_ckpt_step *step)
+{
+    pm_ckpt_part part;
+    PM_TRY(pm_ckpt_enter_part(step, &part));
+    PM_TRY(pm_ckpt_steps(step->c, part.steps));
+    pm_ckpt_leave_part(step->c, &part);
+    return PM_OK;
 }
 
 // ---- any op of the table ----
@@ -521,8 +585,7 @@ static pm_status do_op(pm_ckpt_step *step, pm_opcode code)
     for (size_t i = 0; i < n_attrs; i++)
         PM_TRY(read_attr(step, attrs->keys[i], &attrs->items[i], decls, n_decls, &values[i]));
     PM_TRY(pm_build1(&step->c->b, &y, code, operands, in->n, values, n_attrs));
-    pm_step_out(step, y);
-    return PM_OK;
+    return pm_step_out(step, y);
 }
 
 // ---- the table ----
@@ -533,12 +596,14 @@ static const struct {
     const char *keys; ///< that a step of this kind may have, beside do, out and when
 } kinds[] = {
     {"embed", do_embed, " rows columns weight "},
-    {"rope_table", do_rope_table, " dims theta scale factor "},
+    {"rope_table", pm_ckpt_rope_table,
+     " dims rotated theta scale factor kind original positions low high fast slow truncate mscale "
+     "mscale_all short long short_mscale long_mscale "},
     {"rms_norm", do_rms_norm, " x eps per plus_one scale weight "},
     {"layer_norm", do_layer_norm, " x eps weight bias "},
     {"linear", do_linear, " x to weight bias "},
-    {"rope", do_rope, " x table head_dim interleaved "},
-    {"attention", do_attention, " q k v heads kv_heads scale window softcap "},
+    {"rope", pm_ckpt_rope, " x table head_dim offset interleaved "},
+    {"attention", do_attention, " q k v heads kv_heads scale window softcap chunk sinks "},
     {"causal_conv", pm_ckpt_causal_conv, " x kernel weight bias "},
     {"linear_attention", pm_ckpt_linear_attention, " q k v decay beta heads key_size scale delta "},
     {"selective_scan", pm_ckpt_selective_scan, " x dt a b c "},
@@ -547,9 +612,10 @@ static const struct {
     {"split", do_split, " x per sizes "},
     {"moe", pm_ckpt_moe, " x experts top_k router expert result apply "},
     {"last_rows", do_last_rows, " x "},
-    {"mlp", do_mlp, " x inner act gate up down "},
+    {"mlp", do_mlp, " x inner act gate up down gate_bias up_bias down_bias "},
     {"let", do_let, " name is "},
     {"group", do_group, " if then else "},
+    {"part", do_part, " use with "},
 };
 
 /// A misspelt key would otherwise be a silent default.

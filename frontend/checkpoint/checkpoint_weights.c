@@ -11,7 +11,8 @@ typedef struct slab {
     int32_t rank;
     int64_t dims[PM_MAX_RANK];
     bool transposed;              ///< stored with its last two axes exchanged
-    int64_t from, to, stride;     ///< rows to be cut by an op (stride 0: none)
+    int64_t from, to, stride;     ///< rows to be cut by ops (stride 0: none)
+    int64_t groups;               ///< of rows, each of which is cut
 } slab;
 
 static const char *step_text(const pm_ckpt_step *step)
@@ -34,7 +35,8 @@ void pm_ckpt_set_loc(pm_ckpt_step *step, const pm_safetensor *tensor)
 
 // ---- finding ----
 
-/// A spec is a name, or {"name", "when", "index", "rows", "of", "transposed", "optional"}.
+/// A spec is a name, or {"name", "when", "index", "count", "rows", "of", "groups", "transposed",
+/// "optional"}.
 static const pm_json *spec_name(const pm_json *spec)
 {
     return spec->kind == PM_JSON_STRING ? spec : pm_json_get(spec, "name");
@@ -113,6 +115,32 @@ static pm_status shape_error(pm_ckpt_step *step, const pm_safetensor *t, const c
                     "has the shape [%s], the configuration makes it %s", found.data, expected);
 }
 
+/// One entry of the first axis; with "count", one of so many equal parts of it.
+static pm_status take_index(pm_ckpt_step *step, const pm_json *spec, const pm_json *index, slab *s)
+{
+    pm_ckpt *c = step->c;
+    const pm_json *count = pm_json_get(spec, "count");
+    int64_t i, parts = s->rank > 0 ? s->dims[0] : 0;
+    if (s->rank < 1 || s->dims[0] < 1)
+        return shape_error(step, s->tensor, "a stack of tensors");
+    PM_TRY(pm_expr_int(&c->scope, &step->loc, index->string, 0, INT32_MAX, &i));
+    if (count != NULL)
+        PM_TRY(pm_step_int(step, spec, "count", 1, &parts));
+    if (i >= parts || (c->n_stacked > 0 && parts != c->n_stacked) || s->dims[0] % parts != 0)
+        return shape_error(
+            step, s->tensor,
+            pm_arena_printf(c->scratch, "a stack of %" PRId64,
+                            count != NULL ? parts : c->n_stacked > i ? c->n_stacked : i + 1));
+    s->size /= (uint64_t)parts;
+    s->offset += (uint64_t)i * s->size;
+    s->dims[0] /= parts;
+    if (count != NULL)
+        return PM_OK;
+    s->rank--;
+    memmove(s->dims, s->dims + 1, (size_t)s->rank * sizeof *s->dims);
+    return PM_OK;
+}
+
 /// Narrows the slab to one entry of its first axis ("index"), then to some rows ("rows").
 static pm_status narrow(pm_ckpt_step *step, const pm_json *spec, slab *s)
 {
@@ -120,39 +148,28 @@ static pm_status narrow(pm_ckpt_step *step, const pm_json *spec, slab *s)
     const pm_json *index = pm_json_get(spec, "index"), *rows = pm_json_get(spec, "rows");
     PM_TRY(pm_json_get_bool(c->diag, c->recipe->file, spec->kind == PM_JSON_OBJECT ? spec : NULL,
                             "transposed", false, &s->transposed));
-    if (index != NULL) {
-        int64_t i;
-        if (s->rank < 1 || s->dims[0] < 1)
-            return shape_error(step, s->tensor, "a stack of tensors");
-        PM_TRY(pm_expr_int(&c->scope, &step->loc, index->string, 0, INT32_MAX, &i));
-        if (i >= s->dims[0] || (c->n_stacked > 0 && s->dims[0] != c->n_stacked))
-            return shape_error(step, s->tensor,
-                               pm_arena_printf(c->scratch, "a stack of %" PRId64,
-                                               c->n_stacked > i ? c->n_stacked : i + 1));
-        s->size /= (uint64_t)s->dims[0];
-        s->offset += (uint64_t)i * s->size;
-        s->rank--;
-        memmove(s->dims, s->dims + 1, (size_t)s->rank * sizeof *s->dims);
-    }
+    if (index != NULL)
+        PM_TRY(take_index(step, spec, index, s));
     if (rows == NULL)
         return PM_OK;
     if (rows->kind != PM_JSON_ARRAY || rows->n < 2 || rows->n > 3)
         return pm_step_fault(step, "'rows' takes [from, to] or [from, to, stride]");
     int32_t axis = s->transposed ? s->rank - 1 : 0;
-    s->stride = 1;
+    s->stride = s->groups = 1;
     PM_TRY(pm_expr_int(&c->scope, &step->loc, rows->items[0].string, 0, INT32_MAX, &s->from));
     PM_TRY(pm_expr_int(&c->scope, &step->loc, rows->items[1].string, 0, INT32_MAX, &s->to));
     if (rows->n == 3)
         PM_TRY(pm_expr_int(&c->scope, &step->loc, rows->items[2].string, 1, INT32_MAX, &s->stride));
+    PM_TRY(pm_step_int(step, spec, "groups", 1, &s->groups));
     const pm_json *total = pm_json_get(spec, "of");
-    int64_t n_rows = s->rank > 0 ? s->dims[axis] : 0;
+    int64_t n_rows = s->rank > 0 ? s->dims[axis] / s->groups : 0;
     if (total != NULL)
         PM_TRY(pm_expr_int(&c->scope, &step->loc, total->string, 0, INT32_MAX, &n_rows));
-    if (s->rank < 1 || s->from > s->to || s->to > n_rows || s->dims[axis] != n_rows)
+    if (s->rank < 1 || s->from > s->to || s->to > n_rows || s->dims[axis] != n_rows * s->groups)
         return shape_error(step, s->tensor,
                            pm_arena_printf(c->scratch, "one with %" PRId64 " rows",
-                                           s->to > n_rows ? s->to : n_rows));
-    if (s->stride > 1 || s->transposed)
+                                           (s->to > n_rows ? s->to : n_rows) * s->groups));
+    if (s->stride > 1 || s->transposed || s->groups > 1)
         return PM_OK;
     uint64_t row = s->dims[0] > 0 ? s->size / (uint64_t)s->dims[0] : 0;
     s->offset += (uint64_t)s->from * row;
@@ -219,8 +236,38 @@ static pm_status build_axis_ints(pm_ckpt *c, int64_t value, pm_value **out)
     return pm_build_const_ints(&c->b, PM_I64, 1, &one, &value, out);
 }
 
-/// What can't be said by a range of the file: exchange the last two axes, cut rows with a stride.
-/// `value` may be a stack of slabs: one more axis in front.
+/// Cuts the rows of each group, along `axis`.
+static pm_status cut_rows(pm_ckpt *c, const slab *s, int32_t axis, pm_value **inout)
+{
+    pm_value *from, *to, *at, *stride;
+    const pm_type *t = (*inout)->type;
+    pm_dim dims[PM_MAX_RANK + 1];
+    int32_t rank = t->rank;
+    int64_t n_rows;
+    if (s->groups > 1) {
+        memcpy(dims, t->dims, (size_t)axis * sizeof *dims);
+        memcpy(dims + axis + 2, t->dims + axis + 1, (size_t)(rank - axis - 1) * sizeof *dims);
+        if (rank == PM_MAX_RANK || !pm_dim_is_const(c->module, t->dims[axis], &n_rows))
+            return PM_ERR_INTERNAL;
+        dims[axis++] = pm_dim_const(c->module, s->groups);
+        dims[axis] = pm_dim_const(c->module, n_rows / s->groups);
+        PM_TRY(pm_build_reshape_dims(&c->b, *inout, rank + 1, dims, inout));
+    }
+    PM_TRY(build_axis_ints(c, s->from, &from));
+    PM_TRY(build_axis_ints(c, s->to, &to));
+    PM_TRY(build_axis_ints(c, axis, &at));
+    PM_TRY(build_axis_ints(c, s->stride, &stride));
+    PM_TRY(pm_build1(&c->b, inout, PM_OP_slice, PM_OPERANDS(*inout, from, to, at, stride),
+                     PM_NO_ATTRS));
+    if (s->groups == 1)
+        return PM_OK;
+    dims[axis - 1] = pm_dim_mul(c->module, dims[axis - 1], (*inout)->type->dims[axis]);
+    memmove(dims + axis, dims + axis + 1, (size_t)(rank - axis) * sizeof *dims);
+    return pm_build_reshape_dims(&c->b, *inout, rank, dims, inout);
+}
+
+/// What can't be said by a range of the file: exchange the last two axes, cut rows with a stride or of
+/// groups. `value` may be a stack of slabs: one more axis in front.
 static pm_status arrange(pm_ckpt_step *step, const slab *s, pm_value **inout)
 {
     pm_ckpt *c = step->c;
@@ -236,15 +283,7 @@ static pm_status arrange(pm_ckpt_step *step, const slab *s, pm_value **inout)
         PM_TRY(pm_build1(&c->b, inout, PM_OP_transpose, PM_OPERANDS(*inout),
                          PM_ATTRS(pm_attr_ints("perm", perm, (size_t)rank))));
     }
-    if (s->stride == 0)
-        return PM_OK;
-    pm_value *from, *to, *axis, *stride;
-    PM_TRY(build_axis_ints(c, s->from, &from));
-    PM_TRY(build_axis_ints(c, s->to, &to));
-    PM_TRY(build_axis_ints(c, first, &axis));
-    PM_TRY(build_axis_ints(c, s->stride, &stride));
-    return pm_build1(&c->b, inout, PM_OP_slice, PM_OPERANDS(*inout, from, to, axis, stride),
-                     PM_NO_ATTRS);
+    return s->stride > 0 ? cut_rows(c, s, first, inout) : PM_OK;
 }
 
 static pm_status check_dims(pm_ckpt_step *step, const pm_safetensor *t, const pm_value *value,
@@ -349,19 +388,23 @@ static bool matches(const char *pattern, const char *name)
 
 static pm_status is_ignored(pm_ckpt *c, const char *name, bool *out)
 {
-    const pm_json *ignore = pm_json_get(c->recipe->root, "ignore");
     *out = false;
-    for (size_t i = 0; ignore != NULL && i < ignore->n && !*out; i++) {
-        const pm_json *item = &ignore->items[i];
-        pm_loc loc = pm_json_loc(c->recipe->file, item);
-        const char *pattern, *when = NULL;
-        PM_TRY(pm_json_get_str(c->diag, c->recipe->file, item, "name", true, &pattern));
-        PM_TRY(pm_json_get_str(c->diag, c->recipe->file, item, "when", false, &when));
-        if (!matches(pattern, name))
-            continue;
-        *out = true;
-        if (when != NULL)
-            PM_TRY(pm_expr_bool(&c->scope, &loc, when, out));
+    for (size_t k = 0; k < c->recipe->n_sources; k++) {
+        const pm_json *ignore = pm_json_get(c->recipe->sources[k], "ignore");
+        const char *file = c->recipe->source_files[k];
+        for (size_t i = 0; ignore != NULL && i < ignore->n && !*out; i++) {
+            const pm_json *item = &ignore->items[i];
+            pm_loc loc = pm_json_loc(file, item);
+            const char *pattern, *when = NULL;
+            PM_TRY(pm_json_get_str(c->diag, file, item, "name", true, &pattern));
+            PM_TRY(pm_json_get_str(c->diag, file, item, "when", false, &when));
+            PM_TRY(pm_expr_template(&c->scope, &loc, pattern, &pattern));
+            if (!matches(pattern, name))
+                continue;
+            *out = true;
+            if (when != NULL)
+                PM_TRY(pm_expr_bool(&c->scope, &loc, when, out));
+        }
     }
     return PM_OK;
 }

@@ -11,6 +11,7 @@ typedef struct embedded {
     size_t size;
 } embedded;
 
+#include "frontend/checkpoint/parts.inc"   // embedded_parts[]
 #include "frontend/checkpoint/recipes.inc" // embedded_recipes[], made by cmake/embed.cmake
 
 bool pm_recipe_at(size_t i, const char **out_name, const char **out_text, size_t *out_size)
@@ -25,8 +26,8 @@ bool pm_recipe_at(size_t i, const char **out_name, const char **out_text, size_t
 
 static pm_status check_recipe(pm_diag *diag, pm_recipe *recipe)
 {
-    static const char *const keys[] = {"recipe",  "about", "model_types", "params",
-                                       "require", "begin", "layer",       "end", "ignore"};
+    static const char *const keys[] = {"recipe",  "about", "model_types", "sets", "params",
+                                       "require", "begin", "layer",       "end",  "ignore"};
     const pm_json *root = recipe->root;
     for (size_t i = 0; i < root->n; i++) {
         bool is_known = false;
@@ -46,6 +47,33 @@ static pm_status check_recipe(pm_diag *diag, pm_recipe *recipe)
         if (lists[i] == NULL || lists[i]->kind != PM_JSON_ARRAY)
             return pm_error(diag, &loc, PM_ERR_INTERNAL, "a recipe needs begin, layer and end");
     return PM_OK;
+}
+
+/// Reads the shared parts, and finds the sets that the recipe names.
+static pm_status add_sources(pm_arena *arena, pm_diag *diag, pm_recipe *recipe)
+{
+    const pm_json *shared, *names = pm_json_get(recipe->root, "sets");
+    recipe->parts_file = "recipe parts";
+    PM_TRY(pm_json_parse(arena, diag, recipe->parts_file, (const char *)embedded_parts[0].text,
+                         embedded_parts[0].size, &shared));
+    recipe->parts = pm_json_get(shared, "parts");
+    for (size_t i = 0; names != NULL && i < names->n; i++) {
+        const pm_json *set = pm_json_get(pm_json_get(shared, "sets"), names->items[i].string);
+        pm_loc loc = pm_json_loc(recipe->file, &names->items[i]);
+        if (set == NULL || recipe->n_sources == PM_RECIPE_MAX_SETS)
+            return pm_error(diag, &loc, PM_ERR_INTERNAL, "no set '%s' of parameters, or too many",
+                            names->items[i].string);
+        recipe->source_files[recipe->n_sources] = recipe->parts_file;
+        recipe->sources[recipe->n_sources++] = set;
+    }
+    recipe->source_files[recipe->n_sources] = recipe->file;
+    recipe->sources[recipe->n_sources++] = recipe->root;
+    return PM_OK;
+}
+
+const pm_json *pm_recipe_part(const pm_recipe *recipe, const char *name)
+{
+    return pm_json_get(recipe->parts, name);
 }
 
 static bool handles(const pm_json *types, const char *model_type)
@@ -73,6 +101,7 @@ pm_status pm_recipe_find(pm_arena *arena, pm_diag *diag, const pm_loc *loc, cons
             pm_recipe *recipe = PM_NEW(arena, pm_recipe);
             *recipe = (pm_recipe){.name = name, .file = file, .root = root};
             PM_TRY(check_recipe(diag, recipe));
+            PM_TRY(add_sources(arena, diag, recipe));
             *out_recipe = recipe;
             return PM_OK;
         }
@@ -152,7 +181,7 @@ static const char *value_text(const reader *r, pm_expr_value v)
         return pm_arena_printf(r->scope->arena, "'%.100s'", v.string);
     if (v.kind == PM_EXPR_NUMBER)
         return pm_arena_printf(r->scope->arena, "%.17g", v.number);
-    return v.kind == PM_EXPR_LIST ? "a list" : "null";
+    return v.kind == PM_EXPR_LIST ? "a list" : v.kind == PM_EXPR_OBJECT ? "an object" : "null";
 }
 
 /// `in`: the values that the recipe covers.
@@ -183,8 +212,10 @@ static pm_status check_kind(const reader *r, pm_expr_value v, const char *kind)
     bool is_json_bool = r->value != NULL && r->value->kind == PM_JSON_BOOL;
     if (strcmp(kind, "any") == 0)
         return PM_OK;
-    if (strcmp(kind, "string") == 0 || strcmp(kind, "list") == 0) {
-        pm_expr_kind want = kind[0] == 's' ? PM_EXPR_STRING : PM_EXPR_LIST;
+    if (strcmp(kind, "string") == 0 || strcmp(kind, "list") == 0 || strcmp(kind, "object") == 0) {
+        pm_expr_kind want = kind[0] == 's'   ? PM_EXPR_STRING
+                            : kind[0] == 'l' ? PM_EXPR_LIST
+                                             : PM_EXPR_OBJECT;
         if (v.kind == want || (v.kind == PM_EXPR_NULL && r->value == NULL))
             return PM_OK;
         return pm_error(diag, &loc, PM_ERR_INVALID, "%s must be a %s", r->key, kind);
@@ -231,16 +262,16 @@ static pm_status read_param(reader *r)
 }
 
 /// `require`: conditions between parameters.
-static pm_status check_require(const pm_recipe *recipe, pm_expr_scope *scope, const char *file)
+static pm_status check_require(const char *recipe_file, const pm_json *require,
+                               pm_expr_scope *scope, const char *file)
 {
-    const pm_json *require = pm_json_get(recipe->root, "require");
     for (size_t i = 0; require != NULL && i < require->n; i++) {
         const pm_json *item = &require->items[i];
-        pm_loc loc = pm_json_loc(recipe->file, item), config = {.file = file};
+        pm_loc loc = pm_json_loc(recipe_file, item), config = {.file = file};
         const char *that, *otherwise;
         bool holds;
-        PM_TRY(pm_json_get_str(scope->diag, recipe->file, item, "that", true, &that));
-        PM_TRY(pm_json_get_str(scope->diag, recipe->file, item, "else", true, &otherwise));
+        PM_TRY(pm_json_get_str(scope->diag, recipe_file, item, "that", true, &that));
+        PM_TRY(pm_json_get_str(scope->diag, recipe_file, item, "else", true, &otherwise));
         PM_TRY(pm_expr_bool(scope, &loc, that, &holds));
         if (!holds)
             return pm_error(scope->diag, &config, PM_ERR_UNSUPPORTED, "%s", otherwise);
@@ -248,21 +279,34 @@ static pm_status check_require(const pm_recipe *recipe, pm_expr_scope *scope, co
     return PM_OK;
 }
 
+/// The parameter as the last source that has it says.
+static pm_status read_named(const pm_recipe *recipe, pm_expr_scope *scope, const char *file,
+                            const pm_json *config, const char *name)
+{
+    reader r = {.recipe = recipe, .scope = scope, .file = file, .config = config, .name = name};
+    for (size_t i = 0; i < recipe->n_sources; i++) {
+        const pm_json *spec = pm_json_get(pm_json_get(recipe->sources[i], "params"), name);
+        if (spec == NULL)
+            continue;
+        r.spec = spec;
+        r.recipe_loc = pm_json_loc(recipe->source_files[i], spec);
+    }
+    return read_param(&r);
+}
+
 pm_status pm_recipe_params(const pm_recipe *recipe, pm_expr_scope *scope, const char *config_file,
                            const pm_json *config)
 {
     pm_expr_set_number(scope, "true", 1);
     pm_expr_set_number(scope, "false", 0);
-    const pm_json *params = pm_json_get(recipe->root, "params");
-    for (size_t i = 0; params != NULL && i < params->n; i++) {
-        reader r = {.recipe = recipe,
-                    .scope = scope,
-                    .file = config_file,
-                    .config = config,
-                    .name = params->keys[i],
-                    .spec = &params->items[i],
-                    .recipe_loc = pm_json_loc(recipe->file, &params->items[i])};
-        PM_TRY(read_param(&r));
+    for (size_t i = 0; i < recipe->n_sources; i++) {
+        const pm_json *params = pm_json_get(recipe->sources[i], "params");
+        for (size_t k = 0; params != NULL && k < params->n; k++)
+            if (pm_map_get_str(&scope->names, params->keys[k]) == NULL)
+                PM_TRY(read_named(recipe, scope, config_file, config, params->keys[k]));
     }
-    return check_require(recipe, scope, config_file);
+    for (size_t i = 0; i < recipe->n_sources; i++)
+        PM_TRY(check_require(recipe->source_files[i], pm_json_get(recipe->sources[i], "require"),
+                             scope, config_file));
+    return PM_OK;
 }

@@ -8,12 +8,23 @@
 
 #include "frontend/checkpoint/recipe_expr.h"
 
+enum { PM_RECIPE_MAX_SETS = 4 };
+
 typedef struct pm_recipe {
     const char *name;
     const char *file; ///< for messages about the recipe itself
     const pm_json *root;
     const pm_json *begin, *layer, *end; ///< lists of steps
+    const char *parts_file;
+    const pm_json *parts; ///< by name: steps that recipes share
+    /// Objects with params, require and ignore: the sets that the recipe names, then the recipe itself.
+    const pm_json *sources[PM_RECIPE_MAX_SETS + 1];
+    const char *source_files[PM_RECIPE_MAX_SETS + 1];
+    size_t n_sources;
 } pm_recipe;
+
+/// The part of that name; NULL when there is none.
+const pm_json *pm_recipe_part(const pm_recipe *recipe, const char *name);
 
 /// The recipe for a model type; `loc` is the place of that name. Errors: PM_ERR_UNSUPPORTED, with the
 /// nearest known type.

@@ -33,6 +33,7 @@ void pm_expr_set_number(pm_expr_scope *scope, const char *name, double value)
 pm_expr_value pm_expr_from_json(const pm_json *value)
 {
     pm_expr_value v = {.kind = PM_EXPR_NULL};
+    const pm_json *object = value;
     if (value == NULL)
         return v;
     switch (value->kind) {
@@ -53,11 +54,14 @@ pm_expr_value pm_expr_from_json(const pm_json *value)
         v.list = value;
         break;
     case PM_JSON_OBJECT: // how transformers writes numbers that JSON doesn't have
-        value = pm_json_get(value, "__float__");
+        value = pm_json_get(object, "__float__");
         if (value != NULL && value->kind == PM_JSON_STRING &&
             strcmp(value->string, "Infinity") == 0) {
             v.kind = PM_EXPR_NUMBER;
             v.number = INFINITY;
+        } else {
+            v.kind = PM_EXPR_OBJECT;
+            v.list = object;
         }
         break;
     case PM_JSON_NULL: break;
@@ -101,7 +105,8 @@ static bool truth(pm_expr_value v)
     case PM_EXPR_NULL: return false;
     case PM_EXPR_NUMBER: return v.number != 0;
     case PM_EXPR_STRING: return v.string[0] != '\0';
-    case PM_EXPR_LIST: return v.list->n > 0;
+    case PM_EXPR_LIST:
+    case PM_EXPR_OBJECT: return v.list->n > 0;
     }
     return false;
 }
@@ -114,7 +119,8 @@ static bool equal(pm_expr_value a, pm_expr_value b)
     case PM_EXPR_NULL: return true;
     case PM_EXPR_NUMBER: return a.number == b.number;
     case PM_EXPR_STRING: return strcmp(a.string, b.string) == 0;
-    case PM_EXPR_LIST: return a.list == b.list;
+    case PM_EXPR_LIST:
+    case PM_EXPR_OBJECT: return a.list == b.list;
     }
     return false;
 }
@@ -141,6 +147,26 @@ static pm_status expect_number(parser *p, pm_expr_value v)
 
 static pm_status parse_expr(parser *p, pm_expr_value *out);
 
+/// get(object, key, default)
+static pm_status call_get(parser *p, const pm_expr_value *args, pm_expr_value *out)
+{
+    const pm_json *member = NULL;
+    if (args[1].kind != PM_EXPR_STRING)
+        return fault(p, "get takes an object, a key and a default, before");
+    if (args[0].kind == PM_EXPR_OBJECT)
+        member = pm_json_get(args[0].list, args[1].string);
+    *out = member != NULL && member->kind != PM_JSON_NULL ? pm_expr_from_json(member) : args[2];
+    return PM_OK;
+}
+
+static pm_status call_has(parser *p, const char *template, pm_expr_value *out)
+{
+    const char *tensor;
+    PM_TRY(pm_expr_template(p->scope, p->loc, template, &tensor));
+    *out = number(p->scope->has != NULL && p->scope->has(p->scope->user, tensor));
+    return PM_OK;
+}
+
 static pm_status call(parser *p, const char *name, size_t size, pm_expr_value *out)
 {
     pm_expr_value args[MAX_ARGS];
@@ -161,7 +187,9 @@ static pm_status call(parser *p, const char *name, size_t size, pm_expr_value *o
              args[0].kind == PM_EXPR_STRING)
         *out = number(strtod(args[0].string, NULL));
     else if (size == 3 && memcmp(name, "has", 3) == 0 && n == 1 && args[0].kind == PM_EXPR_STRING)
-        *out = number(p->scope->has != NULL && p->scope->has(p->scope->user, args[0].string));
+        return call_has(p, args[0].string, out);
+    else if (size == 3 && memcmp(name, "get", 3) == 0 && n == 3)
+        return call_get(p, args, out);
     else if (size == 3 && memcmp(name, "min", 3) == 0 && two)
         *out = number(fmin(args[0].number, args[1].number));
     else if (size == 3 && memcmp(name, "max", 3) == 0 && two)
@@ -447,23 +475,40 @@ pm_status pm_expr_bool(pm_expr_scope *scope, const pm_loc *loc, const char *text
     return PM_OK;
 }
 
-pm_status pm_expr_template(pm_expr_scope *scope, const pm_loc *loc, const char *text,
-                           const char **out)
+/// Appends the template's text. `depth` bounds templates within templates.
+static pm_status add_template(pm_expr_scope *scope, const pm_loc *loc, const char *text, int depth,
+                              pm_str *out)
 {
-    pm_str result = pm_str_new(scope->arena);
+    if (depth > MAX_DEPTH)
+        return pm_error(scope->diag, loc, PM_ERR_INTERNAL, "recipe template '%s': nested too deep",
+                        text);
     for (const char *open; (open = strchr(text, '{')) != NULL;) {
         const char *close = strchr(open, '}');
         if (close == NULL)
             return pm_error(scope->diag, loc, PM_ERR_INTERNAL, "recipe template '%s': no '}'",
                             text);
-        pm_str_add_n(&result, text, (size_t)(open - text));
+        pm_str_add_n(out, text, (size_t)(open - text));
         const char *inner = pm_arena_strndup(scope->arena, open + 1, (size_t)(close - open - 1));
-        int64_t value;
-        PM_TRY(pm_expr_int(scope, loc, inner, INT32_MIN, INT32_MAX, &value));
-        pm_str_printf(&result, "%" PRId64, value);
+        pm_expr_value value;
+        int64_t number;
+        PM_TRY(pm_expr_eval(scope, loc, inner, &value));
+        if (value.kind == PM_EXPR_STRING) {
+            PM_TRY(add_template(scope, loc, value.string, depth + 1, out));
+        } else {
+            PM_TRY(pm_expr_int(scope, loc, inner, INT32_MIN, INT32_MAX, &number));
+            pm_str_printf(out, "%" PRId64, number);
+        }
         text = close + 1;
     }
-    pm_str_add(&result, text);
+    pm_str_add(out, text);
+    return PM_OK;
+}
+
+pm_status pm_expr_template(pm_expr_scope *scope, const pm_loc *loc, const char *text,
+                           const char **out)
+{
+    pm_str result = pm_str_new(scope->arena);
+    PM_TRY(add_template(scope, loc, text, 0, &result));
     *out = result.data;
     return PM_OK;
 }

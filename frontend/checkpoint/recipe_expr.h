@@ -10,19 +10,26 @@
 ///
 /// Functions: len(list or string), min(a, b), max(a, b), sqrt(x), log(x), floor(x), has(tensor name),
 /// number(string): the number that it begins with, or 0. Items of strings are their characters.
+/// get(object, 'key', default): the member, or the default when it, or the object, isn't there.
 #ifndef PM_FRONTEND_CHECKPOINT_RECIPE_EXPR_H
 #define PM_FRONTEND_CHECKPOINT_RECIPE_EXPR_H
 
 #include "base/containers.h"
 #include "base/json.h"
 
-typedef enum pm_expr_kind { PM_EXPR_NULL, PM_EXPR_NUMBER, PM_EXPR_STRING, PM_EXPR_LIST } pm_expr_kind;
+typedef enum pm_expr_kind {
+    PM_EXPR_NULL,
+    PM_EXPR_NUMBER,
+    PM_EXPR_STRING,
+    PM_EXPR_LIST,
+    PM_EXPR_OBJECT,
+} pm_expr_kind;
 
 typedef struct pm_expr_value {
     pm_expr_kind kind;
     double number; ///< truth is a number that isn't 0
     const char *string;
-    const pm_json *list; ///< an array of the configuration
+    const pm_json *list; ///< an array or object of the configuration
 } pm_expr_value;
 
 /// What names mean.
@@ -48,7 +55,8 @@ PM_NODISCARD pm_status pm_expr_number(pm_expr_scope *scope, const pm_loc *loc, c
                                       double *out);
 PM_NODISCARD pm_status pm_expr_bool(pm_expr_scope *scope, const pm_loc *loc, const char *text,
                                     bool *out);
-/// Replaces each {expr} of a template ("model.layers.{l}.mlp.gate.weight") by its value.
+/// Replaces each {expr} of a template ("model.layers.{l}.mlp.gate.weight") by its value, an integer or
+/// a string that is a template itself.
 PM_NODISCARD pm_status pm_expr_template(pm_expr_scope *scope, const pm_loc *loc, const char *text,
                                         const char **out);
 

@@ -112,6 +112,14 @@ PM_INLINE void route_begin_row(router *r)
         r->sum += exp(score_at(r, e) - r->largest);
 }
 
+/// What weights are divided by, whose sum this is.
+PM_INLINE double divisor(const pm_eval_args *args, double sum)
+{
+    enum { EPS = 3, LEAST = 11 };
+    sum += args->attrs[EPS].f;
+    return sum < args->attrs[LEAST].f ? args->attrs[LEAST].f : sum;
+}
+
 /// What choice `at` is weighed by.
 PM_INLINE double weighing(const router *r, const pm_tensor *expert, int64_t at)
 {
@@ -123,7 +131,7 @@ PM_INLINE double weighing(const router *r, const pm_tensor *expert, int64_t at)
 /// Writes the weights of the row's choices at `at`.
 PM_INLINE void route_weigh(const router *r, const pm_eval_args *args, int64_t at, int64_t top_k)
 {
-    enum { WEIGH = 2, EPS, SCALE };
+    enum { WEIGH = 2, SCALE = 4 };
     const pm_tensor *expert = &args->out[0], *weight = &args->out[1];
     int32_t is_softmax = pm_attr_is(&args->attrs[WEIGH], "softmax");
     int32_t is_renorm = pm_attr_is(&args->attrs[WEIGH], "renorm");
@@ -139,7 +147,7 @@ PM_INLINE void route_weigh(const router *r, const pm_eval_args *args, int64_t at
         if (is_softmax)
             value = exp(value - largest) / sum;
         else if (is_renorm)
-            value /= sum + args->attrs[EPS].f;
+            value /= divisor(args, sum);
         pm_set_f64(weight->data, weight->elem, at + j, value * args->attrs[SCALE].f);
     }
 }
@@ -148,7 +156,7 @@ PM_INLINE void route_weigh(const router *r, const pm_eval_args *args, int64_t at
 /// those left that are close to it.
 PM_INLINE void sparse_mixer(const router *r, const pm_eval_args *args, int64_t at, int64_t top_k)
 {
-    enum { WEIGH = 2, EPS, SCALE, JITTER = 10 };
+    enum { WEIGH = 2, SCALE = 4, JITTER = 10 };
     const pm_tensor *expert = &args->out[0], *weight = &args->out[1];
     double sum = 0;
     for (int64_t j = 0; j < top_k; j++) {
@@ -177,7 +185,7 @@ PM_INLINE void sparse_mixer(const router *r, const pm_eval_args *args, int64_t a
     if (!pm_attr_is(&args->attrs[WEIGH], "renorm"))
         sum = 1;
     else
-        sum += args->attrs[EPS].f;
+        sum = divisor(args, sum);
     for (int64_t j = 0; j < top_k; j++)
         pm_set_f64(weight->data, weight->elem, at + j,
                    pm_get_f64(weight->data, weight->elem, at + j) / sum * args->attrs[SCALE].f);

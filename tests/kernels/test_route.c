@@ -13,25 +13,27 @@ typedef struct router {
     float eps, scale;
     bool biased, weighed; ///< by scores of their own
     bool sparse;
+    float least;
 } router;
 
 static const float jitter = 0.05f;
 
 static const router routers[] = {
-    {8, 2, 0, 2, 1, 1, 0, 0.0f, 1.0f, false, false, false},
-    {16, 2, 0, 1, 1, 1, 0, 0.0f, 1.0f, false, false, false},
-    {16, 2, 0, 2, 1, 1, 0, 0.0f, 1.0f, false, false, false},
-    {60, 4, 0, 0, 1, 1, 0, 0.0f, 1.0f, false, false, false},
-    {64, 8, 1, 2, 8, 4, 1, 1e-20f, 2.5f, true, false, false},
-    {64, 6, 0, 0, 8, 3, 0, 0.0f, 16.0f, false, false, false},
-    {256, 9, 2, 2, 1, 1, 0, 1e-6f, 1.5f, true, false, false},
-    {32, 4, 3, 1, 1, 1, 0, 0.0f, 1.0f, true, false, false},
-    {1, 1, 3, 0, 1, 1, 0, 0.0f, 1.0f, false, false, false},
-    {5, 5, 1, 2, 1, 1, 0, 0.0f, 1.0f, false, false, false},
-    {32, 4, 3, 2, 1, 1, 0, 0.0f, 1.0f, false, true, false},
-    {16, 2, 1, 0, 4, 2, 1, 0.0f, 2.0f, true, true, false},
-    {16, 2, 0, 0, 1, 1, 0, 0.0f, 1.0f, false, false, true},
-    {33, 3, 0, 2, 1, 1, 0, 1e-6f, 1.5f, false, false, true},
+    {8, 2, 0, 2, 1, 1, 0, 0.0f, 1.0f, false, false, false, 0.0f},
+    {16, 2, 0, 1, 1, 1, 0, 0.0f, 1.0f, false, false, false, 0.0f},
+    {16, 2, 0, 2, 1, 1, 0, 0.0f, 1.0f, false, false, false, 0.0f},
+    {60, 4, 0, 0, 1, 1, 0, 0.0f, 1.0f, false, false, false, 0.0f},
+    {64, 8, 1, 2, 8, 4, 1, 1e-20f, 2.5f, true, false, false, 0.0f},
+    {64, 6, 0, 0, 8, 3, 0, 0.0f, 16.0f, false, false, false, 0.0f},
+    {256, 9, 2, 2, 1, 1, 0, 1e-6f, 1.5f, true, false, false, 0.0f},
+    {32, 4, 3, 1, 1, 1, 0, 0.0f, 1.0f, true, false, false, 0.0f},
+    {1, 1, 3, 0, 1, 1, 0, 0.0f, 1.0f, false, false, false, 0.0f},
+    {5, 5, 1, 2, 1, 1, 0, 0.0f, 1.0f, false, false, false, 0.0f},
+    {32, 4, 3, 2, 1, 1, 0, 0.0f, 1.0f, false, true, false, 0.0f},
+    {16, 2, 1, 0, 4, 2, 1, 0.0f, 2.0f, true, true, false, 0.0f},
+    {16, 2, 0, 0, 1, 1, 0, 0.0f, 1.0f, false, false, true, 0.0f},
+    {33, 3, 0, 2, 1, 1, 0, 1e-6f, 1.5f, false, false, true, 0.0f},
+    {64, 6, 0, 2, 1, 1, 0, 0.0f, 1.0f, true, false, false, 0.2f},
 };
 enum { N_ROUTERS = sizeof routers / sizeof routers[0] };
 
@@ -109,7 +111,7 @@ static void check_row(const router *r, const float *score, const float *bias, co
         sum += want[i];
     }
     if (r->weigh == 2)
-        sum += (double)r->eps;
+        sum = fmax(sum + (double)r->eps, (double)r->least);
     for (int64_t i = 0; i < r->top_k; i++) {
         double w = (r->weigh == 0 ? want[i] : want[i] / sum) * (double)r->scale;
         ck_assert_msg(fabs((double)weight[i] - w) <= 2e-6 * fabs(w), "weight %ld is %g, must be %g",
@@ -122,7 +124,7 @@ static void route(const router *r, const float *score, const float *bias, const 
 {
     for (int64_t i = 0; i < workers; i++)
         pm_k_route(score, bias, weighing, expert, weight, rows, r->experts, r->top_k, r->act, r->weigh,
-                   r->eps, r->scale, r->groups, r->keep_groups, r->group_score, r->sparse, jitter,
+                   r->eps, r->least, r->scale, r->groups, r->keep_groups, r->group_score, r->sparse, jitter,
                    guarded(PM_K_ROUTE_SCRATCH(r->experts)), i, workers);
 }
 
@@ -158,7 +160,7 @@ END_TEST
 START_TEST(ties)
 {
     // Of equal scores the first; zeros of both signs are equal; a NaN goes before all.
-    const router r = {6, 3, 3, 0, 1, 1, 0, 0.0f, 1.0f, false, false, false};
+    const router r = {6, 3, 3, 0, 1, 1, 0, 0.0f, 1.0f, false, false, false, 0.0f};
     const float score[] = {-0.0f, 0.0f, 1.0f, 1.0f, -1.0f, 1.0f,
                            -0.0f, -2.0f, 0.0f, -1.0f, -3.0f, -4.0f,
                            1.0f, NAN, INFINITY, 2.0f, -INFINITY, NAN};

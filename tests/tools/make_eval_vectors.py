@@ -1275,6 +1275,11 @@ def route_cases():
     outs = [((1, 5), np.int32), ((1, 5), np.float32)]
     faulty("route", "top_k", [np.zeros((1, 4), np.float32)], outs, top_k=5)
     faulty("route", "kept", [np.zeros((1, 8), np.float32)], outs, top_k=5, groups=2, keep_groups=1)
+    for least in (0.125, 0.875):
+        x = normal((4, 8))
+        expert, weight = route_reference(x, None, 3, weigh="as_is")
+        total = np.maximum(wide(weight).sum(-1, keepdims=True), least)
+        case("route", f"least_{least}", [x], [expert, (wide(weight) / total).astype(np.float32)], tol=(2, 1e-12), top_k=3, least=least)
 
 
 def expert_cases():
