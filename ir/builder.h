@@ -47,6 +47,12 @@ PM_NODISCARD pm_status pm_build_dims(pm_builder *b, int32_t n, const pm_dim *dim
 PM_NODISCARD pm_status pm_build_reshape_dims(pm_builder *b, pm_value *x, int32_t rank,
                                              const pm_dim *dims, pm_value **out_value);
 
+/// Copies the ops of a region to the builder's place; its arguments stand for `args`, and
+/// `out_results` gets what its results are there. Types are inferred from the arguments' own; extents
+/// that the region finds get symbols of their own.
+PM_NODISCARD pm_status pm_region_inline(pm_builder *b, const pm_graph *region,
+                                        pm_value *const *args, pm_value **out_results);
+
 /// What an infer hook sees: the op with its operands; it sets a type for each result.
 typedef struct pm_infer {
     pm_module *module;

@@ -200,17 +200,37 @@ pm_status pm_verify_loop(const pm_op *op, pm_diag *diag)
     return PM_OK;
 }
 
+/// Nothing but the trip count ends the loop.
+static bool runs_through(const pm_op *op)
+{
+    const pm_graph *g = op->regions[0];
+    double condition;
+    return pm_hook_splat(op->operands[1], &condition) && condition != 0 &&
+           (g->results.data[0] == g->args.data[1] ||
+            (pm_hook_splat(g->results.data[0], &condition) && condition != 0));
+}
+
+/// How many rounds there are at most; exactly so many when `*out_exact`.
+static pm_dim rounds(pm_infer *inf, bool *out_exact)
+{
+    pm_dim trips = pm_hook_scalar(inf->op->operands[0]);
+    *out_exact = trips != PM_DIM_NONE && runs_through(inf->op);
+    return *out_exact ? pm_dim_max(inf->module, trips, pm_dim_const(inf->module, 0)) : trips;
+}
+
 pm_status pm_infer_loop(pm_infer *inf)
 {
     const pm_op *op = inf->op;
+    bool exact;
+    pm_dim trips = rounds(inf, &exact);
     const pm_graph *g = op->regions[0];
     uint32_t carried = (uint32_t)pm_op_i64(op, "carried");
     for (uint32_t i = 0; i < op->n_results; i++) {
         const pm_type *out = g->results.data[1 + i]->type;
         pm_dim dims[PM_MAX_RANK + 1];
         int32_t rank = 0;
-        if (i >= carried) // one for each iteration; the trip count is only the most there are
-            dims[rank++] = pm_infer_fresh(inf, i, 0, pm_hook_scalar(op->operands[0]));
+        if (i >= carried) // one for each iteration
+            dims[rank++] = exact ? trips : pm_infer_fresh(inf, i, 0, trips);
         for (int32_t d = 0; d < out->rank; d++, rank++) {
             // an extent stays when the region neither changes it nor makes it
             bool stays = i < carried ? out->dims[d] == pm_hook_type(op, 2 + i)->dims[d] &&

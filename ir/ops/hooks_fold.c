@@ -332,20 +332,16 @@ pm_status pm_fold_if(pm_builder *b, pm_op *op, pm_value **out_value)
     for (uint32_t i = 0; i < op->n_results; i++)
         if (region->results.data[i]->type != op->results[i]->type)
             return PM_OK;
-    pm_map value_map;
-    pm_map_init(&value_map, pm_hook_module(op)->arena);
-    for (size_t i = 0; i < region->args.n; i++)
-        pm_value_map_put(&value_map, region->args.data[i], op->operands[1 + i]);
-    for (pm_op *inner = region->first; inner; inner = inner->next) {
-        pm_op *copy;
-        PM_TRY(pm_op_clone(inner, b->graph, b->before, &value_map, &copy));
-    }
+    pm_value **results = PM_NEW_ARRAY(pm_hook_module(op)->arena, pm_value *, op->n_results);
+    PM_TRY(pm_region_inline(b, region, op->operands + 1, results));
+    for (uint32_t i = 0; i < op->n_results; i++)
+        if (results[i]->type != op->results[i]->type)
+            return PM_OK; // narrower than it was: pass unroll's business
     for (uint32_t i = 0; i < op->n_results; i++) {
-        pm_value *value = pm_value_map_get(&value_map, region->results.data[i]);
         if (op->n_results == 1)
-            *out_value = value;
+            *out_value = results[i];
         else
-            pm_value_replace(op->results[i], value);
+            pm_value_replace(op->results[i], results[i]);
     }
     return PM_OK;
 }

@@ -68,3 +68,50 @@ bool pm_may_stand_for(const pm_id_set *overwritten, const pm_value *old, const p
     return a && b && !pm_id_set_has(overwritten, a->id) && !pm_id_set_has(overwritten, b->id) &&
            !pm_id_set_has(overwritten, old->id) && !pm_id_set_has(overwritten, value->id);
 }
+
+static pm_dim known_extent(pm_module *m, const pm_symbol_extents *known, pm_dim dim)
+{
+    for (size_t i = 0; i < known->n; i++)
+        dim = pm_dim_replace(m, dim, known->data[i].symbol, known->data[i].extent);
+    return dim;
+}
+
+static void replace_in_value(pm_module *m, const pm_symbol_extents *known, pm_value *v)
+{
+    pm_dim dims[PM_MAX_RANK];
+    int64_t n;
+    bool changed = false;
+    if (v->content && pm_type_const_count(m, v->type, &n)) {
+        pm_dim *content = PM_NEW_ARRAY(m->arena, pm_dim, (size_t)n + 1);
+        for (int64_t i = 0; i < n; i++) {
+            content[i] = known_extent(m, known, v->content[i]);
+            changed |= content[i] != v->content[i];
+        }
+        if (changed)
+            v->content = content;
+    }
+    changed = false;
+    for (int32_t i = 0; i < v->type->rank; i++) {
+        dims[i] = known_extent(m, known, v->type->dims[i]);
+        changed |= dims[i] != v->type->dims[i];
+    }
+    if (changed && !v->type->layout) // packed weights have constant extents
+        v->type = pm_type_get(m, v->type->elem, v->type->rank, dims);
+}
+
+void pm_symbols_replace(pm_module *m, const pm_symbol_extents *known, pm_arena *scratch)
+{
+    pm_graph_vec graphs = {0};
+    for (size_t i = 0; i < m->entries.n; i++)
+        PM_PUSH(scratch, &graphs, m->entries.data[i]);
+    for (size_t i = 0; i < graphs.n; i++) { // grows while it is walked
+        for (size_t k = 0; k < graphs.data[i]->args.n; k++)
+            replace_in_value(m, known, graphs.data[i]->args.data[k]);
+        for (pm_op *op = graphs.data[i]->first; op; op = op->next) {
+            for (uint32_t k = 0; k < op->n_results; k++)
+                replace_in_value(m, known, op->results[k]);
+            for (uint32_t r = 0; r < op->n_regions; r++)
+                PM_PUSH(scratch, &graphs, op->regions[r]);
+        }
+    }
+}

@@ -36,4 +36,14 @@ pm_id_set pm_overwritten_values(const pm_module *m, const pm_graph_vec *graphs, 
 /// True when `old` may be replaced by `value` as far as in-place ops are concerned.
 bool pm_may_stand_for(const pm_id_set *overwritten, const pm_value *old, const pm_value *value);
 
+/// Symbols and the extents that they turned out to be.
+typedef struct pm_symbol_extent {
+    uint32_t symbol;
+    pm_dim extent;
+} pm_symbol_extent;
+typedef PM_VEC(pm_symbol_extent) pm_symbol_extents;
+
+/// Replaces the symbols in all types and contents of the module.
+void pm_symbols_replace(pm_module *m, const pm_symbol_extents *known, pm_arena *scratch);
+
 #endif
