@@ -37,6 +37,18 @@ def note(message):
     print(message, file=sys.stderr, flush=True)
 
 
+def environment(variable, name, packages, modules):
+    """The Python of an environment that has the packages: the one that the variable names, or build/NAME, made the first time."""
+    venv = os.environ.get(variable, os.path.join(ROOT, "build", name))
+    python = os.path.join(venv, "bin", "python")
+    if not os.path.exists(python):
+        note(f"making {venv} (once)")
+        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    if subprocess.run([python, "-c", f"import {modules}"], capture_output=True).returncode != 0:
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], check=True)
+    return python
+
+
 def pimoec():
     path = os.environ.get("PIMOEC", os.path.join(ROOT, "build", "bin", "pimoec"))
     if not os.access(path, os.X_OK):
