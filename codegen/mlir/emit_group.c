@@ -192,18 +192,56 @@ static reducer reducer_of(pm_opcode code, pm_elem elem)
 {
     bool f = pm_elem_is_float(elem), s = elem == PM_I64 || elem == PM_I32 || elem == PM_I16 || elem == PM_I8;
     switch (code) {
-    case PM_OP_reduce_max:
-        return f ? (reducer){-INFINITY, "maximumf", true} : (reducer){0, s ? "maxsi" : "maxui", false};
-    case PM_OP_reduce_min:
-        return f ? (reducer){INFINITY, "minimumf", true} : (reducer){0, s ? "minsi" : "minui", false};
+    case PM_OP_reduce_max: return (reducer){0, f || s ? "maxsi" : "maxui", false}; // floats: by keys
+    case PM_OP_reduce_min: return (reducer){0, f || s ? "minsi" : "minui", false};
     case PM_OP_reduce_prod: return (reducer){1, f ? "mulf" : "muli", f};
     default: return (reducer){0, f ? "addf" : "addi", f};
     }
 }
 
+/// Floats are compared by integer keys, whose maximum is a vector instruction where that of floats, in
+/// which a NaN wins, is a chain of them.
+static bool has_keys(pm_opcode code, pm_elem elem)
+{
+    return pm_elem_is_float(elem) && (code == PM_OP_reduce_max || code == PM_OP_reduce_min);
+}
+
+static MlirType key_type(mb *b, pm_elem elem)
+{
+    return elem == PM_F64 ? b->i64 : b->i32;
+}
+
+static MlirValue key_int(mb *b, pm_elem elem, int64_t wide)
+{
+    return mb_int(b, key_type(b, elem), elem == PM_F64 ? wide : wide >> 32);
+}
+
+/// Bits whose order as integers is that of the floats; its own inverse.
+static MlirValue flip(mb *b, pm_elem elem, MlirValue bits)
+{
+    MlirValue shift = mb_int(b, key_type(b, elem), elem == PM_F64 ? 63 : 31);
+    MlirValue mask = mb_bin(b, "andi", mb_bin(b, "shrsi", bits, shift), key_int(b, elem, INT64_MAX));
+    return mb_bin(b, "xori", bits, mask);
+}
+
+/// The key of x; that of a NaN is beyond all others. Computed elements of narrow floats are f32.
+static MlirValue to_key(mb *b, pm_opcode code, pm_elem elem, MlirValue x)
+{
+    MlirValue key = flip(b, elem, mb_convert(b, "bitcast", x, key_type(b, elem)));
+    MlirValue winner = key_int(b, elem, code == PM_OP_reduce_max ? INT64_MAX : INT64_MIN);
+    return mb_select(b, mb_cmpf(b, "uno", x, x), winner, key);
+}
+
+static MlirValue from_key(mb *b, pm_elem elem, MlirValue key)
+{
+    return mb_convert(b, "bitcast", flip(b, elem, key), pm_scalar_type(b, elem));
+}
+
 static MlirValue reducer_start(mb *b, pm_opcode code, pm_elem elem, reducer r)
 {
     MlirType type = pm_scalar_type(b, elem);
+    if (has_keys(code, elem)) // of the infinity
+        return to_key(b, code, elem, mb_float(b, type, code == PM_OP_reduce_max ? -INFINITY : INFINITY));
     if (pm_elem_is_float(elem))
         return mb_float(b, type, r.start);
     uint32_t bits = pm_elem_size(elem) * 8;
@@ -241,6 +279,8 @@ static pm_status reduce_over(group *g, pm_value *operand, uint32_t axes, MlirVal
     PM_TRY(pm_group_eval(g, operand, idx, &element));
     if (map)
         element = map(g, element, user);
+    if (has_keys(code, type->elem))
+        element = to_key(b, code, type->elem, element);
     MlirValue so_far = n_loops ? loops[n_loops - 1].carried[0] : acc;
     MlirValue next = r.reassoc ? mb_bin_fast(b, r.op, so_far, element, "reassoc")
                                : mb_bin(b, r.op, so_far, element);
@@ -250,7 +290,7 @@ static pm_status reduce_over(group *g, pm_value *operand, uint32_t axes, MlirVal
         mb_for_end(b, &loops[n_loops], &next, &result);
         next = result;
     }
-    *out = next;
+    *out = has_keys(code, type->elem) ? from_key(b, type->elem, next) : next;
     return PM_OK;
 }
 

@@ -264,9 +264,12 @@ int32_t pm_eval_slice(const pm_eval_args *args)
         w.offset[0] += s.n[d] > 0 ? s.start[d] * strides[d] : 0;
     }
     int64_t rows = pm_walk_rows(&w), n = pm_walk_row(&w), step = w.stride[0][w.rank - 1];
-    for (int64_t row = 0; row < rows; row++, pm_walk_next(&w))
-        for (int64_t i = 0; i < n; i++)
-            pm_copy_one(out->data, at++, x->data, w.offset[0] + i * step, x->elem);
+    for (int64_t row = 0; row < rows; row++, pm_walk_next(&w), at += n) {
+        if (step == 1)
+            pm_copy(out->data, at, x->data, w.offset[0], n, x->elem);
+        for (int64_t i = 0; i < n && step != 1; i++)
+            pm_copy_one(out->data, at + i, x->data, w.offset[0] + i * step, x->elem);
+    }
     return 0;
 }
 
