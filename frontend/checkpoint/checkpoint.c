@@ -112,13 +112,14 @@ static pm_status add_meta(pm_ckpt *c, const char *path, const pm_json *config)
 {
     const char *generation_path;
     const pm_json *generation;
-    int32_t bos = -1, eos = -1;
+    int32_t bos = -1, eos = -1, start = -1;
     put_meta(c, "recipe", c->recipe->name);
     put_meta_param(c, "vocab_size", "vocab");
     put_meta_param(c, "max_position_embeddings", "positions");
     put_meta_param(c, "n_layers", "layers");
     PM_TRY(read_json(c, "generation_config.json", false, &generation_path, &generation));
     PM_TRY(put_ids(c, path, config, "bos_token_id", &bos));
+    PM_TRY(put_ids(c, path, config, "decoder_start_token_id", &start));
     PM_TRY(put_ids(c, path, config, "eos_token_id", &eos));
     // what `generate` goes by, where it says something else
     PM_TRY(put_ids(c, generation_path, generation, "eos_token_id", &eos));
@@ -133,59 +134,108 @@ static pm_status param(pm_ckpt *c, const char *name, int64_t lo, int64_t hi, int
     return pm_expr_int(&c->scope, &loc, name, lo, hi, out);
 }
 
-static pm_status build_arguments(pm_ckpt *c)
+static pm_status build_zeros(pm_ckpt *c, pm_value **out)
 {
-    pm_module *m = c->module;
-    pm_loc loc = {.file = c->folder, .what = "entry", .name = c->entry->name};
-    pm_dim one = pm_dim_const(m, 1);
-    pm_dim ids[2] = {c->batch, c->mode == PM_CKPT_DECODE ? one : c->tokens};
-    c->b.loc = pm_loc_intern(m, &loc);
-    c->ids = pm_graph_add_arg(c->entry, "input_ids", pm_type_get(m, PM_I64, 2, ids), -1);
-    if (c->mode != PM_CKPT_FORWARD) {
-        c->past = pm_graph_add_arg(c->entry, "past", pm_type_get(m, PM_I64, 1, &c->batch), -1);
-        return PM_OK;
-    }
     pm_value *shape, *zero;
     int64_t nothing = 0;
     PM_TRY(pm_build_dims(&c->b, 1, &c->batch, &shape));
     PM_TRY(pm_build_const_ints(&c->b, PM_I64, 0, NULL, &nothing, &zero));
-    return pm_build1(&c->b, &c->past, PM_OP_fill, PM_OPERANDS(shape, zero), PM_NO_ATTRS);
+    return pm_build1(&c->b, out, PM_OP_fill, PM_OPERANDS(shape, zero), PM_NO_ATTRS);
+}
+
+static pm_value *add_argument(pm_ckpt *c, const char *name, int32_t rank, pm_dim tokens)
+{
+    pm_dim dims[2] = {c->batch, tokens};
+    return pm_graph_add_arg(c->entry, name, pm_type_get(c->module, PM_I64, rank, dims), -1);
+}
+
+/// The decoder's arguments, or those of a model that is nothing else.
+static pm_status build_arguments(pm_ckpt *c)
+{
+    bool is_pair = c->recipe->encoder != NULL;
+    pm_dim tokens = c->mode == PM_CKPT_DECODE ? pm_dim_const(c->module, 1) : c->tokens;
+    c->ids = add_argument(c, is_pair ? "decoder_input_ids" : "input_ids", 2, tokens);
+    if (c->mode == PM_CKPT_FORWARD)
+        return build_zeros(c, &c->past);
+    c->past = add_argument(c, "past", 1, PM_DIM_NONE);
+    if (is_pair)
+        c->seen = add_argument(c, "source", 1, PM_DIM_NONE);
+    return PM_OK;
 }
 
 static pm_status build_results(pm_ckpt *c)
 {
     pm_loc loc = pm_json_loc(c->recipe->file, c->recipe->end);
-    pm_value *logits = pm_ckpt_value(c, "logits");
-    if (logits == NULL || logits->type->rank != 3)
+    pm_value *logits = pm_ckpt_value(c, "logits"), *memory = pm_ckpt_value(c, "memory");
+    bool decodes = c->mode != PM_CKPT_ENCODE;
+    if (decodes && (logits == NULL || logits->type->rank != 3))
         return pm_error(c->diag, &loc, PM_ERR_INTERNAL, "the recipe's end must make 'logits'");
-    if (c->mode != PM_CKPT_FORWARD) {
+    if (c->mode == PM_CKPT_PREFILL || c->mode == PM_CKPT_DECODE) {
         pm_dim dims[2] = {logits->type->dims[0], logits->type->dims[2]};
         PM_TRY(pm_build_reshape_dims(&c->b, logits, 2, dims, &logits));
     }
-    pm_graph_add_result(c->entry, "logits", logits, -1);
+    if (decodes)
+        pm_graph_add_result(c->entry, "logits", logits, -1);
+    if (c->recipe->encoder != NULL && memory != NULL)
+        pm_graph_add_result(c->entry, "encoder_last_hidden_state", memory, -1);
     for (size_t i = 0; i < c->caches.n; i++)
-        pm_graph_add_result(c->entry, c->module->states.data[i].name, c->caches.data[i],
-                            (int32_t)i);
+        pm_graph_add_result(c->entry, c->module->states.data[c->cache_states.data[i]].name,
+                            c->caches.data[i], c->cache_states.data[i]);
     return PM_OK;
+}
+
+static pm_status build_layers(pm_ckpt *c, const pm_json *steps, int64_t layers)
+{
+    for (c->layer = 0; c->layer < layers; c->layer++) {
+        pm_expr_set_number(&c->scope, "l", (double)c->layer);
+        PM_TRY(pm_ckpt_steps(c, steps));
+    }
+    c->layer = -1;
+    return PM_OK;
+}
+
+/// The encoder, and what the decoder's layers make of its tokens once and for all.
+static pm_status build_encoder(pm_ckpt *c, int64_t decoder_layers)
+{
+    const pm_json *encoder = c->recipe->encoder, *count = pm_json_get(encoder, "layers");
+    pm_loc loc = pm_json_loc(c->recipe->file, encoder);
+    pm_value *size, *shape;
+    int64_t layers;
+    PM_TRY(pm_expr_int(&c->scope, &loc, count != NULL ? count->string : "", 1, PM_CKPT_MAX_LAYERS,
+                       &layers));
+    c->in_encoder = true;
+    c->ids = add_argument(c, "input_ids", 2, c->source);
+    PM_TRY(build_zeros(c, &c->past));
+    PM_TRY(pm_ckpt_steps(c, pm_json_get(encoder, "begin")));
+    PM_TRY(build_layers(c, pm_json_get(encoder, "layer"), layers));
+    PM_TRY(pm_ckpt_steps(c, pm_json_get(encoder, "end")));
+    c->in_encoder = false;
+    if (pm_ckpt_value(c, "memory") == NULL)
+        return pm_error(c->diag, &loc, PM_ERR_INTERNAL, "the encoder's end must make 'memory'");
+    PM_TRY(pm_build_dims(&c->b, 1, &c->source, &size));
+    PM_TRY(pm_build_dims(&c->b, 1, &c->batch, &shape));
+    PM_TRY(pm_build1(&c->b, &c->seen, PM_OP_expand, PM_OPERANDS(size, shape), PM_NO_ATTRS));
+    return build_layers(c, pm_json_get(encoder, "memory"), decoder_layers);
 }
 
 static pm_status build_entry(pm_ckpt *c, pm_ckpt_mode mode, const char *name, int64_t layers)
 {
     c->mode = mode;
     c->entry = pm_entry_create(c->module, name);
-    c->b = (pm_builder){.graph = c->entry};
-    c->n_states = 0;
-    c->caches.n = 0;
+    pm_loc loc = {.file = c->folder, .what = "entry", .name = c->entry->name};
+    c->b = (pm_builder){.graph = c->entry, .loc = pm_loc_intern(c->module, &loc)};
+    c->caches.n = c->cache_states.n = 0;
     c->layer = -1;
+    pm_map_init(&c->n_states, c->scratch);
     pm_map_init(&c->values, c->scratch);
-    PM_TRY(build_arguments(c));
-    PM_TRY(pm_ckpt_steps(c, c->recipe->begin));
-    for (c->layer = 0; c->layer < layers; c->layer++) {
-        pm_expr_set_number(&c->scope, "l", (double)c->layer);
-        PM_TRY(pm_ckpt_steps(c, c->recipe->layer));
+    if (c->recipe->encoder != NULL && (mode == PM_CKPT_FORWARD || mode == PM_CKPT_ENCODE))
+        PM_TRY(build_encoder(c, layers));
+    if (mode != PM_CKPT_ENCODE) {
+        PM_TRY(build_arguments(c));
+        PM_TRY(pm_ckpt_steps(c, c->recipe->begin));
+        PM_TRY(build_layers(c, c->recipe->layer, layers));
+        PM_TRY(pm_ckpt_steps(c, c->recipe->end));
     }
-    c->layer = -1;
-    PM_TRY(pm_ckpt_steps(c, c->recipe->end));
     return build_results(c);
 }
 
@@ -198,7 +248,11 @@ static pm_status build_entries(pm_ckpt *c)
     c->batch = pm_dim_symbol(c->module, "B", 1, PM_CKPT_MAX_BATCH);
     c->tokens = pm_dim_symbol(c->module, "T", 1, positions);
     c->cache = pm_dim_symbol(c->module, "C", PM_CKPT_CACHE_BLOCK, most);
+    if (c->recipe->encoder != NULL)
+        c->source = pm_dim_symbol(c->module, "S", 1, positions);
     PM_TRY(build_entry(c, PM_CKPT_FORWARD, "forward", layers));
+    if (c->recipe->encoder != NULL)
+        PM_TRY(build_entry(c, PM_CKPT_ENCODE, "encode", layers));
     PM_TRY(build_entry(c, PM_CKPT_PREFILL, "prefill", layers));
     return build_entry(c, PM_CKPT_DECODE, "decode", layers);
 }

@@ -10,6 +10,7 @@ typedef enum pm_ckpt_mode {
     PM_CKPT_FORWARD, ///< no states: logits of all tokens
     PM_CKPT_PREFILL, ///< logits of the last token, caches filled
     PM_CKPT_DECODE,  ///< one token
+    PM_CKPT_ENCODE,  ///< of an encoder-decoder: what the encoder makes, and the decoder's keys for it
 } pm_ckpt_mode;
 
 enum {
@@ -17,6 +18,7 @@ enum {
     PM_CKPT_CACHE_BLOCK = 16, ///< positions per block of a key cache (ops.def, cache_key)
     PM_CKPT_MAX_LAYERS = 4096,
     PM_CKPT_MAX_EXPERTS = 65536,
+    PM_CKPT_MAX_FARTHEST = 65536,
 };
 
 /// A weight that experts capture: stacked outside of the region, an argument inside.
@@ -35,6 +37,7 @@ typedef struct pm_ckpt {
     const pm_recipe *recipe;
     pm_expr_scope scope;
     pm_dim batch, tokens, cache; ///< symbols B, T, C
+    pm_dim source;               ///< symbol S: the encoder's tokens
     pm_map datas;                ///< by place in the file: pm_data *, shared between entries
     int64_t layer;               ///< -1 outside of layers
 
@@ -45,8 +48,11 @@ typedef struct pm_ckpt {
     pm_map values;   ///< pm_value * by the name that steps give them
     pm_value *past;  ///< i64[B]
     pm_value *ids;   ///< i64[B, T]
-    size_t n_states; ///< that steps asked for so far
-    PM_VEC(pm_value *) caches; ///< results that are new content of states, in their order
+    bool in_encoder;   ///< whose steps are built: nothing of it stays
+    pm_value *seen;    ///< i64[B]: of an encoder-decoder, the encoder's tokens
+    pm_map n_states;   ///< by what their names begin with: states that steps asked for so far
+    PM_VEC(pm_value *) caches; ///< results that are new content of states
+    PM_VEC(int32_t) cache_states; ///< which ones
 
     // inside of an expert's region
     PM_VEC(pm_ckpt_capture) captures;
@@ -111,11 +117,21 @@ PM_NODISCARD pm_status pm_ckpt_moe(pm_ckpt_step *step);
 /// Its content counts only as far as `past` says.
 PM_NODISCARD pm_status pm_ckpt_state(pm_ckpt_step *step, const char *base, int32_t rank,
                                      const pm_dim *dims, pm_value **out);
-/// The new content of the state asked for, in the same order.
+/// The new content of a state that was asked for: the result of an op that updates it in place.
 void pm_ckpt_keep(pm_ckpt *c, pm_value *state);
+/// Memory for keys (as the op cache_key has them) or values of the tokens at hand, or of all of them.
+PM_NODISCARD pm_status pm_ckpt_cache(pm_ckpt_step *step, const char *base, int64_t kv_heads,
+                                     int64_t head_dim, bool is_key, pm_value **out);
 PM_NODISCARD pm_status pm_ckpt_causal_conv(pm_ckpt_step *step);
 PM_NODISCARD pm_status pm_ckpt_linear_attention(pm_ckpt_step *step);
 PM_NODISCARD pm_status pm_ckpt_selective_scan(pm_ckpt_step *step);
+
+// ---- checkpoint_seq2seq.c ----
+
+PM_NODISCARD pm_status pm_ckpt_cross_cache(pm_ckpt_step *step);
+PM_NODISCARD pm_status pm_ckpt_cross_attention(pm_ckpt_step *step);
+PM_NODISCARD pm_status pm_ckpt_relative_bias(pm_ckpt_step *step);
+PM_NODISCARD pm_status pm_ckpt_sinusoids(pm_ckpt_step *step);
 
 // ---- members of steps ----
 

@@ -280,7 +280,8 @@ pm_status pm_ckpt_moe(pm_ckpt_step *step)
     const pm_attr attrs[] = {
         pm_attr_i64("experts", m.experts), pm_attr_i64("top_k", m.top_k),
         pm_attr_str("apply", apply),
-        pm_attr_str("name", pm_arena_printf(c->scratch, "layers.%" PRId64, c->layer)),
+        pm_attr_str("name", pm_arena_printf(c->scratch, "%slayers.%" PRId64,
+                                            c->in_encoder ? "encoder." : "", c->layer)),
     };
     pm_op *op;
     PM_TRY(pm_op_create(c->b.graph, NULL, PM_OP_experts, c->b.loc, operands, n, attrs,

@@ -7,14 +7,18 @@
 
 // ---- states ----
 
-/// How many states there are whose names begin with `base` and a dot.
-static size_t count_states(const pm_module *m, const char *base)
+/// Whether nothing of what steps write stays when the entry returns.
+static bool is_local(const pm_ckpt *c)
 {
-    size_t n = 0, length = strlen(base);
+    return c->mode == PM_CKPT_FORWARD || c->in_encoder;
+}
+
+static int32_t find_state(const pm_module *m, const char *name)
+{
     for (size_t i = 0; i < m->states.n; i++)
-        n += strncmp(m->states.data[i].name, base, length) == 0 &&
-             m->states.data[i].name[length] == '.';
-    return n;
+        if (strcmp(m->states.data[i].name, name) == 0)
+            return (int32_t)i;
+    return -1;
 }
 
 pm_status pm_ckpt_state(pm_ckpt_step *step, const char *base, int32_t rank, const pm_dim *dims,
@@ -23,26 +27,48 @@ pm_status pm_ckpt_state(pm_ckpt_step *step, const char *base, int32_t rank, cons
     pm_ckpt *c = step->c;
     pm_module *m = c->module;
     const pm_type *type = pm_type_get(m, PM_F32, rank, dims);
-    if (c->mode == PM_CKPT_FORWARD) {
+    if (is_local(c)) {
         pm_value *shape;
         PM_TRY(pm_build_dims(&c->b, rank, dims, &shape));
         return pm_build1(&c->b, out, PM_OP_empty, PM_OPERANDS(shape),
                          PM_ATTRS(pm_attr_elem("elem", PM_F32)));
     }
-    int32_t state = (int32_t)c->n_states++;
-    if ((size_t)state >= m->states.n)
-        state = pm_state_add(
-            m, pm_arena_printf(c->scratch, "%s.%zu", base, count_states(m, base)), type);
+    uintptr_t number = (uintptr_t)pm_map_get_str(&c->n_states, base);
+    pm_map_put_str(&c->n_states, base, (void *)(number + 1));
+    const char *name = pm_arena_printf(c->scratch, "%s.%zu", base, (size_t)number);
+    int32_t state = find_state(m, name);
+    if (state < 0)
+        state = pm_state_add(m, name, type);
     else if (m->states.data[state].type != type)
         return pm_step_fault(step, "the entries disagree about a state");
     *out = pm_graph_add_arg(c->entry, m->states.data[state].name, type, state);
     return PM_OK;
 }
 
+pm_status pm_ckpt_cache(pm_ckpt_step *step, const char *base, int64_t kv_heads, int64_t head_dim,
+                        bool is_key, pm_value **out)
+{
+    pm_ckpt *c = step->c;
+    pm_module *m = c->module;
+    pm_dim block = pm_dim_const(m, PM_CKPT_CACHE_BLOCK);
+    pm_dim n_blocks = pm_dim_ceildiv(m, is_local(c) ? c->ids->type->dims[1] : c->cache, block);
+    pm_dim dims[5] = {c->batch, pm_dim_const(m, kv_heads)};
+    dims[2] = is_key ? n_blocks : pm_dim_mul(m, n_blocks, block);
+    dims[3] = pm_dim_const(m, head_dim);
+    dims[4] = block;
+    return pm_ckpt_state(step, base, is_key ? 5 : 4, dims, out);
+}
+
 void pm_ckpt_keep(pm_ckpt *c, pm_value *state)
 {
-    if (c->mode != PM_CKPT_FORWARD)
-        PM_PUSH(c->scratch, &c->caches, state);
+    if (is_local(c))
+        return;
+    const pm_value *from = state->def->operands[0];
+    for (size_t i = 0; i < c->entry->args.n; i++)
+        if (c->entry->args.data[i] == from) {
+            PM_PUSH(c->scratch, &c->caches, state);
+            PM_PUSH(c->scratch, &c->cache_states, c->entry->arg_states.data[i]);
+        }
 }
 
 // ---- steps ----

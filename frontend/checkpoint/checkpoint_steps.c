@@ -284,21 +284,13 @@ static pm_status do_mlp(pm_ckpt_step *step)
     return pm_step_out(step, y);
 }
 
-/// The cache that an attention step reads and writes: memory of this call in `forward`, a state else.
-static pm_status make_cache(pm_ckpt_step *step, int64_t kv_heads, int64_t head_dim, bool is_key,
-                            pm_value **out)
+/// Tokens that every token of the encoder sees: all of them.
+static pm_status build_all_seen(pm_ckpt *c, pm_value **out)
 {
-    pm_ckpt *c = step->c;
-    pm_module *m = c->module;
-    bool is_forward = c->mode == PM_CKPT_FORWARD;
-    pm_dim block = pm_dim_const(m, PM_CKPT_CACHE_BLOCK);
-    pm_dim n_blocks = pm_dim_ceildiv(m, is_forward ? c->tokens : c->cache, block);
-    pm_dim dims[5] = {c->batch, pm_dim_const(m, kv_heads)};
-    int32_t rank = is_key ? 5 : 4;
-    dims[2] = is_key ? n_blocks : pm_dim_mul(m, n_blocks, block);
-    dims[3] = pm_dim_const(m, head_dim);
-    dims[4] = block;
-    return pm_ckpt_state(step, is_key ? "key_cache" : "value_cache", rank, dims, out);
+    pm_value *count, *shape;
+    PM_TRY(pm_build_dims(&c->b, 1, &c->ids->type->dims[1], &count));
+    PM_TRY(pm_build_dims(&c->b, 1, &c->batch, &shape));
+    return pm_build1(&c->b, out, PM_OP_expand, PM_OPERANDS(count, shape), PM_NO_ATTRS);
 }
 
 static pm_status do_attention(pm_ckpt_step *step)
@@ -306,8 +298,9 @@ static pm_status do_attention(pm_ckpt_step *step)
     pm_ckpt *c = step->c;
     pm_value *q, *k, *v, *keys, *values, *y;
     int64_t heads = 0, kv_heads = 0, window = 0, chunk = 0, k_width, v_width;
-    pm_value *sinks;
+    pm_value *sinks, *bias = NULL, *seen = c->past;
     double scale = NAN, softcap = 0;
+    bool causal = true;
     PM_TRY(pm_step_value(step, "q", &q));
     PM_TRY(pm_step_value(step, "k", &k));
     PM_TRY(pm_step_value(step, "v", &v));
@@ -322,18 +315,27 @@ static pm_status do_attention(pm_ckpt_step *step)
     PM_TRY(width_of(step, v, &v_width));
     if (k_width % kv_heads != 0 || v_width % kv_heads != 0)
         return pm_step_fault(step, "the widths of keys and values must be multiples of kv_heads");
-    PM_TRY(make_cache(step, kv_heads, k_width / kv_heads, true, &keys));
-    PM_TRY(make_cache(step, kv_heads, v_width / kv_heads, false, &values));
+    PM_TRY(pm_json_get_bool(c->diag, c->recipe->file, step->json, "causal", false, &causal));
+    if (pm_json_get(step->json, "bias") != NULL)
+        PM_TRY(pm_step_value(step, "bias", &bias));
+    if (!causal && !c->in_encoder)
+        return pm_step_fault(step, "only an encoder's attention may see what comes later");
+    PM_TRY(pm_ckpt_cache(step, "key_cache", kv_heads, k_width / kv_heads, true, &keys));
+    PM_TRY(pm_ckpt_cache(step, "value_cache", kv_heads, v_width / kv_heads, false, &values));
     PM_TRY(pm_build1(&c->b, &keys, PM_OP_cache_key, PM_OPERANDS(keys, k, c->past), PM_NO_ATTRS));
     PM_TRY(pm_build1(&c->b, &values, PM_OP_cache_value, PM_OPERANDS(values, v, c->past),
                      PM_NO_ATTRS));
     pm_ckpt_keep(c, keys);
     pm_ckpt_keep(c, values);
-    PM_TRY(pm_build1(&c->b, &y, PM_OP_attention, (pm_value *[]){q, keys, values, c->past, sinks},
-                     sinks != NULL ? 5 : 4,
+    if (!causal)
+        PM_TRY(build_all_seen(c, &seen));
+    PM_TRY(pm_build1(&c->b, &y, PM_OP_attention,
+                     (pm_value *[]){q, keys, values, seen, sinks, bias},
+                     bias != NULL ? 6 : sinks != NULL ? 5 : 4,
                      PM_ATTRS(pm_attr_i64("heads", heads), pm_attr_i64("kv_heads", kv_heads),
                               pm_attr_f64("scale", scale), pm_attr_i64("window", window),
-                              pm_attr_f64("softcap", softcap), pm_attr_i64("chunk", chunk))));
+                              pm_attr_f64("softcap", softcap), pm_attr_i64("chunk", chunk),
+                              pm_attr_bool("causal", causal))));
     return pm_step_out(step, y);
 }
 
@@ -603,7 +605,11 @@ static const struct {
     {"layer_norm", do_layer_norm, " x eps weight bias "},
     {"linear", do_linear, " x to weight bias "},
     {"rope", pm_ckpt_rope, " x table head_dim offset interleaved "},
-    {"attention", do_attention, " q k v heads kv_heads scale window softcap chunk sinks "},
+    {"attention", do_attention, " q k v heads kv_heads scale window softcap chunk sinks bias causal "},
+    {"cross_cache", pm_ckpt_cross_cache, " k v kv_heads "},
+    {"cross_attention", pm_ckpt_cross_attention, " q heads kv_heads head_dim scale "},
+    {"relative_bias", pm_ckpt_relative_bias, " buckets heads farthest both_ways weight "},
+    {"sinusoids", pm_ckpt_sinusoids, " dims offset "},
     {"causal_conv", pm_ckpt_causal_conv, " x kernel weight bias "},
     {"linear_attention", pm_ckpt_linear_attention, " q k v decay beta heads key_size scale delta "},
     {"selective_scan", pm_ckpt_selective_scan, " x dt a b c "},

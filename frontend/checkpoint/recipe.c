@@ -27,7 +27,8 @@ bool pm_recipe_at(size_t i, const char **out_name, const char **out_text, size_t
 static pm_status check_recipe(pm_diag *diag, pm_recipe *recipe)
 {
     static const char *const keys[] = {"recipe",  "about", "model_types", "sets", "params",
-                                       "require", "begin", "layer",       "end",  "ignore"};
+                                       "require", "begin", "layer",       "end",  "ignore",
+                                       "encoder"};
     const pm_json *root = recipe->root;
     for (size_t i = 0; i < root->n; i++) {
         bool is_known = false;
@@ -46,6 +47,13 @@ static pm_status check_recipe(pm_diag *diag, pm_recipe *recipe)
     for (size_t i = 0; i < PM_COUNT(lists); i++)
         if (lists[i] == NULL || lists[i]->kind != PM_JSON_ARRAY)
             return pm_error(diag, &loc, PM_ERR_INTERNAL, "a recipe needs begin, layer and end");
+    static const char *const encoder_keys[] = {"begin", "layer", "end", "memory"};
+    recipe->encoder = pm_json_get(root, "encoder");
+    for (size_t i = 0; recipe->encoder != NULL && i < PM_COUNT(encoder_keys); i++) {
+        const pm_json *list = pm_json_get(recipe->encoder, encoder_keys[i]);
+        if (list == NULL || list->kind != PM_JSON_ARRAY)
+            return pm_error(diag, &loc, PM_ERR_INTERNAL, "an encoder needs '%s'", encoder_keys[i]);
+    }
     return PM_OK;
 }
 

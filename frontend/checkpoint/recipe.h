@@ -15,6 +15,7 @@ typedef struct pm_recipe {
     const char *file; ///< for messages about the recipe itself
     const pm_json *root;
     const pm_json *begin, *layer, *end; ///< lists of steps
+    const pm_json *encoder; ///< NULL, or an object with begin, layer, end, memory and layers (a count)
     const char *parts_file;
     const pm_json *parts; ///< by name: steps that recipes share
     /// Objects with params, require and ignore: the sets that the recipe names, then the recipe itself.

@@ -244,6 +244,112 @@ START_TEST(test_greedy)
 }
 END_TEST
 
+// ---- encoder-decoders ----
+
+static const char *const pairs[] = {"switch_transformers", "nllb-moe"};
+
+/// Runs an entry whose arguments, states apart, are `given` in their order. States are taken from and put
+/// back into the session. Returns the first result.
+static pm_array call(session *s, const char *name, const pm_array *given)
+{
+    const pm_graph *entry = entry_of(s->m, name);
+    pm_array *in = PM_NEW_ARRAY(arena, pm_array, entry->args.n);
+    pm_array *out = PM_NEW_ARRAY(arena, pm_array, entry->results.n);
+    for (size_t i = 0; i < entry->args.n; i++) {
+        int32_t state = entry->arg_states.data[i];
+        in[i] = state >= 0 ? s->states[state] : *given++;
+    }
+    run(entry, in, entry->args.n, out);
+    for (size_t i = 0; i < entry->results.n; i++)
+        if (entry->result_states.data[i] >= 0)
+            s->states[entry->result_states.data[i]] = out[i];
+    return out[0];
+}
+
+static pm_array int_array(int32_t rank, int64_t a, int64_t b, const int64_t *data)
+{
+    return (pm_array){.elem = PM_I64, .rank = rank, .dims = {a, b}, .data = (void *)(uintptr_t)data};
+}
+
+START_TEST(test_pairs)
+{
+    static const char *const suffixes[] = {"", "_b"};
+    const char *path = pm_arena_printf(arena, DATA "%s", pairs[_i]);
+    const char *reference = pm_path_join(arena, path, "reference.npz");
+    pm_module *m = load(path);
+    for (int k = 0; k < 2; k++) {
+        const char *ids = pm_arena_printf(arena, "input_ids%s", suffixes[k]);
+        const char *encoded = pm_arena_printf(arena, "encoder_last_hidden_state%s", suffixes[k]);
+        const char *logits = pm_arena_printf(arena, "logits%s", suffixes[k]);
+        pm_array in[2] = {npz_get(arena, diag, reference, ids),
+                          npz_get(arena, diag, reference,
+                                  pm_arena_printf(arena, "decoder_%s", ids))};
+        pm_array want[2] = {npz_get(arena, diag, reference, logits),
+                            npz_get(arena, diag, reference, encoded)}, got[2];
+        run(entry_of(m, "forward"), in, 2, got);
+        for (int i = 0; i < 2; i++) {
+            ck_assert_int_eq(npz_count(&got[i]), npz_count(&want[i]));
+            ck_assert(difference(got[i].data, want[i].data, npz_count(&want[i])) < 1e-5);
+        }
+        session s = start(m, in[0].dims[0], 40);
+        pm_array memory = call(&s, "encode", in);
+        ck_assert(difference(memory.data, want[1].data, npz_count(&want[1])) < 1e-5);
+    }
+    ck_assert_str_eq(pm_map_get_str(&m->meta, "decoder_start_token_id"), _i == 0 ? "0" : "2");
+}
+END_TEST
+
+START_TEST(test_pairs_greedy)
+{
+    const char *path = pm_arena_printf(arena, DATA "%s", pairs[_i]);
+    const char *reference = pm_path_join(arena, path, "reference.npz");
+    pm_module *m = load(path);
+    pm_array ids = npz_get(arena, diag, reference, "input_ids");
+    pm_array want = npz_get(arena, diag, reference, "greedy");
+    session s = start(m, 1, 40);
+    int64_t token = _i == 0 ? 0 : 2, past = 0, source = ids.dims[1];
+    call(&s, "encode", &ids);
+    for (int64_t i = 0; i < npz_count(&want); i++, past++) {
+        const pm_array in[3] = {int_array(2, 1, 1, &token), int_array(1, 1, 0, &past),
+                                int_array(1, 1, 0, &source)};
+        pm_array logits = call(&s, "decode", in);
+        const float *row = logits.data;
+        token = 0;
+        for (int64_t v = 1; v < logits.dims[1]; v++)
+            token = row[v] > row[token] ? v : token;
+        ck_assert_int_eq(token, ((int64_t *)want.data)[i]);
+    }
+}
+END_TEST
+
+/// The decoder in pieces: at each point the logits are those of `forward`. (Capacities of NLLB depend on how
+/// many tokens come at once.)
+START_TEST(test_pair_entries_agree)
+{
+    enum { T = 5, FIRST = 3 };
+    const char *reference = DATA "switch_transformers/reference.npz";
+    pm_module *m = load(DATA "switch_transformers");
+    pm_array in[2] = {npz_get(arena, diag, reference, "input_ids_b"),
+                      npz_get(arena, diag, reference, "decoder_input_ids_b")}, want[2];
+    run(entry_of(m, "forward"), in, 2, want);
+    session s = start(m, 2, 40);
+    call(&s, "encode", in);
+    int64_t source[2] = {in[0].dims[1], in[0].dims[1]}, vocab = want[0].dims[2];
+    for (int64_t at = 0, n; at < T; at += n) {
+        int64_t piece[2 * FIRST], past[2] = {at, at};
+        n = at == 0 ? FIRST : 1;
+        for (int64_t b = 0; b < 2; b++)
+            memcpy(piece + b * n, (int64_t *)in[1].data + b * T + at, (size_t)n * sizeof *piece);
+        const pm_array args[3] = {int_array(2, 2, n, piece), int_array(1, 2, 0, past),
+                                  int_array(1, 2, 0, source)};
+        pm_array got = call(&s, at == 0 ? "prefill" : "decode", args);
+        for (int64_t b = 0; b < 2; b++)
+            ck_assert(difference((float *)got.data + b * vocab,
+                                 (float *)want[0].data + (b * T + at + n - 1) * vocab, vocab) < 1e-6);
+    }
+}
+END_TEST
+
 // ---- structure ----
 
 START_TEST(test_weights_are_shared_ranges)
@@ -705,6 +811,9 @@ int main(void)
     tcase_add_test(tc, test_classics);
     tcase_add_loop_test(tc, test_entries_agree, 0, n_families);
     tcase_add_loop_test(tc, test_greedy, 0, n_families);
+    tcase_add_loop_test(tc, test_pairs, 0, (int)PM_COUNT(pairs));
+    tcase_add_loop_test(tc, test_pairs_greedy, 0, (int)PM_COUNT(pairs));
+    tcase_add_test(tc, test_pair_entries_agree);
     tcase_add_test(tc, test_weights_are_shared_ranges);
     tcase_add_test(tc, test_text_round_trip);
     tcase_add_test(tc, test_recipes);
