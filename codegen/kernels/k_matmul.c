@@ -11,10 +11,18 @@ enum {
     MATMUL_SLICE = 48, ///< rows that one worker takes at a time, a multiple of MATMUL_ROWS
 };
 
-/// Element (k0 + i, col0 + j) of the second operand to packed[i][j], for i < part and j < 64; zeros beyond its edge.
+/// Columns of a panel that are computed: one vector where no more are there.
+PM_INLINE int64_t matmul_width(int64_t cols)
+{
+    return cols <= PM_VW ? PM_VW : MATMUL_PANEL;
+}
+
+/// Element (k0 + i, col0 + j) of the second operand to packed[i][j], for i < part and j below the width; zeros
+/// beyond its edge.
 PM_INLINE void matmul_pack(const float *b, float *packed, int64_t n, int64_t k, int64_t trans_b,
                            int64_t col0, int64_t cols, int64_t k0, int64_t part)
 {
+    int64_t width = matmul_width(cols);
     if (!trans_b) {
         PM_NO_UNROLL for (int64_t i = 0; i < part; i++)
         {
@@ -25,12 +33,12 @@ PM_INLINE void matmul_pack(const float *b, float *packed, int64_t n, int64_t k, 
                     pm_v_store(to + j, pm_v_load(from + j));
                 continue;
             }
-            PM_NO_UNROLL for (int64_t j = 0; j < MATMUL_PANEL; j++)
+            PM_NO_UNROLL for (int64_t j = 0; j < width; j++)
                 to[j] = j < cols ? from[j] : 0.0f;
         }
         return;
     }
-    PM_NO_UNROLL for (int64_t j = 0; j < MATMUL_PANEL; j += PM_VW)
+    PM_NO_UNROLL for (int64_t j = 0; j < width; j += PM_VW)
     {
         const float *from = b + (col0 + j) * k + k0;
         int64_t i = 0;
@@ -46,21 +54,29 @@ PM_INLINE void matmul_pack(const float *b, float *packed, int64_t n, int64_t k, 
     }
 }
 
-PM_INLINE void matmul_tile(int64_t rows, const pm_tile_in *in, float *tile, bool more)
-{
-#define MATMUL_CASE(n)                                                                             \
-    case n: pm_tile(PM_KIND_F32, n, 1, MATMUL_VECS, 0, in, tile, MATMUL_PANEL, 0, more); break
-    switch (rows) {
-        MATMUL_CASE(1);
-        MATMUL_CASE(2);
-        MATMUL_CASE(3);
-        MATMUL_CASE(4);
-        MATMUL_CASE(5);
-        MATMUL_CASE(6);
-    default: __builtin_unreachable();
+#define MATMUL_CASE(n, vecs)                                                                       \
+    case n: pm_tile(PM_KIND_F32, n, 1, vecs, 0, in, tile, MATMUL_PANEL, 0, more); break
+#define MATMUL_CASES(vecs)                                                                         \
+    switch (rows) {                                                                                \
+        MATMUL_CASE(1, vecs);                                                                      \
+        MATMUL_CASE(2, vecs);                                                                      \
+        MATMUL_CASE(3, vecs);                                                                      \
+        MATMUL_CASE(4, vecs);                                                                      \
+        MATMUL_CASE(5, vecs);                                                                      \
+        MATMUL_CASE(6, vecs);                                                                      \
+    default: __builtin_unreachable();                                                              \
     }
-#undef MATMUL_CASE
+
+PM_INLINE void matmul_tile(int64_t rows, bool is_narrow, const pm_tile_in *in, float *tile, bool more)
+{
+    if (is_narrow)
+        MATMUL_CASES(1)
+    else
+        MATMUL_CASES(MATMUL_VECS)
 }
+
+#undef MATMUL_CASES
+#undef MATMUL_CASE
 
 /// Where one slice of rows and one panel of columns are.
 typedef struct matmul_part {
@@ -87,7 +103,7 @@ PM_INLINE void matmul_slice(const matmul_part *p, int64_t m, int64_t n, int64_t 
             {
                 pm_tile_in in = {p->a + row * a_row + k0 * a_k, a_row, a_k, from + col, 0,
                                  in_place ? n : MATMUL_PANEL, part, NULL, 0, false};
-                matmul_tile(pm_min_i64(p->row1 - row, MATMUL_ROWS), &in,
+                matmul_tile(pm_min_i64(p->row1 - row, MATMUL_ROWS), p->cols <= PM_VW, &in,
                             tiles + (row - p->row0) * MATMUL_PANEL + col, k0 > 0);
             }
         }

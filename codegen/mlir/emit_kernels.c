@@ -98,13 +98,77 @@ pm_status pm_lower_linear(dispatch *d)
     return PM_OK;
 }
 
-/// Product of the dims [0, rank - 2), when all are those of `result` (or there are none).
-static bool plain_batch(const pm_type *type, const pm_type *result)
+/// The stacks of matrices of a product with broadcasting. The last dims that both operands walk in step, or
+/// not at all, are the kernel's; a loop goes through those before.
+typedef struct batches {
+    int32_t outer; ///< dims of the result before the kernel's
+    bool still[2]; ///< an operand that the kernel's dims don't move
+} batches;
+
+static bool is_one_dim(const dispatch *d, pm_dim dim)
 {
-    if (type->rank == 2)
-        return true;
-    return type->rank == result->rank &&
-           memcmp(type->dims, result->dims, (size_t)(type->rank - 2) * sizeof *type->dims) == 0;
+    int64_t n;
+    return pm_dim_is_const(d->e->module, dim, &n) && n == 1;
+}
+
+/// Whether dim `i` of the result's batch moves an operand; *out_known is false where the run decides.
+static bool moves(const dispatch *d, const pm_type *type, const pm_type *out, int32_t i, bool *out_known)
+{
+    int32_t at = i - (out->rank - type->rank);
+    if (at < 0 || (is_one_dim(d, type->dims[at]) && !is_one_dim(d, out->dims[i])))
+        return false;
+    *out_known = *out_known && pm_dim_same(type->dims[at], out->dims[i]);
+    return true;
+}
+
+static bool plan_batches(const dispatch *d, const pm_type *const *types, const pm_type *out, batches *plan)
+{
+    int32_t n = out->rank - 2;
+    bool known = true, settled = false;
+    *plan = (batches){.outer = n};
+    for (int32_t i = n; i-- > 0;) {
+        bool moved[2] = {moves(d, types[0], out, i, &known), moves(d, types[1], out, i, &known)};
+        if (!known)
+            return false;
+        if (is_one_dim(d, out->dims[i]) && plan->outer == i + 1) {
+            plan->outer = i;
+            continue;
+        }
+        bool fits = !settled || (moved[0] == !plan->still[0] && moved[1] == !plan->still[1]);
+        if (!fits || plan->outer != i + 1)
+            continue;
+        settled = true;
+        plan->still[0] = !moved[0];
+        plan->still[1] = !moved[1];
+        plan->outer = i;
+    }
+    return true;
+}
+
+/// Number of the matrix of an operand at which the kernel's dims begin, for a number of the outer dims.
+static MlirValue matrix_at(dispatch *d, const pm_type *type, const pm_type *out, const batches *plan,
+                           MlirValue outer)
+{
+    mb *b = d->b;
+    MlirValue at = mb_i64(b, 0), stride = mb_i64(b, 1);
+    bool known = true;
+    for (int32_t i = out->rank - 2; i-- > 0;) {
+        int32_t own = i - (out->rank - type->rank);
+        if (i < plan->outer) {
+            MlirValue n = pm_emit_dim(d, out->dims[i]);
+            if (moves(d, type, out, i, &known))
+                at = mb_add(b, at, mb_mul(b, mb_bin(b, "remui", outer, n), stride));
+            outer = mb_bin(b, "divui", outer, n);
+        }
+        if (own >= 0)
+            stride = mb_mul(b, stride, pm_emit_dim(d, type->dims[own]));
+    }
+    return at;
+}
+
+static MlirValue matrix_pointer(dispatch *d, const pm_value *v, MlirValue matrix, MlirValue size)
+{
+    return mb_at(d->b, d->b->f32, pm_emit_pointer(d, v), mb_mul(d->b, matrix, size));
 }
 
 pm_status pm_lower_matmul(dispatch *d)
@@ -112,17 +176,37 @@ pm_status pm_lower_matmul(dispatch *d)
     mb *b = d->b;
     pm_op *op = d->op;
     pm_value *x = op->operands[0], *y = op->operands[1], *out = op->results[0];
+    const pm_type *types[] = {x->type, y->type};
+    batches plan;
     if (x->type->elem != PM_F32 || x->type->rank < 2 || y->type->rank < 2 ||
-        !plain_batch(x->type, out->type) || !plain_batch(y->type, out->type))
+        !plan_batches(d, types, out->type, &plan))
         return pm_lower_ref(d);
     bool ta = pm_op_i64(op, "trans_a"), tb = pm_op_i64(op, "trans_b");
     MlirValue m = dim(d, x, ta ? -1 : -2), k = dim(d, x, ta ? -2 : -1), n = dim(d, y, tb ? -2 : -1);
-    MlirValue batch = pm_emit_count(d, out->type, 0, out->type->rank - 2), zero = mb_i64(b, 0);
-    MlirValue args[] = {operand(d, op, 0), operand(d, op, 1), pm_emit_pointer(d, out), batch, m, n, k,
-                        x->type->rank == 2 ? zero : mb_mul(b, m, k),
-                        y->type->rank == 2 ? zero : mb_mul(b, k, n),
-                        mb_i64(b, ta), mb_i64(b, tb), d->scratch, d->worker, d->n_workers};
-    mb_call(b, "pm_k_matmul_f32", (MlirType){0}, args, PM_COUNT(args));
+    MlirValue size_x = mb_mul(b, m, k), size_y = mb_mul(b, k, n), zero = mb_i64(b, 0), one = mb_i64(b, 1);
+    MlirValue batch = pm_emit_count(d, out->type, plan.outer, out->type->rank - 2);
+    mb_loop loop;
+    MlirValue outer = zero, first_x = zero, first_y = zero, first_out = zero;
+    if (plan.outer) {
+        mb_for_begin(b, &loop, zero, pm_emit_count(d, out->type, 0, plan.outer), one, NULL, 0);
+        outer = loop.index;
+        first_x = matrix_at(d, x->type, out->type, &plan, outer);
+        first_y = matrix_at(d, y->type, out->type, &plan, outer);
+        first_out = mb_mul(b, outer, batch);
+    }
+    MlirValue step_x = plan.still[0] ? zero : size_x, step_y = plan.still[1] ? zero : size_y;
+    MlirValue at_x = matrix_pointer(d, x, first_x, size_x), at_y = matrix_pointer(d, y, first_y, size_y);
+    MlirValue at_out = matrix_pointer(d, out, first_out, mb_mul(b, m, n));
+    // a product with one column is one with one row of the transposed: the kernel's vectors are rows
+    bool turned = is_one_dim(d, out->type->dims[out->type->rank - 1]) &&
+                  !is_one_dim(d, out->type->dims[out->type->rank - 2]);
+    MlirValue straight[] = {at_x, at_y, at_out, batch, m, n, k, step_x, step_y, mb_i64(b, ta), mb_i64(b, tb),
+                            d->scratch, d->worker, d->n_workers};
+    MlirValue swapped[] = {at_y, at_x, at_out, batch, one, m, k, step_y, step_x, zero, mb_i64(b, !ta),
+                           d->scratch, d->worker, d->n_workers};
+    mb_call(b, "pm_k_matmul_f32", (MlirType){0}, turned ? swapped : straight, PM_COUNT(straight));
+    if (plan.outer)
+        mb_for_end(b, &loop, NULL, NULL);
     return PM_OK;
 }
 

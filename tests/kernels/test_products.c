@@ -304,6 +304,10 @@ START_TEST(matmul)
         check_matmul(3, 100, 130, 17, trans & 1, trans >> 1, true);
         check_matmul(1, 1, 1, 1, trans & 1, trans >> 1, false);
         check_matmul(2, 3, 5, 0, trans & 1, trans >> 1, false);
+        check_matmul(3, 50, 8, 40, trans & 1, trans >> 1, false);
+        check_matmul(2, 13, 16, 600, trans & 1, trans >> 1, true);
+        check_matmul(2, 13, 17, 33, trans & 1, trans >> 1, true);
+        check_matmul(4, 1, 70, 40, trans & 1, trans >> 1, false);
         check_matmul(1, 7, 70, 1100, trans & 1, trans >> 1, false);
         check_matmul(1, 2, 64, 1100, trans & 1, trans >> 1, false);
     }
