@@ -10,6 +10,7 @@ typedef struct moe {
     pm_value *rows; ///< [M, D]
     pm_value *chosen, *weights;
     int64_t experts, top_k, width;
+    int64_t identity; ///< more experts that the router knows, and that return what they get
 } moe;
 
 /// "x": what the router looks at, when that isn't what the experts get.
@@ -74,7 +75,7 @@ static pm_status build_route(pm_ckpt_step *step, moe *m)
     PM_TRY(pm_step_int(step, router, "groups", 1, &groups));
     PM_TRY(pm_step_int(step, router, "keep_groups", 1, &keep_groups));
     pm_value *weight, *bias, *select, *scores, *rows = m->rows, *by = NULL;
-    int64_t dims[2] = {m->experts, m->width};
+    int64_t dims[2] = {m->experts + m->identity, m->width};
     PM_TRY(read_router_rows(step, router, m, &rows, &dims[1]));
     PM_TRY(pm_ckpt_weight(step, pm_json_get(router, "select_bias"), 1, dims, true, &select));
     PM_TRY(pm_ckpt_weight(step, pm_json_get(router, "bias"), 1, dims, true, &bias));
@@ -177,6 +178,38 @@ static pm_status finish_route(pm_ckpt_step *step, moe *m)
     return pm_build1(&c->b, &m->chosen, PM_OP_expand, PM_OPERANDS(m->chosen, shape), PM_NO_ATTRS);
 }
 
+/// Identity experts: their weights together, [M, 1] in `*out_own`, are what the rows themselves are worth.
+/// Their choices become choices of expert 0 with the weight 0.
+static pm_status split_identity(pm_ckpt *c, moe *m, pm_value **out_own)
+{
+    if (m->identity == 0)
+        return PM_OK;
+    pm_value *n, *zero, *none, *is_real, *own;
+    float nothing = 0;
+    int64_t number = 0;
+    const int64_t axis = 1;
+    pm_builder *b = &c->b;
+    PM_TRY(pm_build_const_ints(b, PM_I32, 0, NULL, &m->experts, &n));
+    PM_TRY(pm_build_const_ints(b, PM_I32, 0, NULL, &number, &none));
+    PM_TRY(pm_build_const_f32(b, 0, NULL, &nothing, &zero));
+    PM_TRY(pm_build1(b, &is_real, PM_OP_less, PM_OPERANDS(m->chosen, n), PM_NO_ATTRS));
+    PM_TRY(pm_build1(b, &own, PM_OP_where, PM_OPERANDS(is_real, zero, m->weights), PM_NO_ATTRS));
+    PM_TRY(pm_build1(b, out_own, PM_OP_reduce_sum, PM_OPERANDS(own),
+                     PM_ATTRS(pm_attr_ints("axes", &axis, 1))));
+    PM_TRY(pm_build1(b, &m->weights, PM_OP_where, PM_OPERANDS(is_real, m->weights, zero),
+                     PM_NO_ATTRS));
+    return pm_build1(b, &m->chosen, PM_OP_where, PM_OPERANDS(is_real, m->chosen, none),
+                     PM_NO_ATTRS);
+}
+
+static pm_status add_identity(pm_ckpt *c, pm_value *own, pm_value *x, pm_value **inout)
+{
+    pm_dim dims[3] = {x->type->dims[0], x->type->dims[1], pm_dim_const(c->module, 1)};
+    PM_TRY(pm_build_reshape_dims(&c->b, own, 3, dims, &own));
+    PM_TRY(pm_build1(&c->b, &own, PM_OP_mul, PM_OPERANDS(own, x), PM_NO_ATTRS));
+    return pm_build1(&c->b, inout, PM_OP_add, PM_OPERANDS(*inout, own), PM_NO_ATTRS);
+}
+
 /// The weights that the expert's steps name, stacked over the experts, in the order of the steps.
 static pm_status capture_weights(pm_ckpt *c, const pm_json *body, int64_t n_experts)
 {
@@ -246,12 +279,14 @@ pm_status pm_ckpt_moe(pm_ckpt_step *step)
     pm_ckpt *c = step->c;
     pm_module *module = c->module;
     moe m = {0};
+    pm_value *own = NULL;
     const char *apply = "output";
     const pm_json *body = pm_json_get(step->json, "expert");
     if (c->in_region || body == NULL || body->kind != PM_JSON_ARRAY)
         return pm_step_fault(step, "needs the steps of an expert, and can't be within one");
     PM_TRY(pm_step_value(step, "x", &m.x));
     PM_TRY(pm_step_int(step, step->json, "experts", 1, &m.experts));
+    PM_TRY(pm_step_int(step, step->json, "identity", 0, &m.identity));
     PM_TRY(pm_step_int(step, step->json, "top_k", 1, &m.top_k));
     PM_TRY(pm_step_str(step, step->json, "apply", &apply));
     if (m.experts > PM_CKPT_MAX_EXPERTS) {
@@ -266,6 +301,7 @@ pm_status pm_ckpt_moe(pm_ckpt_step *step)
     PM_TRY(pm_build_reshape_dims(&c->b, m.x, 2, rows, &m.rows));
     PM_TRY(build_route(step, &m));
     PM_TRY(build_capacity(step, &m));
+    PM_TRY(split_identity(c, &m, &own));
     PM_TRY(finish_route(step, &m));
     c->captures.n = 0;
     PM_TRY(capture_weights(c, body, m.experts));
@@ -291,5 +327,7 @@ pm_status pm_ckpt_moe(pm_ckpt_step *step)
     pm_value *y;
     pm_ckpt_set_loc(step, NULL);
     PM_TRY(pm_build_reshape_dims(&c->b, op->results[0], 3, t->dims, &y));
+    if (own != NULL)
+        PM_TRY(add_identity(c, own, m.x, &y));
     return pm_step_out(step, y);
 }

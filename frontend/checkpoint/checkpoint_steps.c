@@ -424,6 +424,69 @@ static pm_status do_split(pm_ckpt_step *step)
     return PM_OK;
 }
 
+/// The inverse of `split`: columns of each group together. A part that is as wide as one group's belongs
+/// to all of them.
+static pm_status do_join(pm_ckpt_step *step)
+{
+    pm_ckpt *c = step->c;
+    const pm_json *list = pm_json_get(step->json, "in"), *sizes = pm_json_get(step->json, "sizes");
+    pm_value *parts[MAX_OPERANDS], *y;
+    int64_t groups = 1, total = 0;
+    if (list == NULL || list->kind != PM_JSON_ARRAY || sizes == NULL || sizes->n != list->n ||
+        list->n == 0 || list->n > MAX_OPERANDS)
+        return pm_step_fault(step, "needs 'in' and 'sizes', lists of the same length");
+    PM_TRY(pm_step_int(step, step->json, "groups", 1, &groups));
+    for (size_t i = 0; i < list->n; i++) {
+        int64_t size, width;
+        PM_TRY(pm_expr_int(&c->scope, &step->loc, expression(step, &sizes->items[i]), 1, MAX_EXTENT,
+                           &size));
+        pm_value *x = list->items[i].kind == PM_JSON_STRING
+                          ? pm_ckpt_value(c, list->items[i].string) : NULL;
+        if (x == NULL || x->type->rank != 3)
+            return pm_step_fault(step, "'in' must be names of values [batch, tokens, width]");
+        PM_TRY(width_of(step, x, &width));
+        if (width != size && width != groups * size)
+            return pm_step_fault(step, "%" PRId64 " columns are neither one group's nor all of them",
+                                 width);
+        PM_TRY(split_last(step, x, 2, (int64_t[]){width / size, size}, &parts[i]));
+        if (width != groups * size) {
+            pm_value *shape;
+            pm_dim dims[4] = {x->type->dims[0], x->type->dims[1], pm_dim_const(c->module, groups),
+                              pm_dim_const(c->module, size)};
+            PM_TRY(pm_build_dims(&c->b, 4, dims, &shape));
+            PM_TRY(pm_build1(&c->b, &parts[i], PM_OP_expand, PM_OPERANDS(parts[i], shape),
+                             PM_NO_ATTRS));
+        }
+        total += size;
+    }
+    PM_TRY(pm_build1(&c->b, &y, PM_OP_concat, parts, list->n, PM_ATTRS(pm_attr_i64("axis", 3))));
+    pm_dim dims[3] = {y->type->dims[0], y->type->dims[1], pm_dim_const(c->module, groups * total)};
+    PM_TRY(pm_build_reshape_dims(&c->b, y, 3, dims, &y));
+    return pm_step_out(step, y);
+}
+
+/// The positions of the tokens, f32 [batch, tokens, 1].
+static pm_status do_positions(pm_ckpt_step *step)
+{
+    pm_ckpt *c = step->c;
+    pm_module *m = c->module;
+    pm_value *zero, *one, *tokens, *from, *y;
+    const int64_t numbers[] = {0, 1};
+    pm_dim column[2] = {c->batch, pm_dim_const(m, 1)};
+    pm_dim dims[3] = {c->batch, c->ids->type->dims[1], pm_dim_const(m, 1)};
+    PM_TRY(pm_build_const_ints(&c->b, PM_I64, 0, NULL, &numbers[0], &zero));
+    PM_TRY(pm_build_const_ints(&c->b, PM_I64, 0, NULL, &numbers[1], &one));
+    PM_TRY(pm_build_dims(&c->b, 1, &dims[1], &tokens));
+    PM_TRY(pm_build_reshape_dims(&c->b, tokens, 0, NULL, &tokens));
+    PM_TRY(pm_build1(&c->b, &y, PM_OP_range, PM_OPERANDS(zero, tokens, one), PM_NO_ATTRS));
+    PM_TRY(pm_build_reshape_dims(&c->b, y, 1, &dims[1], &y));
+    PM_TRY(pm_build_reshape_dims(&c->b, c->past, 2, column, &from));
+    PM_TRY(pm_build1(&c->b, &y, PM_OP_add, PM_OPERANDS(from, y), PM_NO_ATTRS));
+    PM_TRY(pm_build1(&c->b, &y, PM_OP_cast, PM_OPERANDS(y), PM_ATTRS(pm_attr_elem("to", PM_F32))));
+    PM_TRY(pm_build_reshape_dims(&c->b, y, 3, dims, &y));
+    return pm_step_out(step, y);
+}
+
 /// Prefill needs the logits of the last token alone; in decode there is but one.
 static pm_status do_last_rows(pm_ckpt_step *step)
 {
@@ -536,8 +599,10 @@ static pm_status read_operand(pm_ckpt_step *step, const pm_json *item, pm_value 
     if (item->kind != PM_JSON_STRING)
         return pm_step_fault(step, "an operand must be a name or '=expression'");
     if (item->string[0] != '=') {
-        *out = pm_ckpt_value(step->c, item->string);
-        return *out != NULL ? PM_OK : pm_step_fault(step, "there is no value '%s' yet", item->string);
+        const char *name;
+        PM_TRY(pm_expr_template(&step->c->scope, &step->loc, item->string, &name));
+        *out = pm_ckpt_value(step->c, name);
+        return *out != NULL ? PM_OK : pm_step_fault(step, "there is no value '%s' yet", name);
     }
     double x;
     PM_TRY(pm_expr_number(&step->c->scope, &step->loc, item->string + 1, &x));
@@ -616,7 +681,9 @@ static const struct {
     {"weight", do_weight, " dims weight "},
     {"view", do_view, " x from dims "},
     {"split", do_split, " x per sizes "},
-    {"moe", pm_ckpt_moe, " x experts top_k router expert result apply "},
+    {"join", do_join, " in sizes groups "},
+    {"positions", do_positions, " "},
+    {"moe", pm_ckpt_moe, " x experts identity top_k router expert result apply "},
     {"last_rows", do_last_rows, " x "},
     {"mlp", do_mlp, " x inner act gate up down gate_bias up_bias down_bias "},
     {"let", do_let, " name is "},

@@ -35,7 +35,7 @@ void pm_ckpt_set_loc(pm_ckpt_step *step, const pm_safetensor *tensor)
 
 // ---- finding ----
 
-/// A spec is a name, or {"name", "when", "index", "count", "rows", "of", "groups", "transposed",
+/// A spec is a name, or {"name", "when", "index", "count", "stack", "rows", "of", "groups", "transposed",
 /// "optional"}.
 static const pm_json *spec_name(const pm_json *spec)
 {
@@ -120,17 +120,17 @@ static pm_status take_index(pm_ckpt_step *step, const pm_json *spec, const pm_js
 {
     pm_ckpt *c = step->c;
     const pm_json *count = pm_json_get(spec, "count");
-    int64_t i, parts = s->rank > 0 ? s->dims[0] : 0;
+    int64_t i, parts = s->rank > 0 ? s->dims[0] : 0, stacked = c->n_stacked;
     if (s->rank < 1 || s->dims[0] < 1)
         return shape_error(step, s->tensor, "a stack of tensors");
     PM_TRY(pm_expr_int(&c->scope, &step->loc, index->string, 0, INT32_MAX, &i));
     if (count != NULL)
         PM_TRY(pm_step_int(step, spec, "count", 1, &parts));
-    if (i >= parts || (c->n_stacked > 0 && parts != c->n_stacked) || s->dims[0] % parts != 0)
-        return shape_error(
-            step, s->tensor,
-            pm_arena_printf(c->scratch, "a stack of %" PRId64,
-                            count != NULL ? parts : c->n_stacked > i ? c->n_stacked : i + 1));
+    PM_TRY(pm_step_int(step, spec, "stack", 0, &stacked));
+    if (i >= parts || (stacked > 0 && parts != stacked) || s->dims[0] % parts != 0)
+        return shape_error(step, s->tensor,
+                           pm_arena_printf(c->scratch, "a stack of %" PRId64,
+                                           count != NULL ? parts : stacked > i ? stacked : i + 1));
     s->size /= (uint64_t)parts;
     s->offset += (uint64_t)i * s->size;
     s->dims[0] /= parts;
@@ -358,6 +358,8 @@ pm_status pm_ckpt_capture_weight(pm_ckpt_step *step, const pm_json *spec, int64_
         if (s.tensor == NULL)
             return pm_step_fault(step, "a weight is there for some experts only");
         PM_TRY(build_slab(step, &s, &slabs[e]));
+        if (s.rank == 1) // small: rather made one by one than cut out of a stack when the program runs
+            PM_TRY(arrange(step, &s, &slabs[e]));
         if (slabs[e]->type != slabs[0]->type)
             return shape_error(step, s.tensor,
                                pm_arena_printf(c->scratch, "that of '%s'", first.tensor->name));
@@ -368,22 +370,35 @@ pm_status pm_ckpt_capture_weight(pm_ckpt_step *step, const pm_json *spec, int64_
     pm_ckpt_capture capture = {.spec = spec, .first = first.tensor};
     pm_ckpt_set_loc(step, first.tensor);
     PM_TRY(pm_build1(&c->b, &capture.stacked, PM_OP_stack, slabs, (size_t)n, PM_NO_ATTRS));
-    PM_TRY(arrange(step, &first, &capture.stacked));
+    if (first.rank > 1)
+        PM_TRY(arrange(step, &first, &capture.stacked));
     PM_PUSH(c->scratch, &c->captures, capture);
     return PM_OK;
 }
 
 // ---- what is left over ----
 
-/// `pattern` may hold one `*`, which stands for anything.
+/// Each `*` of `pattern` stands for anything.
 static bool matches(const char *pattern, const char *name)
 {
-    const char *star = strchr(pattern, '*');
-    if (star == NULL)
-        return strcmp(pattern, name) == 0;
-    size_t head = (size_t)(star - pattern), tail = strlen(star + 1), n = strlen(name);
-    return n >= head + tail && strncmp(pattern, name, head) == 0 &&
-           strcmp(star + 1, name + n - tail) == 0;
+    const char *star = NULL, *taken = NULL; // the last star, and where what it takes ends
+    while (*name != '\0') {
+        if (*pattern == '*') {
+            star = pattern++;
+            taken = name;
+        } else if (*pattern == *name) {
+            pattern++;
+            name++;
+        } else if (star != NULL) {
+            pattern = star + 1;
+            name = ++taken;
+        } else {
+            return false;
+        }
+    }
+    while (*pattern == '*')
+        pattern++;
+    return *pattern == '\0';
 }
 
 static pm_status is_ignored(pm_ckpt *c, const char *name, bool *out)

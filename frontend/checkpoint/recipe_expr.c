@@ -151,10 +151,13 @@ static pm_status parse_expr(parser *p, pm_expr_value *out);
 static pm_status call_get(parser *p, const pm_expr_value *args, pm_expr_value *out)
 {
     const pm_json *member = NULL;
-    if (args[1].kind != PM_EXPR_STRING)
+    const char *key = args[1].string;
+    if (args[1].kind == PM_EXPR_NUMBER) // keys are strings in JSON, always
+        key = pm_arena_printf(p->scope->arena, "%.0f", args[1].number);
+    else if (args[1].kind != PM_EXPR_STRING)
         return fault(p, "get takes an object, a key and a default, before");
     if (args[0].kind == PM_EXPR_OBJECT)
-        member = pm_json_get(args[0].list, args[1].string);
+        member = pm_json_get(args[0].list, key);
     *out = member != NULL && member->kind != PM_JSON_NULL ? pm_expr_from_json(member) : args[2];
     return PM_OK;
 }
