@@ -27,6 +27,11 @@ shared)
 bf16)
     "$pimoec" -q "$samples/classics" -o "$out/classics-bf16" --quantize=bf16 --entry=forward
     ;;
+checkpoints)
+    for family in lfm2_moe granitemoehybrid qwen3_next jamba switch_transformers; do
+        "$pimoec" -q "$samples/../tests/data/checkpoints/$family" -o "$out/checkpoint-$family.so" --symbol=checkpoint --emit=shared
+    done
+    ;;
 onnx)
     # the weights of the ONNX form are those of the checkpoint; they are not kept twice
     mkdir -p "$out/onnx"
