@@ -1,6 +1,7 @@
 /* The cases of bench_kernels.c: included once to define their functions, and once to list them.
  *   LINEAR(kind, panel, m, n, k, walk)   walk: other weights in each run, never found in a cache
  *   GROUPED(kind, panel, rows, n, k, walk)
+ *   LOWBIT(kind, bits, m, n, k, block, scale, zero)   other weights in each run; GROUPED_LOWBIT of two rows
  *   ATTENTION(t, past, heads, kv, head_dim, capacity)
  *   MATMUL(m, n, k, trans_b)
  * Shapes: of models with small layers (256), of such with large ones (1024 wide, 2048 or 4096 deep, 32,000
@@ -38,6 +39,21 @@
 BENCH_PRODUCTS(f32)
 BENCH_PRODUCTS(b16)
 BENCH_PRODUCTS(dot)
+#define BENCH_LOWBIT(kind, bits, block, scale, zero)                                               \
+    LOWBIT(kind, bits, 1, 4096, 1024, block, scale, zero)                                          \
+    LOWBIT(kind, bits, 1, 4096, 4096, block, scale, zero)                                          \
+    LOWBIT(kind, bits, 2, 4096, 4096, block, scale, zero)                                          \
+    LOWBIT(kind, bits, 4, 4096, 4096, block, scale, zero)                                          \
+    LOWBIT(kind, bits, 8, 4096, 4096, block, scale, zero)                                          \
+    LOWBIT(kind, bits, 16, 4096, 4096, block, scale, zero)                                         \
+    LOWBIT(kind, bits, 512, 4096, 1024, block, scale, zero)                                        \
+    GROUPED_LOWBIT(kind, bits, two, 4096, 1024, block, scale, zero)                                \
+    GROUPED_LOWBIT(kind, bits, ragged, 1024, 2048, block, scale, zero)
+BENCH_LOWBIT(q2, 2, 32, 0, 0)
+BENCH_LOWBIT(q4, 4, 32, 0, 0)
+BENCH_LOWBIT(q4, 4, 32, 1, 1)
+BENCH_LOWBIT(q8, 8, 32, 0, 0)
+BENCH_LOWBIT(e2m1, 4, 32, 3, 0)
 ATTENTION(512, 0, 8, 4, 32, 1024)
 ATTENTION(512, 0, 8, 4, 64, 1024)
 ATTENTION(512, 0, 8, 4, 128, 1024)
@@ -47,4 +63,5 @@ MATMUL(64, 512, 64, 1)
 MATMUL(512, 64, 512, 0)
 MATMUL(256, 256, 256, 0)
 MATMUL(1, 512, 64, 1)
+#undef BENCH_LOWBIT
 #undef BENCH_PRODUCTS

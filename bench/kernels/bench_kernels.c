@@ -16,6 +16,7 @@
 #include "codegen/kernels/k_attention.c"
 #include "codegen/kernels/k_cache.c"
 #include "codegen/kernels/k_linear.c"
+#include "codegen/kernels/k_lowbit.c"
 #include "codegen/kernels/k_math.c"
 #include "codegen/kernels/k_matmul.c"
 #include "codegen/kernels/k_rope.c"
@@ -193,6 +194,33 @@ enum { ROWS_each64 = 64 * EXPERTS, ROWS_each16 = 16 * EXPERTS, ROWS_two = 2, ROW
                                  &s, worker, n_workers);                                           \
     }
 
+#define LOWBIT_BYTES(bits, n, k, block, scale, zero)                                               \
+    ((int64_t)(n) * (k) * (bits) / 8 +                                                             \
+     (int64_t)(n) * ((k) / (block)) * (((scale) == 0 ? 4 : (scale) == 3 ? 1 : 2) + (zero)))
+
+#define LOWBIT(kind, bits, m, n, k, block, scale, zero)                                            \
+    static void lowbit_##kind##_##zero##_##m##_##n##_##k(int64_t worker, int64_t n_workers,        \
+                                                         int64_t run)                              \
+    {                                                                                              \
+        store s = {result, n, PANEL_WIDE};                                                         \
+        const uint8_t *w = weights_of(run, LOWBIT_BYTES(bits, n, k, block, scale, zero), 1);       \
+        int64_t rows = m;                                                                          \
+        __asm__ volatile("" : "+r"(rows));                                                         \
+        K_WIDE(kind, linear)(activations, w, rows, n, k, store_tile, &s, worker, n_workers, block, \
+                             scale, zero);                                                         \
+    }
+
+#define GROUPED_LOWBIT(kind, bits, which, n, k, block, scale, zero)                                \
+    static void lowbit_##kind##_##zero##_##which##_##n##_##k(int64_t worker, int64_t n_workers,    \
+                                                             int64_t run)                          \
+    {                                                                                              \
+        store s = {result, n, PANEL_WIDE};                                                         \
+        int64_t bytes = LOWBIT_BYTES(bits, n, k, block, scale, zero);                              \
+        const uint8_t *w = weights_of(run, EXPERTS * bytes, 1);                                    \
+        K_WIDE(kind, grouped)(activations, w, bytes, offsets_##which, EXPERTS, n, k, store_expert, \
+                              &s, worker, n_workers, block, scale, zero);                          \
+    }
+
 #define ATTENTION(t, past, heads, kv, hd, capacity)                                                \
     static void attention_##t##_##past##_##heads##_##kv##_##hd(int64_t worker, int64_t n_workers,  \
                                                                int64_t run)                        \
@@ -218,6 +246,8 @@ enum { ROWS_each64 = 64 * EXPERTS, ROWS_each16 = 16 * EXPERTS, ROWS_two = 2, ROW
 #include "bench/kernels/bench_cases.h"
 #undef LINEAR
 #undef GROUPED
+#undef LOWBIT
+#undef GROUPED_LOWBIT
 #undef ATTENTION
 #undef MATMUL
 
@@ -250,6 +280,15 @@ typedef struct bench_case {
      (walk) && ROWS_##which == 2 ? BY_READ : BOUND_##kind,                                         \
      (walk) && ROWS_##which == 2 ? 2.0 * (n) * (k) * sizeof(w_##kind)                              \
                                  : 2.0 * ROWS_##which * (n) * (k), 1e9, 0},
+#define LOWBIT(kind, bits, m, n, k, block, scale, zero)                                            \
+    {"linear " #kind " zero " #zero " " #m " x " #n " x " #k, lowbit_##kind##_##zero##_##m##_##n##_##k, \
+     (m) <= 4 ? BY_READ : BY_FMA,                                                                  \
+     (m) <= 4 ? (double)LOWBIT_BYTES(bits, n, k, block, scale, zero) : 2.0 * (m) * (n) * (k), 1e9, 0},
+#define GROUPED_LOWBIT(kind, bits, which, n, k, block, scale, zero)                                \
+    {"grouped " #kind " zero " #zero " " #which " x " #n " x " #k,                                 \
+     lowbit_##kind##_##zero##_##which##_##n##_##k, ROWS_##which == 2 ? BY_READ : BY_FMA,           \
+     ROWS_##which == 2 ? 2.0 * (double)LOWBIT_BYTES(bits, n, k, block, scale, zero)                \
+                       : 2.0 * ROWS_##which * (n) * (k), 1e9, 0},
 #define ATTENTION(t, past, heads, kv, hd, capacity)                                                \
     {"attention " #t " past " #past ", " #heads "/" #kv " x " #hd,                                 \
      attention_##t##_##past##_##heads##_##kv##_##hd, (t) == 1 ? BY_READ : BY_FMA,                  \

@@ -539,7 +539,7 @@ def main():
     function_cases()
     control_cases()
     ok_cases()
-    moe_cases.cases(ok, model, node, info, tensor)
+    moe_cases.cases(ok, bad, model, node, info, tensor)
     late_cases()
     files = list(OUT.iterdir())
     print(f"{len(files)} files, {sum(f.stat().st_size for f in files)} bytes")

@@ -286,6 +286,68 @@ static const bad_case cases[] = {
      "byte 11: error: NodeProto.op_type is not valid UTF-8"},
     {"wire_varint_65_bits", INVALID,
      "byte 1: error: varint is longer than 64 bits"},
+    {"gather_block_axis", UNSUPPORTED,
+     "node 'the_node' (GatherBlockQuantized): error: gather_axis is 0 and quantize_axis 0; "
+     "must be the first and the last"},
+    {"gather_block_scales", INVALID,
+     "node 'the_node' (GatherBlockQuantized): error: scales 'scales' is f16[9, 1], must be of "
+     "extents [9, 2]"},
+    {"moe_activation", UNSUPPORTED,
+     "node 'the_node' (MoE): error: activation_type 'tanhish'"},
+    {"moe_fusion", INVALID,
+     "node 'the_node' (MoE): error: swiglu with swiglu_fusion 0 needs fc3_experts_weights"},
+    {"moe_router", INVALID,
+     "node 'the_node' (MoE): error: router_probs 'scores' is f32[6, 4], must be of as many "
+     "rows as the input"},
+    {"moe_swapped", INVALID,
+     "node 'the_node' (MoE): error: fc1_experts_weights 'fc1' is f32[4, 6, 5], must be of "
+     "extents [4, ?, 6]"},
+    {"moe_width", INVALID,
+     "node 'the_node' (MoE): error: fc1_experts_weights 'fc1' is f32[4, 10, 5], must be of "
+     "extents [4, ?, 6]"},
+    {"nbits_block", INVALID,
+     "node 'the_node' (MatMulNBits): error: block_size is 24, must be a power of two from 16 "
+     "on"},
+    {"nbits_prepacked", UNSUPPORTED,
+     "node 'the_node' (MatMulNBits): error: weight_prepacked is 1: weights in the layout of "
+     "one device"},
+    {"nbits_scales", INVALID,
+     "node 'the_node' (MatMulNBits): error: scales 'scales' is f32[20], must be of extents "
+     "[7, 3]"},
+    {"nbits_weights", INVALID,
+     "node 'the_node' (MatMulNBits): error: B 'w' is u8[7, 3, 7], must be of extents [7, 3, 8]"},
+    {"nbits_width", INVALID,
+     "node 'the_node' (MatMulNBits): error: A 'x' is f32[2, 3, 39], must be floats of 40 "
+     "columns"},
+    {"nbits_zeros", INVALID,
+     "node 'the_node' (MatMulNBits): error: zero_points 'zeros' is u8[7, 1], must be of "
+     "extents [7, 2]"},
+    {"qmoe_bias", INVALID,
+     "node 'the_node' (QMoE): error: fc1_experts_bias 'fc1_bias' is f32[3, 31], must be of "
+     "extents [3, 32]"},
+    {"qmoe_bits", UNSUPPORTED,
+     "node 'the_node' (QMoE): error: expert_weight_bits is 3, must be 2, 4 or 8"},
+    {"qmoe_experts", INVALID,
+     "node 'the_node' (QMoE): error: fc2_experts_weights 'fc2' is u8[2, 32, 8], must be of "
+     "extents [3, 32, 8]"},
+    {"qmoe_k", INVALID,
+     "node 'the_node' (QMoE): error: k is 4, must be in [1, 3], the number of experts"},
+    {"qmoe_no_scales", INVALID,
+     "node 'the_node' (QMoE): error: fc2_scales are missing"},
+    {"qmoe_prepacked", UNSUPPORTED,
+     "node 'the_node' (QMoE): error: weights_prepacked is 1: weights in the layout of one "
+     "device; export them with weights_prepacked 0"},
+    {"qmoe_scales", INVALID,
+     "node 'the_node' (QMoE): error: fc1_scales 'fc1_scales' is f32[3, 32, 1], must be of "
+     "extents [3, 32, 2]"},
+    {"qmoe_type", UNSUPPORTED,
+     "node 'the_node' (QMoE): error: quant_type 'fp8'; there is int"},
+    {"qmoe_weights", INVALID,
+     "node 'the_node' (QMoE): error: fc2_experts_weights 'fc2' is u8[3, 32, 7], must be of "
+     "extents [3, 32, 8]"},
+    {"qmoe_zeros", INVALID,
+     "node 'the_node' (QMoE): error: fc2_zero_points 'fc2_zeros' is u8[3, 31, 1], must be of "
+     "extents [3, 32, 1]"},
 };
 /* clang-format on */
 
