@@ -197,7 +197,12 @@ pm_status pm_passes_run(pm_module *m, const pm_pass_run *run)
     PM_TRY(pm_passes_check_names(m->arena, m->diag, "--stop-after", run->stop_after));
     if (run->dump_dir)
         PM_TRY(dump(run, 0, "input", m));
+    bool watched = run->watch == NULL;
     for (size_t i = 0; i < passes.n; i++) {
+        if (!watched && strcmp(passes.data[i]->name, run->watch) == 0) {
+            PM_TRY(run->on_watched(run->user, m));
+            watched = true;
+        }
         if (run->pass_limit >= 0 && i >= (uint64_t)run->pass_limit)
             break;
         PM_TRY(run_pass(m, run, passes.data[i], i + 1, &seconds));

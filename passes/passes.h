@@ -59,6 +59,10 @@ typedef struct pm_pass_run {
     const char *stop_after;
     int64_t pass_limit;       ///< stop after so many passes (bisect); -1: all
     FILE *out;                ///< where printing goes
+    /// Called before the first run of the pass named `watch`; NULL: nobody watches.
+    const char *watch;
+    pm_status (*on_watched)(void *user, pm_module *m);
+    void *user;
 } pm_pass_run;
 
 /// Runs the passes on the module. Errors: those of passes; unknown names with the nearest right one,

@@ -63,7 +63,7 @@ PM_INLINE pm_vu pm_pairs_at(const uint16_t *w, int64_t w_group, int vecs, int j)
 PM_INLINE void pm_dot_step(int rows, int columns, int vecs, const pm_tile_in *in, const uint16_t *a,
                            const uint16_t *w, bool half, pm_vf *acc)
 {
-#if PM_BF16
+#if PM_DOT_BF16
     typedef __bf16 pairs __attribute__((vector_size(PM_VW * 4)));
     PM_UNROLL for (int r = 0; r < rows; r++) {
         const uint16_t *at = a + r * in->a_row;

@@ -63,6 +63,20 @@ static bool is_inner_axis(int64_t axis, int32_t rank)
     return (axis < 0 ? axis + rank : axis) > 0;
 }
 
+/// A slice along constant axes that aren't the rows'.
+static bool cuts_within_rows(const pm_op *op)
+{
+    int64_t axes[PM_MAX_RANK];
+    size_t n;
+    if (op->n_operands < 4 || !op->operands[3] ||
+        !pm_value_const_ints(op->operands[3], axes, PM_MAX_RANK, &n))
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (!is_inner_axis(axes[i], op->operands[0]->type->rank))
+            return false;
+    return true;
+}
+
 static bool is_row_wise_along(const pm_op *op)
 {
     const pm_type *x = op->operands[0]->type;
@@ -79,6 +93,7 @@ static bool is_row_wise_along(const pm_op *op)
     case PM_OP_rms_norm:
     case PM_OP_layer_norm: return x->rank > 1;
     case PM_OP_transpose: return pm_op_attr(op, "perm")->ints[0] == 0;
+    case PM_OP_slice: return cuts_within_rows(op);
     case PM_OP_linear:
     case PM_OP_matmul:
     case PM_OP_reshape: // the leading extent stays
@@ -162,6 +177,55 @@ static pm_status copy_of_slices(lowering *l, pm_op *op, bool *out_done)
     return PM_OK;
 }
 
+/// A view of an expert's own tensor is the view of all experts' tensors.
+static pm_status copy_stacked_view(lowering *l, pm_op *op)
+{
+    pm_value *x = stacked(l, op->operands[0]), *y;
+    const pm_type *type = op->results[0]->type;
+    if (op->code == PM_OP_transpose) {
+        const pm_attr *perm = pm_op_attr(op, "perm");
+        int64_t shifted[PM_MAX_RANK + 1] = {0};
+        for (size_t i = 0; i < perm->n; i++)
+            shifted[i + 1] = perm->ints[i] + 1;
+        PM_TRY(pm_build1(&l->b, &y, PM_OP_transpose, PM_OPERANDS(x),
+                         PM_ATTRS(pm_attr_ints("perm", shifted, perm->n + 1))));
+    } else if (op->code == PM_OP_reshape) {
+        pm_dim dims[PM_MAX_RANK + 1] = {x->type->dims[0]};
+        memcpy(dims + 1, type->dims, (size_t)type->rank * sizeof *dims);
+        PM_TRY(pm_build_reshape_dims(&l->b, x, type->rank + 1, dims, &y));
+    } else {
+        PM_TRY(pm_build1(&l->b, &y, op->code, PM_OPERANDS(x), op->attrs, op->n_attrs));
+    }
+    pm_map_put(&l->slices, &op->results[0]->id, sizeof(uint32_t), y);
+    return PM_OK;
+}
+
+static pm_status sorted(lowering *l, pm_value *values, pm_value **out);
+
+/// An expert's own tensor beside rows: each row's is that of its expert, [rows, ...].
+static pm_status own_rows(lowering *l, pm_value *x, int32_t rank, pm_value **out)
+{
+    pm_module *m = l->ctx->module;
+    pm_dim flat[2] = {x->type->dims[0], pm_dim_const(m, 1)}, dims[PM_MAX_RANK + 1];
+    pm_value *ids;
+    for (int32_t i = 1; i < x->type->rank; i++)
+        flat[1] = pm_dim_mul(m, flat[1], x->type->dims[i]);
+    int32_t gap = rank - x->type->rank; // extents of 1 between the rows and the tensor's own
+    for (int32_t i = 1; i < rank; i++)
+        dims[i] = i <= gap ? pm_dim_const(m, 1) : x->type->dims[i - gap];
+    PM_TRY(sorted(l, l->op->operands[1], &ids));
+    dims[0] = ids->type->dims[0];
+    PM_TRY(pm_build_reshape_dims(&l->b, x, 2, flat, &x));
+    PM_TRY(pm_build1(&l->b, &x, PM_OP_gather_rows, PM_OPERANDS(x, ids), PM_NO_ATTRS));
+    return pm_build_reshape_dims(&l->b, x, rank, dims, out);
+}
+
+static bool is_view_of_stacked(const lowering *l, const pm_op *op)
+{
+    return (op->code == PM_OP_transpose || op->code == PM_OP_reshape || op->code == PM_OP_cast) &&
+           stacked(l, op->operands[0]);
+}
+
 /// One op of a body, over the rows of all experts at once (template) or of one.
 static pm_status copy_op(lowering *l, pm_op *op)
 {
@@ -174,6 +238,10 @@ static pm_status copy_op(lowering *l, pm_op *op)
     for (uint32_t i = 0; i < op->n_operands; i++) {
         if (!op->operands[i])
             continue;
+        if (stacked(l, op->operands[i]) && (pm_op_info_of(op)->traits & PM_T_ELEMENTWISE)) {
+            PM_TRY(own_rows(l, stacked(l, op->operands[i]), op->results[0]->type->rank, &operands[i]));
+            continue;
+        }
         if (stacked(l, op->operands[i]))
             return pm_error(l->ctx->diag, op->loc, PM_ERR_UNSUPPORTED,
                             "%s of an expert's own tensor is not supported in a template body",
@@ -217,6 +285,11 @@ static pm_status copy_grouped(lowering *l, pm_op *op)
 static pm_status copy_body(lowering *l, pm_graph *body, pm_value **out)
 {
     for (pm_op *op = body->first; op; op = op->next) {
+        if (l->op->n_regions == 1 && is_view_of_stacked(l, op)) {
+            l->b.loc = pm_loc_derive(l->ctx->module, op->loc, "lower-experts");
+            PM_TRY(copy_stacked_view(l, op));
+            continue;
+        }
         if (l->op->n_regions == 1 && !is_row_wise(l, op))
             return pm_error(l->ctx->diag, op->loc, PM_ERR_UNSUPPORTED,
                             "%s mixes the rows of an expert, which is not supported in a body that "

@@ -115,7 +115,7 @@ int run_suite(Suite *(*suite)(void))
 #else
     bool able = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
-#if PM_BF16
+#if PM_DOT_BF16
     able = able && __builtin_cpu_supports("avx512bf16");
 #endif
     if (!able) {

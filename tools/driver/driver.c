@@ -41,15 +41,24 @@ static void step(const pm_driver *d, const char *name, int number)
         d->options->on_step(d->options->user, name, number, N_STEPS);
 }
 
-/// What is told of the module as it was loaded: passes take experts apart.
+/// What is told of the module: as it was loaded, or once experts are raised; later passes take them apart.
 static pm_status summarise(pm_driver *d)
 {
-    d->summary = pm_summary_make(d->module);
+    pm_summary *summary = pm_summary_make(d->module);
+    if (d->summary && d->summary->layers.n >= summary->layers.n)
+        return PM_OK;
+    d->summary = summary;
     d->result.n_entries = (int)d->module->entries.n;
     d->result.n_moe_layers = (int)d->summary->layers.n;
     d->result.n_experts = (int)d->summary->max_experts;
     d->result.n_experts_total = (int)d->summary->total_experts;
     return d->options->report ? pm_summary_experts(d->summary) : PM_OK;
+}
+
+static pm_status summarise_raised(void *user, pm_module *m)
+{
+    (void)m;
+    return summarise(user);
 }
 
 static pm_status keep_entry(pm_driver *d, const char *name)
@@ -99,7 +108,8 @@ pm_status pm_driver_front(pm_driver *d, const char *path)
                        .print_after = o->print_after, .print_changed = o->print_changed,
                        .dump_dir = o->dump_dir, .verify_each = o->verify_each,
                        .time_passes = o->time_passes, .stats = o->stats, .stop_after = o->stop_after,
-                       .pass_limit = o->has_pass_limit ? o->pass_limit : -1, .out = stderr};
+                       .pass_limit = o->has_pass_limit ? o->pass_limit : -1, .out = stderr,
+                       .watch = "place-experts", .on_watched = summarise_raised, .user = d};
     PM_TRY(pm_passes_run(d->module, &run));
     d->result.passes_ms = now_ms() - loaded;
     return PM_OK;

@@ -1,0 +1,656 @@
+/// Experts that a graph spells out become one `experts` op.
+///
+/// Exporters hide a layer of experts in many shapes, but all of them end in a sum: over the choices of a token,
+/// over all experts, or expert by expert onto an accumulator. This pass looks at such sums, takes out of them what
+/// an expert computes on a row (expert_body.c), and says it once: tokens, chosen experts, weights, bodies.
+/// moe_facts.c knows what indices and masks mean; nothing here depends on who wrote the graph.
+#include <inttypes.h>
+#include <string.h>
+
+#include "ir/op_table.h"
+#include "passes/generic/rewrite.h"
+#include "passes/moe/expert_body.h"
+#include "passes/passes.h"
+
+typedef struct raiser {
+    pm_pass_ctx *ctx;
+    pm_module *m;
+    pm_arena *scratch;
+    pm_moe_facts facts;
+    PM_VEC(const pm_seed *) seeds; ///< in the order of the graph
+    uint32_t n_layers;
+} raiser;
+
+/// A sum that may be over experts: its place, and the values that hold the experts' results.
+typedef struct candidate {
+    pm_op *anchor;
+    pm_value *result;      ///< what the sum gives
+    pm_value **results;    ///< one, or one for each expert
+    uint32_t width;
+    const pm_seed *seed;
+    int32_t summed_axis;   ///< of the one value; -1: the results are added up as they are
+    pm_value **others;     ///< what else the sum holds (a residual)
+    size_t n_others;
+} candidate;
+
+/* ---- building -------------------------------------------------------------------------------- */
+
+static pm_dim count_of(raiser *r, const pm_seed *seed, bool choices)
+{
+    pm_dim count = pm_dim_const(r->m, 1);
+    for (int32_t i = 0; i < seed->n_dims; i++)
+        if ((i == seed->choice) == choices)
+            count = pm_dim_mul(r->m, count, seed->dims[i]);
+    return count;
+}
+
+/// [tokens, k] of a value over the choices, whatever the order of its axes.
+static pm_status by_choice(raiser *r, pm_builder *b, pm_value *v, const pm_axes *axes, const pm_seed *seed,
+                           pm_value **out)
+{
+    pm_dim dims[2] = {count_of(r, seed, false), count_of(r, seed, true)};
+    int64_t perm[PM_MAX_RANK];
+    int32_t n = 0, choice_axis = -1;
+    bool only_choice = true;
+    for (int32_t i = 0; i < axes->n; i++)
+        if (axes->atoms[i].kind == PM_ATOM_SEED && axes->atoms[i].at == seed->choice)
+            choice_axis = axes->atoms[i].axis;
+    for (int32_t i = 0; choice_axis >= 0 && i < axes->n; i++)
+        only_choice = only_choice && (axes->atoms[i].axis != choice_axis || axes->atoms[i].at == seed->choice);
+    if (choice_axis >= 0 && only_choice) { // the choices last
+        for (int32_t i = 0; i < axes->rank; i++)
+            if (i != choice_axis)
+                perm[n++] = i;
+        perm[n++] = choice_axis;
+        if (choice_axis != axes->rank - 1)
+            PM_TRY(pm_build1(b, &v, PM_OP_transpose, PM_OPERANDS(v), PM_ATTRS(pm_attr_ints("perm", perm, (size_t)n))));
+    }
+    if (choice_axis < 0 && seed->choice >= 0) { // one weight for all choices of a token
+        pm_value *shape;
+        pm_dim one[2] = {dims[0], pm_dim_const(r->m, 1)};
+        PM_TRY(pm_build_reshape_dims(b, v, 2, one, &v));
+        PM_TRY(pm_build_dims(b, 2, dims, &shape));
+        return pm_build1(b, out, PM_OP_expand, PM_OPERANDS(v, shape), PM_NO_ATTRS);
+    }
+    return pm_build_reshape_dims(b, v, 2, dims, out);
+}
+
+/// The weights of the choices [tokens, k] in f32, from what the body found.
+static pm_status build_weights(raiser *r, pm_builder *b, const pm_expert_body *body, pm_value *ids,
+                               pm_value **out)
+{
+    const pm_seed *seed = body->seed;
+    pm_value *w = body->apply_input ? body->input_weight : body->result->weight;
+    bool is_dense = body->apply_input ? body->input_dense : body->result->is_dense_weight;
+    pm_dim dims[2] = {count_of(r, seed, false), count_of(r, seed, true)};
+    static const float one = 1;
+    if (!w) {
+        pm_value *shape, *value;
+        PM_TRY(pm_build_dims(b, 2, dims, &shape));
+        PM_TRY(pm_build_const_f32(b, 0, NULL, &one, &value));
+        return pm_build1(b, out, PM_OP_fill, PM_OPERANDS(shape, value), PM_NO_ATTRS);
+    }
+    const pm_moe_fact *fact = pm_moe_fact_of(&r->facts, w);
+    pm_axes axes = fact->axes;
+    if (is_dense) { // [.., experts] by tokens: those that were chosen
+        int64_t perm[PM_MAX_RANK];
+        int32_t n = 0, id_axis = -1;
+        for (int32_t i = 0; i < axes.n; i++)
+            if (axes.atoms[i].kind == PM_ATOM_ID)
+                id_axis = axes.atoms[i].axis;
+        for (int32_t i = 0; i < axes.rank; i++)
+            if (i != id_axis)
+                perm[n++] = i;
+        perm[n++] = id_axis;
+        if (id_axis != axes.rank - 1)
+            PM_TRY(pm_build1(b, &w, PM_OP_transpose, PM_OPERANDS(w), PM_ATTRS(pm_attr_ints("perm", perm, (size_t)n))));
+        pm_dim dense[2] = {dims[0], pm_dim_const(r->m, seed->experts)};
+        PM_TRY(pm_build_reshape_dims(b, w, 2, dense, &w));
+        PM_TRY(pm_build1(b, out, PM_OP_gather_elements, PM_OPERANDS(w, ids), PM_ATTRS(pm_attr_i64("axis", 1))));
+    } else {
+        PM_TRY(by_choice(r, b, w, &axes, seed, out));
+    }
+    if ((*out)->type->elem != PM_F32)
+        PM_TRY(pm_build1(b, out, PM_OP_cast, PM_OPERANDS(*out), PM_ATTRS(pm_attr_elem("to", PM_F32))));
+    return PM_OK;
+}
+
+static pm_status build_ids(raiser *r, pm_builder *b, const pm_seed *seed, pm_value **out)
+{
+    const pm_moe_fact *fact = pm_moe_fact_of(&r->facts, seed->ids);
+    PM_TRY(by_choice(r, b, seed->ids, &fact->axes, seed, out));
+    if ((*out)->type->elem != PM_I32)
+        PM_TRY(pm_build1(b, out, PM_OP_cast, PM_OPERANDS(*out), PM_ATTRS(pm_attr_elem("to", PM_I32))));
+    return PM_OK;
+}
+
+/// The rows' type in a region, and its captured arguments.
+static pm_graph *add_region(raiser *r, pm_op *op, const pm_type *x, const pm_value_vec *operands, bool slices)
+{
+    pm_graph *region = pm_region_create(op);
+    pm_dim bound = pm_dim_mul(r->m, x->dims[0], pm_dim_const(r->m, pm_op_i64(op, "top_k")));
+    pm_dim dims[2] = {pm_dim_fresh(r->m, "n", bound), x->dims[1]};
+    (void)pm_graph_add_arg(region, "rows", pm_type_get(r->m, x->elem, 2, dims), -1);
+    for (size_t i = 3; i < operands->n; i++) {
+        const pm_type *type = operands->data[i]->type;
+        if (slices)
+            type = pm_type_get(r->m, type->elem, type->rank - 1, type->dims + 1);
+        (void)pm_graph_add_arg(region, NULL, type, -1);
+    }
+    return region;
+}
+
+static const char *layer_name(raiser *r)
+{
+    return pm_arena_printf(r->scratch, "layers.%u", r->n_layers);
+}
+
+/// The experts op from one body that all share, or one of each expert.
+static pm_status build_experts(raiser *r, pm_builder *b, const candidate *c, pm_expert_body *bodies,
+                               uint32_t n_bodies, pm_value **out)
+{
+    const pm_seed *seed = c->seed;
+    int64_t top_k = 1;
+    (void)pm_dim_is_const(r->m, count_of(r, seed, true), &top_k);
+    pm_value_vec operands = {0};
+    pm_value *x = bodies[0].x, *ids, *weights;
+    pm_dim dims[2] = {count_of(r, seed, false), pm_dim_const(r->m, 1)};
+    pm_axes axes = {0};
+    for (size_t i = 0; i < bodies[0].nodes.n; i++) // the row's width: what isn't tokens
+        if (bodies[0].nodes.data[i]->values[0] == x)
+            axes = bodies[0].nodes.data[i]->axes;
+    for (int32_t i = 0; i < axes.n; i++)
+        if (axes.atoms[i].kind == PM_ATOM_PLAIN)
+            dims[1] = pm_dim_mul(r->m, dims[1], axes.atoms[i].dim);
+    PM_TRY(pm_build_reshape_dims(b, x, 2, dims, &x));
+    PM_TRY(build_ids(r, b, seed, &ids));
+    PM_TRY(build_weights(r, b, &bodies[0], ids, &weights));
+    PM_PUSH(r->scratch, &operands, x);
+    PM_PUSH(r->scratch, &operands, ids);
+    PM_PUSH(r->scratch, &operands, weights);
+    if (n_bodies == 1)
+        PM_TRY(pm_expert_body_captures(&bodies[0], b, &operands));
+    const pm_attr attrs[] = {
+        pm_attr_i64("experts", seed->experts), pm_attr_i64("top_k", top_k),
+        pm_attr_str("apply", bodies[0].apply_input ? "input" : "output"),
+        pm_attr_str("name", layer_name(r)),
+    };
+    pm_op *op;
+    PM_TRY(pm_op_create(b->graph, b->before, PM_OP_experts, b->loc, operands.data, operands.n, attrs,
+                        PM_COUNT(attrs), 1, 0, &op));
+    for (uint32_t i = 0; i < n_bodies; i++) {
+        pm_graph *region = add_region(r, op, x->type, &operands, n_bodies == 1);
+        PM_TRY(pm_expert_body_emit(&bodies[i], region, 3));
+    }
+    PM_TRY(pm_op_infer(op));
+    *out = op->results[0];
+    return PM_OK;
+}
+
+/// What comes out of the sum: tokens in front, then the row, and nothing else.
+static bool result_fits(raiser *r, const candidate *c, const pm_expert_body *body)
+{
+    pm_axes axes = body->result->axes;
+    const pm_atom *atom;
+    if (c->summed_axis >= 0) {
+        if (pm_axes_at(&axes, c->summed_axis, &atom) != 1 ||
+            !(atom->kind == PM_ATOM_ID || (atom->kind == PM_ATOM_SEED && atom->at == c->seed->choice)))
+            return false;
+        if (atom->kind == PM_ATOM_ID && !body->result->weight && !body->input_weight)
+            return false; // all experts of every token: no choice in it
+        pm_axes_drop_atoms(&axes, c->summed_axis);
+    }
+    int32_t next = 0;
+    bool rows = true, any_list = false;
+    for (int32_t i = 0; i < axes.n; i++) {
+        const pm_atom *a = &axes.atoms[i];
+        if (a->kind == PM_ATOM_LIST) {
+            any_list = true;
+        } else if (a->kind == PM_ATOM_SEED && rows) {
+            next += next == c->seed->choice;
+            if (a->at != next++)
+                return false;
+        } else if (a->kind == PM_ATOM_PLAIN) {
+            rows = false;
+        } else {
+            return false;
+        }
+    }
+    next += next == c->seed->choice;
+    (void)r;
+    return any_list || next == c->seed->n_dims;
+}
+
+static pm_status replace(raiser *r, const candidate *c, pm_expert_body *bodies, uint32_t n_bodies)
+{
+    pm_builder b = {c->anchor->graph, c->anchor, pm_loc_derive(r->m, c->anchor->loc, "raise-experts")};
+    pm_value *y;
+    PM_TRY(build_experts(r, &b, c, bodies, n_bodies, &y));
+    PM_TRY(pm_build_reshape_dims(&b, y, c->result->type->rank, c->result->type->dims, &y));
+    if (y->type->elem != c->result->type->elem)
+        PM_TRY(pm_build1(&b, &y, PM_OP_cast, PM_OPERANDS(y), PM_ATTRS(pm_attr_elem("to", c->result->type->elem))));
+    for (size_t i = 0; i < c->n_others; i++) {
+        pm_value *other = c->others[i];
+        if (other->type != y->type)
+            PM_TRY(pm_build_reshape_dims(&b, other, y->type->rank, y->type->dims, &other));
+        PM_TRY(pm_build1(&b, &y, PM_OP_add, PM_OPERANDS(y, other), PM_NO_ATTRS));
+    }
+    if (!y->name)
+        y->name = c->result->name;
+    pm_value_replace(c->result, y);
+    r->n_layers++;
+    pm_pass_changed(r->ctx);
+    pm_pass_count(r->ctx, "layers of experts raised");
+    return PM_OK;
+}
+
+/* ---- trying ---------------------------------------------------------------------------------- */
+
+static void note(raiser *r, const candidate *c, const pm_expert_body *body)
+{
+    FILE *out = r->ctx->notes;
+    if (!out)
+        return;
+    fprintf(out, "  experts not raised at %s: ", pm_loc_text(r->scratch, c->anchor->loc));
+    if (body->stopped)
+        fprintf(out, "matching stopped at %s (%s): ", pm_op_info_of(body->stopped)->name,
+                pm_loc_text(r->scratch, body->stopped->loc));
+    fprintf(out, "%s\n", body->why ? body->why : "the sum has another shape");
+}
+
+static pm_status try_unlike(raiser *r, const candidate *c, bool *out_done)
+{
+    pm_expert_body *bodies = PM_NEW_ARRAY(r->scratch, pm_expert_body, c->width);
+    for (uint32_t i = 0; i < c->width; i++) {
+        if (!pm_expert_body_find(&bodies[i], &r->facts, c->seed, &c->results[i], 1) ||
+            !result_fits(r, c, &bodies[i])) {
+            note(r, c, &bodies[i]);
+            return PM_OK;
+        }
+        const pm_expert_body *first = &bodies[0], *own = &bodies[i];
+        bool same = own->result->weight == first->result->weight &&
+                    own->result->is_dense_weight == first->result->is_dense_weight && !own->apply_input;
+        pm_value *a = own->x, *b = first->x;
+        while (pm_value_is(a, PM_OP_reshape))
+            a = a->def->operands[0];
+        while (pm_value_is(b, PM_OP_reshape))
+            b = b->def->operands[0];
+        if (!same || a != b)
+            return PM_OK;
+    }
+    *out_done = true;
+    return replace(r, c, bodies, c->width);
+}
+
+static pm_status try_candidate(raiser *r, const candidate *c, bool *out_done)
+{
+    pm_expert_body body;
+    *out_done = false;
+    if (pm_expert_body_find(&body, &r->facts, c->seed, c->results, c->width) && result_fits(r, c, &body)) {
+        *out_done = true;
+        return replace(r, c, &body, 1);
+    }
+    if (c->width > 1)
+        return try_unlike(r, c, out_done);
+    note(r, c, &body);
+    return PM_OK;
+}
+
+/* ---- sums over an axis ----------------------------------------------------------------------- */
+
+static bool is_sum_extent(raiser *r, const pm_seed *seed, pm_dim extent)
+{
+    int64_t n;
+    return extent == count_of(r, seed, true) ||
+           (pm_dim_is_const(r->m, extent, &n) && n == seed->experts);
+}
+
+/// reduce_sum over one axis whose extent is that of the choices, or of the experts, of a router before it.
+static pm_status try_axis_sum(raiser *r, pm_op *op)
+{
+    const pm_attr *axes = pm_op_attr(op, "axes");
+    pm_value *x = op->operands[0];
+    if (axes->n != 1 || !pm_elem_is_float(x->type->elem) || x->type->rank < 2)
+        return PM_OK;
+    int32_t axis = (int32_t)(axes->ints[0] < 0 ? axes->ints[0] + x->type->rank : axes->ints[0]);
+    const pm_moe_fact *fact = pm_moe_fact_of(&r->facts, x);
+    if (fact && fact->kind == PM_FACT_AXES) {
+        bool plain = false;
+        for (int32_t i = 0; i < fact->axes.n; i++)
+            plain = plain || fact->axes.atoms[i].kind == PM_ATOM_PLAIN;
+        if (!plain)
+            return PM_OK; // a sum of weights, in the router
+    }
+    int tries = 0;
+    for (size_t i = r->seeds.n; i-- > 0 && tries < 4;) {
+        if (!is_sum_extent(r, r->seeds.data[i], x->type->dims[axis]))
+            continue;
+        tries++;
+        candidate c = {.anchor = op, .result = op->results[0], .results = &x, .width = 1,
+                       .seed = r->seeds.data[i], .summed_axis = axis};
+        bool done;
+        PM_TRY(try_candidate(r, &c, &done));
+        if (done)
+            return PM_OK;
+    }
+    return PM_OK;
+}
+
+/* ---- sums expert by expert ------------------------------------------------------------------- */
+
+typedef struct chain {
+    pm_value **parts; ///< by expert
+    int64_t experts;
+    const pm_seed *seed;
+    PM_VEC(pm_value *) others;
+    bool wrong, scatters;
+    const pm_op *last;
+} chain;
+
+static void add_part(raiser *r, chain *k, const pm_seed *seed, int64_t expert, pm_value *part)
+{
+    if (!k->seed) {
+        k->seed = seed;
+        k->experts = seed->experts;
+        k->parts = PM_NEW_ARRAY(r->scratch, pm_value *, (size_t)seed->experts);
+    }
+    if (k->seed != seed || expert < 0 || expert >= k->experts || k->parts[expert])
+        k->wrong = true;
+    else
+        k->parts[expert] = part;
+}
+
+/// Nothing but zeros: where an accumulator begins.
+static bool is_zeros(raiser *r, const pm_value *v)
+{
+    while (pm_value_is(v, PM_OP_expand) || pm_value_is(v, PM_OP_reshape))
+        v = v->def->operands[0];
+    if (pm_value_is(v, PM_OP_fill))
+        v = v->def->operands[1];
+    const pm_data *data = pm_value_const(v);
+    const uint8_t *bytes;
+    if (!data || data->size > 4096 || pm_data_bytes(r->m, data, &bytes) != PM_OK)
+        return false;
+    for (uint64_t i = 0; i < data->size; i++)
+        if (bytes[i])
+            return false;
+    return true;
+}
+
+/// The rows of which list an index [rows], [rows, 1] or spread over the row's width names tokens of.
+static const pm_row_list *token_rows(raiser *r, const pm_value *index)
+{
+    while (pm_value_is(index, PM_OP_expand) || pm_value_is(index, PM_OP_reshape))
+        index = index->def->operands[0];
+    const pm_moe_fact *fact = pm_moe_fact_of(&r->facts, index);
+    if (!fact || fact->kind != PM_FACT_FORMS || fact->n_forms != 1 ||
+        !pm_form_is_token(r->m, fact->seed, &fact->forms[0]))
+        return NULL;
+    for (int32_t i = 0; i < fact->axes.n; i++)
+        if (fact->axes.atoms[i].kind == PM_ATOM_LIST)
+            return fact->axes.atoms[i].list;
+    return NULL;
+}
+
+/// Rows added at their tokens: acc + scatter(rows). `*out_acc`: what they are added to.
+static bool scattered_rows(raiser *r, pm_op *op, const pm_row_list **out_list, pm_value **out_rows,
+                           pm_value **out_acc)
+{
+    bool elements = op->code == PM_OP_scatter_elements;
+    const char *reduction = pm_op_str(op, "reduction");
+    if (elements && pm_op_i64(op, "axis") != 0)
+        return false;
+    *out_list = token_rows(r, op->operands[1]);
+    *out_rows = op->operands[2];
+    *out_acc = op->operands[0];
+    if (!*out_list)
+        return false;
+    // without a reduction rows replace what was there: right for zeros, if no token comes twice
+    return strcmp(reduction, "add") == 0 ||
+           (strcmp(reduction, "none") == 0 && (*out_list)->seed->distinct &&
+            (*out_list)->kind == PM_LIST_PICKED && is_zeros(r, op->operands[0]));
+}
+
+/// Takes a sum apart: what each expert adds, and what else there is.
+static void collect(raiser *r, pm_op *root, chain *k)
+{
+    PM_VEC(pm_value *) work = {0};
+    PM_PUSH(r->scratch, &work, root->results[0]);
+    while (work.n && !k->wrong) {
+        pm_value *v = work.data[--work.n];
+        pm_op *op = v->def;
+        const pm_moe_fact *fact = pm_moe_fact_of(&r->facts, v);
+        const pm_row_list *list;
+        pm_value *rows, *acc;
+        if (fact && fact->kind == PM_FACT_MASKED && fact->expert >= 0 && fact->off == 0) {
+            add_part(r, k, fact->seed, fact->expert, v);
+            continue;
+        }
+        if (op && (op->code == PM_OP_scatter_nd || op->code == PM_OP_scatter_elements) &&
+            scattered_rows(r, op, &list, &rows, &acc)) {
+            while (pm_value_is(rows, PM_OP_expand) && rows->def->operands[0]->type->rank == rows->type->rank)
+                rows = rows->def->operands[0];
+            k->scatters = true;
+            add_part(r, k, list->seed, list->expert, rows);
+            if (list->kind != PM_LIST_PICKED || !list->exact)
+                k->wrong = true;
+            if (!is_zeros(r, acc))
+                PM_PUSH(r->scratch, &work, acc);
+            continue;
+        }
+        bool inside = v == root->results[0] || pm_value_use_count(v) == 1;
+        if (op && op->code == PM_OP_add && inside && op->operands[0]->type->rank == op->operands[1]->type->rank) {
+            PM_PUSH(r->scratch, &work, op->operands[0]);
+            PM_PUSH(r->scratch, &work, op->operands[1]);
+            continue;
+        }
+        if (op && op->code == PM_OP_reshape && inside && pm_value_is(op->operands[0], PM_OP_add)) {
+            PM_PUSH(r->scratch, &work, op->operands[0]);
+            continue;
+        }
+        if (!is_zeros(r, v))
+            PM_PUSH(r->scratch, &k->others, v);
+    }
+}
+
+/// The op adds to a sum that goes on in its user.
+static bool goes_on(const pm_op *op)
+{
+    const pm_value *v = op->results[0];
+    if (pm_value_use_count(v) != 1 || !v->uses)
+        return false;
+    const pm_op *user = v->uses->op;
+    switch (user->code) {
+    case PM_OP_add: return true;
+    case PM_OP_scatter_nd:
+    case PM_OP_scatter_elements: return v->uses->index == 0;
+    default: return false;
+    }
+}
+
+/// An export that lost experts computes something else than the model: never silently.
+static pm_status report_lost(raiser *r, const candidate *c, const chain *k, int64_t found)
+{
+    int64_t missing = 0;
+    while (missing < k->experts && k->parts[missing])
+        missing++;
+    pm_status status = pm_error(
+        r->ctx->diag, c->anchor->loc, PM_ERR_INVALID,
+        "the router chooses among %" PRId64 " experts, but the graph holds only %" PRId64
+        " (expert %" PRId64 " is missing): tokens that choose a missing expert get nothing from it",
+        k->experts, found, missing);
+    pm_note(r->ctx->diag, k->seed->ids->def ? k->seed->ids->def->loc : c->anchor->loc,
+            "the router is here; tracing drops experts that saw no token: export again with a longer input, "
+            "or with an exporter that doesn't trace");
+    return status;
+}
+
+/// Results that are picked rows are worth nothing as others' addends: they must be in the sum alone.
+static pm_status try_chain(raiser *r, pm_op *op)
+{
+    chain k = {0};
+    collect(r, op, &k);
+    if (!k.seed || k.wrong)
+        return PM_OK;
+    int64_t found = 0;
+    for (int64_t e = 0; e < k.experts; e++)
+        found += k.parts[e] != NULL;
+    candidate c = {.anchor = op, .result = op->results[0], .results = k.parts, .width = (uint32_t)k.experts,
+                   .seed = k.seed, .summed_axis = -1, .others = k.others.data, .n_others = k.others.n};
+    if (found != k.experts)
+        return found > 1 || k.scatters ? report_lost(r, &c, &k, found) : PM_OK;
+    bool done;
+    return try_candidate(r, &c, &done);
+}
+
+/* ---- sums within a product ------------------------------------------------------------------- */
+
+/// A product that sums over the choices and the row at once (an einsum "tki,tkin->tn") as a sum over the
+/// choices of products: which is then looked at as such.
+static pm_status split_product(raiser *r, pm_op *op)
+{
+    pm_value *a = op->operands[0], *w = op->operands[1];
+    pm_expert_body body;
+    int32_t rank = w->type->rank;
+    const pm_atom *atom;
+    if (r->seeds.n == 0 || rank < 3 || a->type->rank != rank || pm_op_i64(op, "trans_a") ||
+        pm_op_i64(op, "trans_b") || pm_value_const(w))
+        return PM_OK;
+    const pm_seed *seed = r->seeds.data[r->seeds.n - 1];
+    (void)pm_expert_body_find(&body, &r->facts, seed, &w, 1);
+    if (!body.result || body.result->state != 2 || body.result->kind != PM_BODY_STACK)
+        return PM_OK;
+    if (pm_axes_at(&body.result->axes, rank - 2, &atom) != 2 || atom[0].kind != PM_ATOM_SEED ||
+        atom[0].at != seed->choice || atom[1].kind != PM_ATOM_PLAIN)
+        return PM_OK;
+    pm_builder b = {op->graph, op, pm_loc_derive(r->m, op->loc, "raise-experts")};
+    pm_dim dims[PM_MAX_RANK + 1];
+    int64_t perm[PM_MAX_RANK + 1];
+    pm_value *y;
+    memcpy(dims, w->type->dims, (size_t)rank * sizeof *dims);
+    dims[rank - 2] = atom[0].dim;
+    dims[rank - 1] = atom[1].dim;
+    dims[rank] = w->type->dims[rank - 1];
+    PM_TRY(pm_build_reshape_dims(&b, w, rank + 1, dims, &w));
+    memcpy(dims, a->type->dims, (size_t)rank * sizeof *dims);
+    dims[rank - 1] = atom[0].dim;
+    dims[rank] = atom[1].dim;
+    PM_TRY(pm_build_reshape_dims(&b, a, rank + 1, dims, &a));
+    for (int32_t i = 0; i <= rank; i++)
+        perm[i] = i;
+    perm[rank - 2] = rank - 1;
+    perm[rank - 1] = rank - 2;
+    PM_TRY(pm_build1(&b, &a, PM_OP_transpose, PM_OPERANDS(a), PM_ATTRS(pm_attr_ints("perm", perm, (size_t)rank + 1))));
+    PM_TRY(pm_build1(&b, &y, PM_OP_matmul, PM_OPERANDS(a, w), PM_NO_ATTRS));
+    const int64_t axis = rank - 2;
+    PM_TRY(pm_build1(&b, &y, PM_OP_reduce_sum, PM_OPERANDS(y), PM_ATTRS(pm_attr_ints("axes", &axis, 1), pm_attr_bool("keepdims", false))));
+    pm_value_replace(op->results[0], y);
+    pm_pass_changed(r->ctx);
+    pm_op *sum = y->def;
+    pm_op_erase(op);
+    return try_axis_sum(r, sum);
+}
+
+/* ---- the pass -------------------------------------------------------------------------------- */
+
+static void find_seeds(raiser *r, const pm_op *op)
+{
+    for (uint32_t i = 0; i < op->n_results; i++) {
+        const pm_moe_fact *fact = pm_moe_fact_of(&r->facts, op->results[i]);
+        if (fact && fact->seed->ids == op->results[i])
+            PM_PUSH(r->scratch, &r->seeds, fact->seed);
+    }
+}
+
+static pm_status visit(raiser *r, pm_op *op)
+{
+    find_seeds(r, op);
+    if (r->seeds.n == 0 || !op->graph)
+        return PM_OK;
+    switch (op->code) {
+    case PM_OP_reduce_sum: return try_axis_sum(r, op);
+    case PM_OP_matmul: return split_product(r, op);
+    case PM_OP_add:
+    case PM_OP_scatter_nd:
+    case PM_OP_scatter_elements:
+        return pm_elem_is_float(op->results[0]->type->elem) && !goes_on(op) ? try_chain(r, op) : PM_OK;
+    default: return PM_OK;
+    }
+}
+
+pm_status pm_pass_raise_experts(pm_pass_ctx *ctx)
+{
+    pm_arena *scratch = pm_arena_child(ctx->module->arena);
+    raiser r = {.ctx = ctx, .m = ctx->module, .scratch = scratch};
+    pm_status status = PM_OK;
+    for (size_t i = 0; i < ctx->module->entries.n && status == PM_OK; i++) {
+        pm_graph *g = ctx->module->entries.data[i];
+        r.seeds.n = 0;
+        r.n_layers = 0;
+        status = pm_moe_facts_find(r.m, g, scratch, &r.facts);
+        for (pm_op *op = g->first, *next; op && status == PM_OK; op = next) {
+            next = op->next;
+            status = visit(&r, op);
+        }
+    }
+    pm_arena_destroy(scratch);
+    return status;
+}
+
+/* ---- traces ---------------------------------------------------------------------------------- */
+
+/// A trace that cut the list of experts that were hit: with fewer pieces than experts it can't be right.
+static pm_status report_trace(const pm_pass_ctx *ctx, const pm_hits_split *hits)
+{
+    pm_status status = pm_error(
+        ctx->diag, hits->op->loc, PM_ERR_INVALID,
+        "the router chooses among %" PRId64 " experts, but the graph visits just %" PRIu32
+        ", as many as the example hit that it was traced with: it is wrong for any other input",
+        hits->seed->experts, hits->op->n_results);
+    pm_note(ctx->diag, hits->seed->ids->def->loc,
+            "the router is here; export again with experts that don't depend on the input (batched or grouped "
+            "products), or with an exporter that doesn't trace");
+    return status;
+}
+
+/// Piece i of all is expert i; the op fails for inputs that hit fewer, which the model itself doesn't.
+static pm_status name_pieces(pm_pass_ctx *ctx, const pm_hits_split *hits)
+{
+    pm_op *op = hits->op;
+    pm_builder b = {op->graph, op, pm_loc_derive(ctx->module, op->loc, "raise-traces")};
+    for (uint32_t i = 0; i < op->n_results; i++) {
+        const pm_type *type = op->results[i]->type;
+        int64_t dims[PM_MAX_RANK], count;
+        const int64_t id = i;
+        pm_value *number;
+        if (!pm_type_const_count(ctx->module, type, &count) || count != 1)
+            return PM_OK;
+        for (int32_t k = 0; k < type->rank; k++)
+            dims[k] = 1;
+        PM_TRY(pm_build_const_ints(&b, type->elem, type->rank, dims, &id, &number));
+        pm_value_replace(op->results[i], number);
+    }
+    pm_warning(ctx->diag, op->loc,
+               "a trace that visits as many experts as its example hit, here all %" PRId64
+               ": read as visiting those that are chosen", hits->seed->experts);
+    pm_pass_changed(ctx);
+    pm_pass_count(ctx, "lists of hit experts");
+    return PM_OK;
+}
+
+pm_status pm_pass_raise_traces(pm_pass_ctx *ctx)
+{
+    pm_arena *scratch = pm_arena_child(ctx->module->arena);
+    pm_status status = PM_OK;
+    for (size_t i = 0; i < ctx->module->entries.n && status == PM_OK; i++) {
+        pm_moe_facts facts;
+        status = pm_moe_facts_find(ctx->module, ctx->module->entries.data[i], scratch, &facts);
+        for (size_t k = 0; k < facts.hits.n && status == PM_OK; k++) {
+            const pm_hits_split *hits = &facts.hits.data[k];
+            status = hits->op->n_results == hits->seed->experts ? name_pieces(ctx, hits)
+                                                                : report_trace(ctx, hits);
+        }
+    }
+    pm_arena_destroy(scratch);
+    return status;
+}
