@@ -109,7 +109,7 @@ static void expect_logits(const pm_module *m, const char *reference, const char 
 
 static const char *const families[] = {"mixtral",  "qwen2_moe",        "qwen3_moe", "olmoe",
                                        "lfm2_moe", "granitemoehybrid", "qwen3_next", "qwen3_5_moe_text",
-                                       "jamba",    "nemotron_h"};
+                                       "jamba",    "nemotron_h",       "bailing_hybrid"};
 
 START_TEST(test_family)
 {
