@@ -111,6 +111,98 @@ static pm_status fold_product(pm_builder *b, pm_op *op, pm_value **out_value)
     return pm_build1(b, out_value, PM_OP_linear, PM_OPERANDS(x, w), PM_NO_ATTRS);
 }
 
+/// Softmax along another axis than the last: that one goes last, where rows are rows.
+static pm_status fold_softmax(pm_builder *b, pm_op *op, pm_value **out_value)
+{
+    pm_value *x = op->operands[0];
+    int64_t perm[PM_MAX_RANK], axis = pm_op_i64(op, "axis");
+    int32_t rank = x->type->rank;
+    axis += axis < 0 ? rank : 0;
+    if (rank < 2 || axis == rank - 1 || x->type->elem == PM_F64)
+        return PM_OK;
+    for (int32_t i = 0; i < rank; i++)
+        perm[i] = i;
+    perm[axis] = rank - 1;
+    perm[rank - 1] = axis; // a swap: its own inverse
+    const pm_attr turn = pm_attr_ints("perm", perm, (size_t)rank);
+    PM_TRY(pm_build1(b, &x, PM_OP_transpose, PM_OPERANDS(x), PM_ATTRS(turn)));
+    PM_TRY(pm_build1(b, &x, PM_OP_softmax, PM_OPERANDS(x),
+                     PM_ATTRS(pm_attr_bool("log", pm_op_i64(op, "log") != 0))));
+    return pm_build1(b, out_value, PM_OP_transpose, PM_OPERANDS(x), PM_ATTRS(turn));
+}
+
+static bool is_all(const pm_attr *attr, int64_t value)
+{
+    for (size_t i = 0; attr->present && i < attr->n; i++)
+        if (attr->ints[i] != value)
+            return false;
+    return true;
+}
+
+/// Windows that lie side by side: as many as fill each axis. *out_n: the axes.
+static bool tiles_windows(const pm_op *op, int64_t *out_counts, int64_t *out_sizes, int32_t *out_n)
+{
+    const pm_module *m = op->graph->module;
+    const pm_type *x = op->operands[0]->type, *w = op->operands[1]->type;
+    const pm_attr *strides = pm_op_attr(op, "strides");
+    int32_t n = x->rank - 2;
+    int64_t extent, channels;
+    if (!is_plain_weight(op->operands[1]) || x->elem != PM_F32 || w->elem != PM_F32 || 2 * n + 2 > PM_MAX_RANK ||
+        pm_op_i64(op, "group") != 1 || !is_all(pm_op_attr(op, "pads"), 0) ||
+        !is_all(pm_op_attr(op, "dilations"), 1) || !pm_dim_is_const(m, x->dims[1], &channels) || channels < 1)
+        return false;
+    for (int32_t i = 0; i < n; i++) {
+        int64_t *size = &out_sizes[i];
+        if (!pm_dim_is_const(m, w->dims[i + 2], size) || !pm_dim_is_const(m, x->dims[i + 2], &extent) ||
+            *size < 1 || extent < 1 || extent % *size != 0 || (strides->present ? strides->ints[i] : 1) != *size)
+            return false;
+        out_counts[i] = extent / *size;
+    }
+    *out_n = n;
+    return true;
+}
+
+/// A convolution whose windows lie side by side (patches of an image) is a product of each window with
+/// the weights.
+static pm_status fold_windows(pm_builder *b, pm_op *op, pm_value **out_value)
+{
+    pm_module *m = op->graph->module;
+    pm_value *x = op->operands[0], *w = op->operands[1];
+    pm_value *bias = op->n_operands > 2 ? op->operands[2] : NULL;
+    int64_t counts[PM_MAX_RANK], sizes[PM_MAX_RANK], perm[PM_MAX_RANK], back[PM_MAX_RANK];
+    int32_t n, at = 0;
+    if (!tiles_windows(op, counts, sizes, &n) || (bias && bias->type->elem != PM_F32))
+        return PM_OK;
+    // [B, C, n1, s1, …] to [B, n1, …, C, s1, …] to [B, n1, …, C*s1*…]
+    pm_dim split[PM_MAX_RANK] = {x->type->dims[0], x->type->dims[1]}, joined[PM_MAX_RANK] = {split[0]};
+    pm_dim flat[2] = {w->type->dims[0], w->type->dims[1]};
+    for (int32_t i = 0; i < n; i++) {
+        split[2 + 2 * i] = joined[1 + i] = pm_dim_const(m, counts[i]);
+        split[3 + 2 * i] = pm_dim_const(m, sizes[i]);
+        flat[1] = pm_dim_mul(m, flat[1], split[3 + 2 * i]);
+    }
+    joined[1 + n] = flat[1];
+    perm[at++] = 0;
+    for (int32_t i = 0; i < n; i++)
+        perm[at++] = 2 + 2 * i;
+    perm[at++] = 1;
+    for (int32_t i = 0; i < n; i++)
+        perm[at++] = 3 + 2 * i;
+    back[0] = 0;
+    back[1] = n + 1;
+    for (int32_t i = 0; i < n; i++)
+        back[2 + i] = 1 + i;
+    PM_TRY(pm_build_reshape_dims(b, x, 2 + 2 * n, split, &x));
+    PM_TRY(pm_build1(b, &x, PM_OP_transpose, PM_OPERANDS(x),
+                     PM_ATTRS(pm_attr_ints("perm", perm, (size_t)at))));
+    PM_TRY(pm_build_reshape_dims(b, x, n + 2, joined, &x));
+    PM_TRY(pm_build_reshape_dims(b, w, 2, flat, &w));
+    pm_value *const operands[] = {x, w, bias};
+    PM_TRY(pm_build1(b, &x, PM_OP_linear, operands, bias ? 3 : 2, PM_NO_ATTRS));
+    return pm_build1(b, out_value, PM_OP_transpose, PM_OPERANDS(x),
+                     PM_ATTRS(pm_attr_ints("perm", back, (size_t)n + 2)));
+}
+
 /// Constants stand on the right of what commutes, so that other rules look there alone. Not of float
 /// min and max: which of 0 and -0 comes out hangs on the order.
 static void constants_right(canonicaliser *c, pm_op *op)
@@ -142,6 +234,8 @@ static rule_fn *rule_of(const pm_op *op)
     case PM_OP_and:
     case PM_OP_or: return fold_same;
     case PM_OP_matmul: return fold_product;
+    case PM_OP_softmax: return fold_softmax;
+    case PM_OP_conv: return fold_windows;
     default: return NULL;
     }
 }
