@@ -364,6 +364,9 @@ static const unary unaries[] = {
     {PM_OP_reciprocal, 0.05, 1e9, false, false, map_reciprocal, 0, 0},
     {PM_OP_sin, -20, 20, false, false, NULL, -1, 1},
     {PM_OP_cos, -20, 20, false, false, NULL, -1, 1},
+    {PM_OP_asin, -0.9, 0.9, false, false, asin, 0, 0},
+    {PM_OP_acos, -0.9, 0.9, false, false, NULL, 0, 3.2},
+    {PM_OP_atan, -1e9, 1e9, false, false, atan, 0, 0},
     {PM_OP_tanh, -1e9, 1e9, false, false, tanh, 0, 0},
     {PM_OP_erf, -1e9, 1e9, false, false, erf, 0, 0},
     {PM_OP_sigmoid, -1e9, 1e9, false, false, map_sigmoid, 0, 0},
@@ -677,8 +680,27 @@ static bool step_cumsum(gen *g)
     pm_attr attrs[3] = {pm_attr_i64("axis", axis), pm_attr_bool("exclusive", chance(g, 50)),
                         pm_attr_bool("reverse", chance(g, 50))};
     pm_value *out = NULL;
+    if (magnitude(x) <= 1 && chance(g, 40))
+        return build(g, &out, PM_OP_cumprod, PM_OPERANDS(x->value), attrs, 3) &&
+               add_item(g, out, -1, 1, false, 0);
     return build(g, &out, PM_OP_cumsum, PM_OPERANDS(x->value), attrs, 3) &&
            add_item(g, out, -limit, limit, x->exact, x->bits_below);
+}
+
+/// Integers moved right by a place, and any elements as bits of the same size.
+static bool step_bits(gen *g)
+{
+    item *x = pick(g, is_any);
+    pm_value *out = NULL;
+    if (x == NULL || is_bool(g, x))
+        return false;
+    pm_attr to = pm_attr_elem("to", type_of(x)->elem), right = pm_attr_bool("left", false);
+    if (is_float(g, x) || chance(g, 30))
+        return build(g, &out, PM_OP_bitcast, PM_OPERANDS(x->value), &to, 1) &&
+               add_item(g, out, x->lo, x->hi, x->exact, x->bits_below);
+    return build(g, &out, PM_OP_shift, PM_OPERANDS(x->value, int_scalar(g, type_of(x)->elem, 1)), &right,
+                 1) &&
+           add_item(g, out, floor(x->lo / 2), floor(x->hi / 2), x->exact, 0);
 }
 
 // ---- products ----
@@ -1382,6 +1404,7 @@ static const step steps[] = {
     {step_tile, 2, 0},
     {step_shape, 4, RANDOM_SYMBOLS},
     {step_cumsum, 2, RANDOM_INDEXED},
+    {step_bits, 1, RANDOM_INDEXED},
     {step_gather, 5, RANDOM_INDEXED},
     {step_topk, 3, RANDOM_INDEXED},
     {step_argmax, 2, RANDOM_INDEXED},
