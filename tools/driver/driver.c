@@ -91,6 +91,8 @@ pm_status pm_driver_front(pm_driver *d, const char *path)
     PM_TRY(pm_frontend_load(d->arena, d->diag, path, &d->module));
     if (o->entry)
         PM_TRY(keep_entry(d, o->entry));
+    if (d->watch && d->watch->on_load)
+        d->watch->on_load(d->watch->user, d->module);
     PM_TRY(summarise(d));
     step(d, "passes", 2);
     double loaded = now_ms();
@@ -274,8 +276,7 @@ static bool wants_colour(const pm_compile_options *o, FILE *messages)
     return o->colour > 0 || (o->colour == 0 && isatty(fileno(messages)) && !getenv("NO_COLOR"));
 }
 
-static pm_status compile(pm_driver *d, const char *path, const char *output,
-                         void (*on_front)(void *user, const pm_driver *d), void *user)
+static pm_status compile(pm_driver *d, const char *path, const char *output)
 {
     static const pm_compile_options defaults = {
         .struct_size = sizeof defaults, .opt_level = -1, .pass_limit = -1};
@@ -286,8 +287,8 @@ static pm_status compile(pm_driver *d, const char *path, const char *output,
         return pm_error(d->diag, NULL, PM_ERR_USAGE, "pm_compile_options has no struct_size that is known here");
     d->options = options;
     PM_TRY(pm_driver_front(d, path));
-    if (on_front)
-        on_front(user, d);
+    if (d->watch && d->watch->on_front)
+        d->watch->on_front(d->watch->user, d);
     PM_TRY(pm_driver_back(d, output));
     return d->options->report ? pm_report_write(d, path, output) : PM_OK;
 }
@@ -301,8 +302,7 @@ static void say_no_memory(FILE *messages, int json)
 }
 
 pm_status pm_compile_seen(const char *path, const char *output, const pm_compile_options *options, FILE *messages,
-                          int messages_json, pm_compile_result *out_result,
-                          void (*on_front)(void *user, const pm_driver *d), void *user)
+                          int messages_json, pm_compile_result *out_result, const pm_compile_watch *watch)
 {
     double start = now_ms();
     pm_arena *arena = pm_arena_create();
@@ -317,7 +317,8 @@ pm_status pm_compile_seen(const char *path, const char *output, const pm_compile
         d->arena = arena;
         d->diag = pm_diag_create(arena);
         d->options = options;
-        status = compile(d, path, output, on_front, user);
+        d->watch = watch;
+        status = compile(d, path, output);
         if (status == PM_ERR_NO_MEMORY && pm_diag_count(d->diag, PM_ERROR) == 0)
             status = pm_error(d->diag, NULL, PM_ERR_NO_MEMORY, "out of memory");
         d->result.total_ms = now_ms() - start;
@@ -337,5 +338,5 @@ pm_status pm_compile_seen(const char *path, const char *output, const pm_compile
 pm_status pm_compile(const char *path, const char *output, const pm_compile_options *options, FILE *messages,
                      int messages_json, pm_compile_result *out_result)
 {
-    return pm_compile_seen(path, output, options, messages, messages_json, out_result, NULL, NULL);
+    return pm_compile_seen(path, output, options, messages, messages_json, out_result, NULL);
 }

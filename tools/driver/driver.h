@@ -19,12 +19,21 @@ typedef struct pm_driver {
     pm_native *native;
     pm_summary *summary; ///< of the module as it was loaded
     pm_compile_result result;
+    const struct pm_compile_watch *watch; ///< NULL: nobody
 } pm_driver;
 
-/// pm_compile for tools that want to see the module: `on_front` is called after the passes, when there was no error.
+/// Who wants to see the module: as it was loaded (and may add to it), and after the passes. Each may be NULL; none is
+/// called after an error.
+typedef struct pm_compile_watch {
+    void (*on_load)(void *user, pm_module *m);
+    void (*on_front)(void *user, const pm_driver *d);
+    void *user;
+} pm_compile_watch;
+
+/// pm_compile, watched; `watch` may be NULL.
 PM_NODISCARD pm_status pm_compile_seen(const char *path, const char *output, const pm_compile_options *options,
                                        FILE *messages, int messages_json, pm_compile_result *out_result,
-                                       void (*on_front)(void *user, const pm_driver *d), void *user);
+                                       const pm_compile_watch *watch);
 
 /// Loads the model and runs the passes.
 PM_NODISCARD pm_status pm_driver_front(pm_driver *d, const char *path);

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/str.h"
+#include "ir/op_table.h"
 #include "tools/cli/bug_report.h"
 #include "tools/cli/progress.h"
 #include "tools/driver/driver.h"
@@ -27,6 +28,7 @@ typedef struct compile_report {
     pm_status status;
     pm_compile_result result;
     int64_t layer_experts[MAX_LAYERS];
+    int64_t start_token; ///< of a decoder beside an encoder; -1: none is known
     char step[64];
 } compile_report;
 
@@ -161,6 +163,36 @@ static void note_module(void *user, const pm_driver *d)
         report->layer_experts[i] = d->summary->layers.data[i].n_experts;
 }
 
+/// Makes the experts that each layer chooses outputs of `forward`, by the layer's number. Remembers what decoding
+/// begins with.
+static void show_choices(void *user, pm_module *m)
+{
+    compile_report *report = user;
+    const char *start = pm_map_get_str(&m->meta, "decoder_start_token_id");
+    pm_graph *g = NULL;
+    report->start_token = start ? strtoll(start, NULL, 10) : -1;
+    pm_op *route = NULL;
+    for (size_t i = 0; i < m->entries.n; i++)
+        g = strcmp(m->entries.data[i]->name, "forward") == 0 ? m->entries.data[i] : g;
+    for (pm_op *op = g ? g->first : NULL; op; op = op->next) {
+        if (op->code == PM_OP_route)
+            route = op;
+        if (op->code != PM_OP_experts || !route)
+            continue;
+        const char *name = pm_op_str(op, "name"), *dot = strrchr(name, '.');
+        pm_graph_add_result(g, pm_arena_printf(m->arena, CHECK_ROUTER "%s", dot ? dot + 1 : name), route->results[0], -1);
+        route = NULL;
+    }
+}
+
+static bool expects(const checker *k, const char *name)
+{
+    for (size_t i = 0; i < k->run.n_cases; i++)
+        if (pm_npz_find(k->run.cases[i].want, name))
+            return true;
+    return false;
+}
+
 static void note_step(void *user, const char *step, int number, int n_steps)
 {
     (void)number;
@@ -178,8 +210,12 @@ static int compile_in_child(void *arg)
         return 1;
     k->options.on_step = note_step;
     k->options.user = k->compiled;
+    const pm_compile_watch watch = {
+        .on_load = k->kind == PM_MODEL_CHECKPOINT && !k->options.entry ? show_choices : NULL,
+        .on_front = note_module,
+        .user = k->compiled};
     k->compiled->status = pm_compile_seen(k->model, k->run.library, &k->options, messages, k->json,
-                                          &k->compiled->result, note_module, k->compiled);
+                                          &k->compiled->result, &watch);
     fflush(messages);
     if (k->compiled->status == PM_ERR_INTERNAL)
         pm_bug_report_write("an internal error");
@@ -265,7 +301,7 @@ static pm_status compile(checker *k)
     k->options.emit = PM_EMIT_SHARED;
     k->options.symbol = k->run.symbol;
     k->options.entry = k->run.entry;
-    if (k->kind == PM_MODEL_CHECKPOINT && !k->options.entry)
+    if (k->kind == PM_MODEL_CHECKPOINT && !k->options.entry && !expects(k, "greedy"))
         k->options.entry = "forward";
     PM_TRY(pm_shared_memory(k->arena, k->diag, sizeof *k->compiled, (void **)&k->compiled));
     k->messages = memfd_create("messages", MFD_CLOEXEC);
@@ -470,7 +506,7 @@ static pm_status prepare(checker *k)
     PM_TRY(find_cases(k));
     size_t room = 0;
     for (size_t i = 0; i < k->run.n_cases; i++)
-        room += k->run.cases[i].want->arrays.n + 1;
+        room += k->run.cases[i].want->arrays.n + 3; // greedy decoding adds some
     PM_TRY(pm_shared_memory(k->arena, k->diag, sizeof *k->run.report + room * sizeof(check_result),
                             (void **)&k->run.report));
     k->run.report->room = room;
@@ -480,6 +516,7 @@ static pm_status prepare(checker *k)
 static pm_status run_compiled(checker *k)
 {
     pm_child_end end;
+    k->run.start_token = k->compiled->start_token;
     PM_TRY(pm_child_run(k->diag, pm_check_run, &k->run, k->timeout, &end));
     pm_status status = judge_end(k, &end, "the compiled model", k->run.report->doing);
     if (status == PM_ERR_INTERNAL)

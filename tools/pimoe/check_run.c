@@ -1,4 +1,4 @@
-#include "tools/pimoe/check_run.h"
+#include "tools/pimoe/check_runner.h"
 
 #include <dlfcn.h>
 #include <inttypes.h>
@@ -10,31 +10,7 @@
 #include "base/elem.h"
 #include "tools/cli/bug_report.h"
 
-/// The library's own runtime, as a user's program would get it.
-typedef struct runtime_api {
-    const char *(*last_error)(void);
-    pm_status (*model_open)(const pm_rt_model *, const pm_model_options *, pm_model **);
-    int (*entry)(const pm_model *, const char *);
-    const char *(*entry_name)(const pm_model *, int);
-    int (*n_inputs)(const pm_model *, int);
-    int (*n_outputs)(const pm_model *, int);
-    pm_status (*input)(const pm_model *, int, int, pm_port_info *);
-    pm_status (*output)(const pm_model *, int, int, pm_port_info *);
-    pm_status (*session_create)(pm_model *, const pm_session_options *, pm_session **);
-    pm_status (*session_run)(pm_session *, int, const pm_tensor_arg *, int, pm_tensor_arg *, int);
-} runtime_api;
-
-typedef struct runner {
-    check_run *run;
-    check_run_report *report;
-    runtime_api api;
-    pm_model *model;
-    pm_session *session;
-    int entry;
-} runner;
-
-static pm_status fail(runner *r, pm_status status, const char *fmt, ...) PM_PRINTF(3, 4);
-static pm_status fail(runner *r, pm_status status, const char *fmt, ...)
+pm_status pm_runner_fail(runner *r, pm_status status, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
@@ -43,8 +19,7 @@ static pm_status fail(runner *r, pm_status status, const char *fmt, ...)
     return status;
 }
 
-static void doing(runner *r, const char *fmt, ...) PM_PRINTF(2, 3);
-static void doing(runner *r, const char *fmt, ...)
+void pm_runner_doing(runner *r, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
@@ -56,10 +31,10 @@ static pm_status open_library(runner *r)
 {
     char name[CHECK_NAME];
     const pm_rt_model *code;
-    doing(r, "loading the library");
+    pm_runner_doing(r, "loading the library");
     void *library = dlopen(r->run->library, RTLD_NOW | RTLD_LOCAL);
     if (!library)
-        return fail(r, PM_ERR_INTERNAL, "%s", dlerror());
+        return pm_runner_fail(r, PM_ERR_INTERNAL, "%s", dlerror());
     struct {
         const char *name;
         void *where;
@@ -73,15 +48,15 @@ static pm_status open_library(runner *r)
     for (size_t i = 0; i < PM_COUNT(symbols); i++) {
         void *symbol = dlsym(library, symbols[i].name);
         if (!symbol)
-            return fail(r, PM_ERR_INTERNAL, "the library has no %s", symbols[i].name);
+            return pm_runner_fail(r, PM_ERR_INTERNAL, "the library has no %s", symbols[i].name);
         memcpy(symbols[i].where, &symbol, sizeof symbol); // POSIX: functions as void *
     }
     snprintf(name, sizeof name, "pm_model_%s", r->run->symbol);
     code = dlsym(library, name);
     if (!code)
-        return fail(r, PM_ERR_INTERNAL, "the library has no %s", name);
+        return pm_runner_fail(r, PM_ERR_INTERNAL, "the library has no %s", name);
     pm_status status = r->api.model_open(code, NULL, &r->model);
-    return status == PM_OK ? PM_OK : fail(r, status, "%s", r->api.last_error());
+    return status == PM_OK ? PM_OK : pm_runner_fail(r, status, "%s", r->api.last_error());
 }
 
 static pm_status choose_entry(runner *r)
@@ -92,14 +67,14 @@ static pm_status choose_entry(runner *r)
         r->entry = 0;
     const char *found = r->api.entry_name(r->model, r->entry);
     if (!found)
-        return fail(r, PM_ERR_USAGE, "the model has no entry '%s'", name ? name : "");
+        return pm_runner_fail(r, PM_ERR_USAGE, "the model has no entry '%s'", name ? name : "");
     snprintf(r->report->entry, CHECK_NAME, "%s", found);
     if (r->api.n_inputs(r->model, r->entry) > CHECK_MAX_PORTS || r->api.n_outputs(r->model, r->entry) > CHECK_MAX_PORTS)
-        return fail(r, PM_ERR_UNSUPPORTED, "entry %s has more than %d tensors", found, CHECK_MAX_PORTS);
+        return pm_runner_fail(r, PM_ERR_UNSUPPORTED, "entry %s has more than %d tensors", found, CHECK_MAX_PORTS);
     return PM_OK;
 }
 
-static const pm_npy *find(const pm_npz *npz, const char *name, const char *suffix)
+const pm_npy *pm_runner_find(const pm_npz *npz, const char *name, const char *suffix)
 {
     char whole[512];
     snprintf(whole, sizeof whole, "%s%s", name, suffix);
@@ -147,14 +122,14 @@ static bool is_float(int32_t elem)
 }
 
 /// Integers of another width are taken over when every value fits; anything else must be what the port says.
-static pm_status take_input(runner *r, const pm_port_info *port, const pm_npy *a, pm_tensor_arg *out)
+pm_status pm_runner_take_input(runner *r, const pm_port_info *port, const pm_npy *a, pm_tensor_arg *out)
 {
     *out = (pm_tensor_arg){.data = (void *)(uintptr_t)a->data, .size = a->size, .rank = a->rank};
     memcpy(out->dims, a->dims, sizeof out->dims);
     if (a->elem == port->elem)
         return PM_OK;
     if (is_float(a->elem) || is_float(port->elem))
-        return fail(r, PM_ERR_USAGE, "input %s is %s; the array given is %s", port->name, pm_port_elem_name(port->elem),
+        return pm_runner_fail(r, PM_ERR_USAGE, "input %s is %s; the array given is %s", port->name, pm_port_elem_name(port->elem),
                     pm_port_elem_name(a->elem));
     int64_t n = 1;
     for (int32_t i = 0; i < a->rank; i++)
@@ -162,12 +137,12 @@ static pm_status take_input(runner *r, const pm_port_info *port, const pm_npy *a
     out->size = (size_t)n * port->elem_size;
     out->data = aligned_alloc(64, (out->size + 127) / 64 * 64);
     if (!out->data)
-        return fail(r, PM_ERR_NO_MEMORY, "out of memory");
+        return pm_runner_fail(r, PM_ERR_NO_MEMORY, "out of memory");
     for (int64_t i = 0; i < n; i++) {
         bool fits;
         int64_t v = integer(a, i, &fits);
         if (!fits || !put_integer(port->elem, out->data, i, v))
-            return fail(r, PM_ERR_USAGE, "input %s is %s; value %" PRId64 " of the array given does not fit", port->name,
+            return pm_runner_fail(r, PM_ERR_USAGE, "input %s is %s; value %" PRId64 " of the array given does not fit", port->name,
                         pm_port_elem_name(port->elem), i);
     }
     return PM_OK;
@@ -179,17 +154,33 @@ static pm_status take_inputs(runner *r, const check_case *c, pm_tensor_arg *inpu
     for (int i = 0; i < r->api.n_inputs(r->model, r->entry); i++) {
         pm_status status = r->api.input(r->model, r->entry, i, &port);
         if (status != PM_OK)
-            return fail(r, status, "%s", r->api.last_error());
-        const pm_npy *array = find(c->in, port.name, c->suffix);
+            return pm_runner_fail(r, status, "%s", r->api.last_error());
+        const pm_npy *array = pm_runner_find(c->in, port.name, c->suffix);
         if (!array)
-            return fail(r, PM_ERR_USAGE, "%s has no array '%s%s' for the input of that name", c->in->path, port.name,
+            return pm_runner_fail(r, PM_ERR_USAGE, "%s has no array '%s%s' for the input of that name", c->in->path, port.name,
                         c->suffix);
-        PM_TRY(take_input(r, &port, array, &inputs[i]));
+        PM_TRY(pm_runner_take_input(r, &port, array, &inputs[i]));
     }
     return PM_OK;
 }
 
 /// ---- outputs ----------------------------------------------------------------------------------------------
+
+void pm_runner_compare(runner *r, size_t number, const char *name, const pm_npy *want, int32_t elem,
+                       const pm_tensor_arg *got)
+{
+    if (r->report->n_results == r->report->room)
+        return;
+    check_result *result = &r->report->results[r->report->n_results];
+    *result = (check_result){.number = (int)number, .tolerance = pm_tolerance_of(elem, r->run->bf16)};
+    snprintf(result->name, CHECK_NAME, "%s", name);
+    if (r->run->rtol >= 0)
+        result->tolerance.rtol = r->run->rtol;
+    if (r->run->atol >= 0)
+        result->tolerance.atol = r->run->atol;
+    pm_compare(want, elem, got, result->tolerance, &result->c);
+    r->report->n_results++;
+}
 
 static pm_status compare_outputs(runner *r, size_t number, const pm_tensor_arg *outputs)
 {
@@ -200,26 +191,21 @@ static pm_status compare_outputs(runner *r, size_t number, const pm_tensor_arg *
     for (int i = 0; i < r->api.n_outputs(r->model, r->entry); i++) {
         pm_status status = r->api.output(r->model, r->entry, i, &port);
         if (status != PM_OK)
-            return fail(r, status, "%s", r->api.last_error());
+            return pm_runner_fail(r, status, "%s", r->api.last_error());
         size_t used = strlen(names);
         snprintf(names + used, sizeof names - used, "%s%s", used ? ", " : "", port.name);
-        const pm_npy *want = find(c->want, port.name, c->suffix);
+        const pm_npy *want = pm_runner_find(c->want, port.name, c->suffix);
         if (!want || r->report->n_results == r->report->room) {
             r->report->n_uncompared++;
             continue;
         }
-        check_result *result = &r->report->results[r->report->n_results];
-        *result = (check_result){.number = (int)number, .tolerance = pm_tolerance_of(port.elem, r->run->bf16)};
-        snprintf(result->name, CHECK_NAME, "%s", port.name);
-        if (r->run->rtol >= 0)
-            result->tolerance.rtol = r->run->rtol;
-        if (r->run->atol >= 0)
-            result->tolerance.atol = r->run->atol;
-        pm_compare(want, port.elem, &outputs[i], result->tolerance, &result->c);
-        r->report->n_results++;
+        if (strncmp(port.name, CHECK_ROUTER, strlen(CHECK_ROUTER)) == 0)
+            PM_TRY(pm_runner_compare_chosen(r, number, port.name, want, &outputs[i]));
+        else
+            pm_runner_compare(r, number, port.name, want, port.elem, &outputs[i]);
     }
     if (r->report->n_results == before)
-        return fail(r, PM_ERR_USAGE, "%s has no array for any output of entry %s (%s)", c->want->path, r->report->entry,
+        return pm_runner_fail(r, PM_ERR_USAGE, "%s has no array for any output of entry %s (%s)", c->want->path, r->report->entry,
                     names);
     return PM_OK;
 }
@@ -233,7 +219,7 @@ static pm_status unknown_array(runner *r, const char *path, const char *name)
         if (r->api.output(r->model, r->entry, i, &port) == PM_OK)
             names[n++] = port.name;
     const char *near = pm_nearest(name, names, n);
-    return fail(r, PM_ERR_USAGE, "%s has an array '%s', but entry %s has no output of that name%s%s%s", path, name,
+    return pm_runner_fail(r, PM_ERR_USAGE, "%s has an array '%s', but entry %s has no output of that name%s%s%s", path, name,
                 r->report->entry, near ? "; is it '" : "", near ? near : "", near ? "'?" : "");
 }
 
@@ -274,21 +260,21 @@ static pm_status run_case(runner *r, size_t number)
     if (!inputs || !outputs) {
         free(inputs);
         free(outputs);
-        return fail(r, PM_ERR_NO_MEMORY, "out of memory");
+        return pm_runner_fail(r, PM_ERR_NO_MEMORY, "out of memory");
     }
-    doing(r, "taking inputs from %s", c->in->path);
+    pm_runner_doing(r, "taking inputs from %s", c->in->path);
     pm_status status = take_inputs(r, c, inputs);
     if (status == PM_OK) {
-        doing(r, "running entry %s on %s%s%s", r->report->entry, c->in->path, *c->suffix ? ", arrays *" : "", c->suffix);
+        pm_runner_doing(r, "running entry %s on %s%s%s", r->report->entry, c->in->path, *c->suffix ? ", arrays *" : "", c->suffix);
         double start = now_ms();
         status = r->api.session_run(r->session, r->entry, inputs, r->api.n_inputs(r->model, r->entry), outputs,
                                     r->api.n_outputs(r->model, r->entry));
         r->report->run_ms += now_ms() - start;
         if (status != PM_OK)
-            fail(r, status, "%s", r->api.last_error());
+            pm_runner_fail(r, status, "%s", r->api.last_error());
     }
     if (status == PM_OK) {
-        doing(r, "comparing with %s", c->want->path);
+        pm_runner_doing(r, "comparing with %s", c->want->path);
         status = compare_outputs(r, number, outputs);
     }
     free(inputs);
@@ -308,7 +294,7 @@ static pm_status run_all(runner *r)
             if (arrays->data[k].rank > 0 && arrays->data[k].dims[0] > batch && arrays->data[k].dims[0] <= 1024)
                 batch = arrays->data[k].dims[0];
     }
-    doing(r, "making a session");
+    pm_runner_doing(r, "making a session");
     pm_session_options o = {.struct_size = sizeof o, .threads = r->run->threads, .max_batch = batch};
     pm_status status = r->api.session_create(r->model, &o, &r->session);
     if (status != PM_OK) { // the batch may be beyond what the model allows
@@ -316,9 +302,11 @@ static pm_status run_all(runner *r)
         status = r->api.session_create(r->model, &o, &r->session);
     }
     if (status != PM_OK)
-        return fail(r, status, "%s", r->api.last_error());
+        return pm_runner_fail(r, status, "%s", r->api.last_error());
     for (size_t i = 0; i < r->run->n_cases; i++)
         PM_TRY(run_case(r, i));
+    for (size_t i = 0; i < r->run->n_cases && !r->run->entry; i++)
+        PM_TRY(pm_runner_generate(r, i));
     return PM_OK;
 }
 

@@ -5,6 +5,9 @@
 #include "tools/pimoe/compare.h"
 #include "tools/pimoe/npz_archive.h"
 
+/// Outputs of this name and a number: the experts that a layer chose.
+#define CHECK_ROUTER "router_indices_"
+
 enum { CHECK_NAME = 128, CHECK_TEXT = 1024, CHECK_MAX_CASES = 64, CHECK_MAX_PORTS = 1024 };
 
 /// One set of inputs with its expected outputs. Arrays are looked up as "<port><suffix>".
@@ -39,6 +42,7 @@ typedef struct check_run {
     check_case cases[CHECK_MAX_CASES];
     size_t n_cases;
     bool bf16, strict;  ///< strict: every expected array must be that of an output
+    int64_t start_token; ///< what a decoder beside an encoder begins with; -1: unknown
     double rtol, atol;  ///< below 0: the element type's
     check_run_report *report;
 } check_run;
