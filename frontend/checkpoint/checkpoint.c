@@ -262,13 +262,18 @@ static bool has_tensor(void *user, const char *name)
     return pm_safetensors_find(((pm_ckpt *)user)->tensors, name) != NULL;
 }
 
-static pm_status refuse_quantised(pm_ckpt *c, const char *path, const pm_json *config)
+/// Quantised weights are for recipes that say so: `quantised` lists the methods that they read.
+static pm_status check_quantised(pm_ckpt *c, const char *path, const pm_json *config)
 {
+    const pm_json *known = pm_json_get(c->recipe->root, "quantised");
     const pm_json *quantisation = pm_json_get(config, "quantization_config");
     if (quantisation == NULL || quantisation->kind == PM_JSON_NULL)
         return PM_OK;
     pm_loc loc = pm_json_loc(path, quantisation);
     const pm_json *method = pm_json_get(quantisation, "quant_method");
+    for (size_t i = 0; known != NULL && method != NULL && i < known->n; i++)
+        if (method->kind == PM_JSON_STRING && strcmp(known->items[i].string, method->string) == 0)
+            return PM_OK;
     return pm_error(c->diag, &loc, PM_ERR_UNSUPPORTED,
                     "the weights are quantised (%.40s); use a checkpoint in f32, bf16 or f16",
                     method != NULL && method->kind == PM_JSON_STRING ? method->string : "?");
@@ -282,8 +287,8 @@ static pm_status load(pm_ckpt *c)
     PM_TRY(pm_json_get_str(c->diag, path, config, "model_type", true, &model_type));
     pm_loc loc = pm_json_loc(path, pm_json_get(config, "model_type"));
     put_meta(c, "model_type", model_type);
-    PM_TRY(refuse_quantised(c, path, config));
     PM_TRY(pm_recipe_find(c->scratch, c->diag, &loc, model_type, &c->recipe));
+    PM_TRY(check_quantised(c, path, config));
     c->scope = (pm_expr_scope){.arena = c->scratch, .diag = c->diag, .has = has_tensor, .user = c};
     pm_map_init(&c->scope.names, c->scratch);
     pm_map_init(&c->datas, c->scratch);

@@ -26,6 +26,7 @@ typedef struct pm_ckpt_capture {
     const pm_json *spec;
     const pm_safetensor *first; ///< of expert 0, for messages
     pm_value *stacked, *arg;
+    bool mxfp4; ///< codes; the next capture is their scales (its spec is NULL)
 } pm_ckpt_capture;
 
 typedef struct pm_ckpt {

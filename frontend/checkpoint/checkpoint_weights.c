@@ -13,7 +13,13 @@ typedef struct slab {
     bool transposed;              ///< stored with its last two axes exchanged
     int64_t from, to, stride;     ///< rows to be cut by ops (stride 0: none)
     int64_t groups;               ///< of rows, each of which is cut
+    bool mxfp4;                   ///< codes, whose scales are another tensor
 } slab;
+
+enum { MXFP4_BYTES = 16, MXFP4_BLOCK = 2 * MXFP4_BYTES };
+
+/// What of a weight is meant: itself (or its codes), or the scales of its codes.
+typedef enum part { WEIGHT, SCALES } part;
 
 static const char *step_text(const pm_ckpt_step *step)
 {
@@ -36,7 +42,7 @@ void pm_ckpt_set_loc(pm_ckpt_step *step, const pm_safetensor *tensor)
 // ---- finding ----
 
 /// A spec is a name, or {"name", "when", "index", "count", "stack", "rows", "of", "groups", "transposed",
-/// "optional"}.
+/// "format", "scales", "optional"}.
 static const pm_json *spec_name(const pm_json *spec)
 {
     return spec->kind == PM_JSON_STRING ? spec : pm_json_get(spec, "name");
@@ -179,16 +185,43 @@ static pm_status narrow(pm_ckpt_step *step, const pm_json *spec, slab *s)
     return PM_OK;
 }
 
-static pm_status find_slab(pm_ckpt_step *step, const pm_json *spec, slab *out)
+/// Codes in blocks, [.., K / 32, 16], with an exponent for each, [.., K / 32] in the tensor "scales".
+static pm_status find_format(pm_ckpt_step *step, const pm_json *spec, part which, slab *out)
+{
+    pm_ckpt *c = step->c;
+    const char *format = NULL, *scales = NULL, *name;
+    if (spec->kind == PM_JSON_OBJECT) {
+        PM_TRY(pm_json_get_str(c->diag, c->recipe->file, spec, "format", false, &format));
+        PM_TRY(pm_json_get_str(c->diag, c->recipe->file, spec, "scales", false, &scales));
+    }
+    if (format == NULL && scales == NULL)
+        return PM_OK;
+    if (format == NULL || scales == NULL || strcmp(format, "mxfp4") != 0)
+        return pm_step_fault(step, "a weight with scales needs 'scales' and the format 'mxfp4'");
+    out->mxfp4 = true;
+    if (which == WEIGHT)
+        return PM_OK;
+    PM_TRY(pm_expr_template(&c->scope, &step->loc, scales, &name));
+    out->tensor = pm_safetensors_find(c->tensors, name);
+    return out->tensor != NULL ? PM_OK : missing(step, name);
+}
+
+static pm_status find_slab(pm_ckpt_step *step, const pm_json *spec, part which, slab *out)
 {
     const pm_json *chosen;
     *out = (slab){0};
     PM_TRY(choose(step, spec, &chosen, &out->tensor));
-    pm_safetensor *t = out->tensor;
-    if (t == NULL)
+    if (out->tensor == NULL)
         return PM_OK;
+    PM_TRY(find_format(step, chosen, which, out));
+    pm_safetensor *t = out->tensor;
     t->used = true;
-    if (t->elem < 0 || !pm_elem_is_float((pm_elem)t->elem)) {
+    if (out->mxfp4 && t->elem != PM_U8) {
+        pm_loc loc = pm_safetensor_loc(t, step_text(step));
+        return pm_error(step->c->diag, &loc, PM_ERR_UNSUPPORTED,
+                        "is stored as %s; codes and scales of mxfp4 must be U8", t->dtype);
+    }
+    if (!out->mxfp4 && (t->elem < 0 || !pm_elem_is_float((pm_elem)t->elem))) {
         pm_loc loc = pm_safetensor_loc(t, step_text(step));
         return pm_error(step->c->diag, &loc, PM_ERR_UNSUPPORTED,
                         "is stored as %s; weights must be F32, BF16, F16 or F64", t->dtype);
@@ -286,6 +319,31 @@ static pm_status arrange(pm_ckpt_step *step, const slab *s, pm_value **inout)
     return s->stride > 0 ? cut_rows(c, s, first, inout) : PM_OK;
 }
 
+/// Codes [.., blocks, 16] as rows of bytes; the blocks must fill the last axis.
+static pm_status join_blocks(pm_ckpt_step *step, const slab *s, pm_value **inout)
+{
+    pm_ckpt *c = step->c;
+    const pm_type *t = (*inout)->type;
+    pm_dim dims[PM_MAX_RANK];
+    if (!s->mxfp4)
+        return PM_OK;
+    if (s->rank < 3 || s->dims[s->rank - 1] != MXFP4_BYTES)
+        return shape_error(step, s->tensor, "blocks of 16 bytes");
+    memcpy(dims, t->dims, (size_t)t->rank * sizeof *dims);
+    dims[t->rank - 2] = pm_dim_mul(c->module, dims[t->rank - 2], dims[t->rank - 1]);
+    return pm_build_reshape_dims(&c->b, *inout, t->rank - 1, dims, inout);
+}
+
+static pm_status decode_mxfp4(pm_ckpt_step *step, pm_value *codes, pm_value *scales, pm_value **out)
+{
+    pm_ckpt *c = step->c;
+    int64_t bytes = 0;
+    (void)pm_dim_is_const(c->module, codes->type->dims[codes->type->rank - 1], &bytes);
+    return pm_build1(&c->b, out, PM_OP_dequantize, PM_OPERANDS(codes, scales),
+                     PM_ATTRS(pm_attr_i64("k", 2 * bytes), pm_attr_i64("block", MXFP4_BLOCK),
+                              pm_attr_str("format", "e2m1")));
+}
+
 static pm_status check_dims(pm_ckpt_step *step, const pm_safetensor *t, const pm_value *value,
                             int32_t rank, const int64_t *dims)
 {
@@ -311,6 +369,18 @@ static pm_status as_f32(pm_ckpt *c, bool f32, pm_value **inout)
                      PM_ATTRS(pm_attr_elem("to", PM_F32)));
 }
 
+/// A weight outside of experts, or one part of it.
+static pm_status build_part(pm_ckpt_step *step, const pm_json *spec, part which, slab *s,
+                            pm_value **out)
+{
+    PM_TRY(find_slab(step, spec, which, s));
+    if (s->tensor == NULL)
+        return PM_OK;
+    PM_TRY(build_slab(step, s, out));
+    PM_TRY(arrange(step, s, out));
+    return which == WEIGHT ? join_blocks(step, s, out) : PM_OK;
+}
+
 pm_status pm_ckpt_weight(pm_ckpt_step *step, const pm_json *spec, int32_t rank,
                          const int64_t *dims, bool f32, pm_value **out)
 {
@@ -322,35 +392,41 @@ pm_status pm_ckpt_weight(pm_ckpt_step *step, const pm_json *spec, int32_t rank,
         const pm_ckpt_capture *capture = &c->captures.data[i];
         if (capture->spec != spec)
             continue;
-        PM_TRY(check_dims(step, capture->first, capture->arg, rank, dims));
         pm_ckpt_set_loc(step, capture->first);
         *out = capture->arg;
+        if (capture->mxfp4) {
+            pm_ckpt_set_loc(step, capture[1].first);
+            PM_TRY(decode_mxfp4(step, capture->arg, capture[1].arg, out));
+        }
+        PM_TRY(check_dims(step, capture->first, *out, rank, dims));
         return as_f32(c, f32, out);
     }
     if (c->in_region) // optional and absent
         return PM_OK;
-    slab s;
-    PM_TRY(find_slab(step, spec, &s));
+    slab s, scales;
+    pm_value *exponents;
+    PM_TRY(build_part(step, spec, WEIGHT, &s, out));
     if (s.tensor == NULL)
         return PM_OK;
-    PM_TRY(build_slab(step, &s, out));
-    PM_TRY(arrange(step, &s, out));
+    if (s.mxfp4) {
+        PM_TRY(build_part(step, spec, SCALES, &scales, &exponents));
+        PM_TRY(decode_mxfp4(step, *out, exponents, out));
+    }
     PM_TRY(check_dims(step, s.tensor, *out, rank, dims));
     return as_f32(c, f32, out);
 }
 
-pm_status pm_ckpt_capture_weight(pm_ckpt_step *step, const pm_json *spec, int64_t n)
+/// One part of all experts' weights, stacked, as a capture; `*out` is expert 0's.
+static pm_status capture_part(pm_ckpt_step *step, const pm_json *spec, part which, int64_t n, slab *out)
 {
     pm_ckpt *c = step->c;
     pm_value **slabs = PM_NEW_ARRAY(c->scratch, pm_value *, (size_t)n);
     slab first = {0};
-    if (spec == NULL)
-        return PM_OK;
     c->n_stacked = n;
     for (int64_t e = 0; e < n; e++) {
         slab s;
         pm_expr_set_number(&c->scope, "e", (double)e);
-        PM_TRY(find_slab(step, spec, &s));
+        PM_TRY(find_slab(step, spec, which, &s));
         if (e == 0)
             first = s;
         if (s.tensor == NULL && first.tensor == NULL)
@@ -365,15 +441,28 @@ pm_status pm_ckpt_capture_weight(pm_ckpt_step *step, const pm_json *spec, int64_
                                pm_arena_printf(c->scratch, "that of '%s'", first.tensor->name));
     }
     c->n_stacked = 0;
+    *out = first;
     if (first.tensor == NULL)
         return PM_OK;
-    pm_ckpt_capture capture = {.spec = spec, .first = first.tensor};
+    pm_ckpt_capture capture = {.spec = which == WEIGHT ? spec : NULL, .first = first.tensor,
+                               .mxfp4 = first.mxfp4 && which == WEIGHT};
     pm_ckpt_set_loc(step, first.tensor);
     PM_TRY(pm_build1(&c->b, &capture.stacked, PM_OP_stack, slabs, (size_t)n, PM_NO_ATTRS));
     if (first.rank > 1)
         PM_TRY(arrange(step, &first, &capture.stacked));
+    if (which == WEIGHT)
+        PM_TRY(join_blocks(step, &first, &capture.stacked));
     PM_PUSH(c->scratch, &c->captures, capture);
     return PM_OK;
+}
+
+pm_status pm_ckpt_capture_weight(pm_ckpt_step *step, const pm_json *spec, int64_t n)
+{
+    slab weight, scales;
+    if (spec == NULL)
+        return PM_OK;
+    PM_TRY(capture_part(step, spec, WEIGHT, n, &weight));
+    return weight.mxfp4 ? capture_part(step, spec, SCALES, n, &scales) : PM_OK;
 }
 
 // ---- what is left over ----

@@ -28,7 +28,7 @@ static pm_status check_recipe(pm_diag *diag, pm_recipe *recipe)
 {
     static const char *const keys[] = {"recipe",  "about", "model_types", "sets", "params",
                                        "require", "begin", "layer",       "end",  "ignore",
-                                       "encoder"};
+                                       "encoder", "quantised"};
     const pm_json *root = recipe->root;
     for (size_t i = 0; i < root->n; i++) {
         bool is_known = false;

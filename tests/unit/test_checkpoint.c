@@ -109,7 +109,8 @@ static void expect_logits(const pm_module *m, const char *reference, const char 
 
 static const char *const families[] = {"mixtral",  "qwen2_moe",        "qwen3_moe", "olmoe",
                                        "lfm2_moe", "granitemoehybrid", "qwen3_next", "qwen3_5_moe_text",
-                                       "jamba",    "nemotron_h",       "bailing_hybrid"};
+                                       "jamba",    "nemotron_h",       "bailing_hybrid",
+                                       "gpt_oss_mxfp4"};
 
 START_TEST(test_family)
 {
@@ -745,6 +746,43 @@ START_TEST(test_bad_tensors)
 }
 END_TEST
 
+START_TEST(test_bad_codes)
+{
+#define EXPERTS_OF_1 "model.layers.1.mlp.experts."
+    tensor_vec v = read_tensors("gpt_oss_mxfp4");
+    write_config("gpt_oss_mxfp4", NULL, NULL);
+    tensor *scales = find(&v, EXPERTS_OF_1 "gate_up_proj_scales"), good = *scales;
+    scales->dims[1] = 96;
+    scales->dims[2] = 4;
+    write_tensors(&v);
+    expect_refused("tensor '" EXPERTS_OF_1 "gate_up_proj_scales' (layer 1: linear): error: has the shape "
+                   "[4, 96, 4], the configuration makes it one with 192 rows");
+    *scales = good;
+    scales->dtype = "I8";
+    write_tensors(&v);
+    expect_refused("is stored as I8; codes and scales of mxfp4 must be U8");
+    *scales = good;
+    scales->name = EXPERTS_OF_1 "gate_up_proj_scale";
+    write_tensors(&v);
+    expect_refused("tensor '" EXPERTS_OF_1 "gate_up_proj_scales' (layer 1: linear): error: the checkpoint "
+                   "doesn't have this tensor");
+    *scales = good;
+    scales = find(&v, EXPERTS_OF_1 "down_proj_scales");
+    good = *scales;
+    scales->dims[1] = 96;
+    scales->dims[2] = 2;
+    write_tensors(&v);
+    expect_refused("tensor '" EXPERTS_OF_1 "down_proj_scales' (layer 1: linear): error: dequantize: extent 0 "
+                   "of the scales must be 64, found 96");
+    *scales = good;
+    tensor *blocks = find(&v, EXPERTS_OF_1 "down_proj_blocks");
+    blocks->dims[2] = 6;
+    blocks->dims[3] = 8;
+    write_tensors(&v);
+    expect_refused("has the shape [4, 64, 6, 8], the configuration makes it blocks of 16 bytes");
+}
+END_TEST
+
 START_TEST(test_extra_tensor)
 {
     tensor_vec v = read_tensors("mixtral");
@@ -825,6 +863,7 @@ int main(void)
     tcase_add_loop_test(tc, test_bad_config, 0, (int)PM_COUNT(bad_configs));
     tcase_add_test(tc, test_layer_types);
     tcase_add_test(tc, test_bad_tensors);
+    tcase_add_test(tc, test_bad_codes);
     tcase_add_test(tc, test_extra_tensor);
     tcase_add_test(tc, test_meta_of_generation);
     tcase_add_test(tc, test_detect);

@@ -127,12 +127,23 @@ pm_summary *pm_summary_make(pm_module *m)
 
 /// ---- experts ----------------------------------------------------------------------------------------------
 
+/// Of `size` bytes those that the value shows: a view may show some of them. `n` experts share it (0: one).
+static uint64_t own_bytes(const pm_module *m, const pm_value *value, int64_t n, uint64_t size)
+{
+    int64_t count;
+    if (!pm_type_const_count(m, value->type, &count))
+        return size;
+    uint64_t shown = (uint64_t)count * pm_elem_size(value->type->elem) / (uint64_t)(n ? n : 1);
+    return shown < size ? shown : size;
+}
+
 /// The bytes of one expert's part of `value` (part `e` of `n`; n 0: all of it), added to the expert. What is computed
 /// from a constant by ops that keep its first extent counts as that constant.
 static pm_status add_part(pm_summary *s, pm_expert_summary *x, pm_hasher *hasher, const pm_value *value, int64_t e,
                           int64_t n)
 {
     const pm_value *at = value;
+    const int64_t all = n;
     for (int i = 0; i < 16 && at && at->def && at->def->code != PM_OP_const; i++) {
         if (at->def->code == PM_OP_stack && n && e < (int64_t)at->def->n_operands) {
             at = at->def->operands[e];
@@ -147,17 +158,17 @@ static pm_status add_part(pm_summary *s, pm_expert_summary *x, pm_hasher *hasher
         return PM_OK;
     }
     uint64_t size = n ? data->size / (uint64_t)n : data->size;
-    pm_data part = {.size = size, .bytes = data->bytes ? data->bytes + (uint64_t)e * size : NULL, .file = data->file,
-                    .offset = data->offset + (uint64_t)e * size};
-    if (!n)
-        part = *data;
-    const uint8_t *bytes = part.bytes;
-    if (!bytes && part.file->data)
-        bytes = part.file->data + part.offset;
-    if (!bytes)
-        PM_TRY(pm_data_bytes(s->module, &part, &bytes));
+    pm_data *part = PM_NEW(s->module->arena, pm_data); // the module keeps what it has read by the description's address
+    *part = *data;
+    if (n) {
+        part->size = size;
+        part->bytes = data->bytes ? data->bytes + (uint64_t)e * size : NULL;
+        part->offset += (uint64_t)e * size;
+    }
+    const uint8_t *bytes;
+    PM_TRY(pm_data_bytes(s->module, part, &bytes));
     pm_hasher_add(hasher, bytes, size);
-    x->bytes += size;
+    x->bytes += own_bytes(s->module, value, all, size);
     x->n_tensors++;
     return PM_OK;
 }
