@@ -346,7 +346,7 @@ static void set_content(pm_parser *p, raw_op *raw, pm_op *op)
 }
 
 /// The types that the text gives are what inference starts from (a data-dependent extent keeps its
-/// symbol), and must agree with what it finds.
+/// symbol), and must agree with what it finds; its claims stand where running checks them.
 static pm_status infer(pm_parser *p, raw_op *raw, pm_op *op)
 {
     const char *name = pm_op_table[op->code].name;
@@ -364,7 +364,10 @@ static pm_status infer(pm_parser *p, raw_op *raw, pm_op *op)
                             "the text says %s, but %s gives %s",
                             pm_type_text(p->module, raw->types.data[i]), name,
                             pm_type_text(p->module, inferred));
-        op->results[i]->type = raw->types.data[i];
+        // extents that the op finds while it runs are compared with the text's then; others nobody would
+        // compare, so inference has the last word
+        if (pm_op_table[op->code].extent != NULL)
+            op->results[i]->type = raw->types.data[i];
     }
     return PM_OK;
 }
