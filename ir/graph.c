@@ -326,6 +326,31 @@ void pm_op_set_operand(pm_op *op, uint32_t index, pm_value *value)
     link_use(op, index, value);
 }
 
+static void drop_arg(pm_graph *g, uint32_t index)
+{
+    PM_ASSERT(pm_value_use_count(g->args.data[index]) == 0);
+    for (size_t i = index; i + 1 < g->args.n; i++) {
+        g->args.data[i] = g->args.data[i + 1];
+        g->args.data[i]->index = (uint32_t)i;
+        g->arg_states.data[i] = g->arg_states.data[i + 1];
+    }
+    g->args.n--;
+    g->arg_states.n--;
+}
+
+void pm_op_drop_captured(pm_op *op, uint32_t operand, uint32_t arg)
+{
+    for (uint32_t r = 0; r < op->n_regions; r++)
+        drop_arg(op->regions[r], arg);
+    unlink_use(op, operand);
+    for (uint32_t i = operand; i + 1 < op->n_operands; i++) {
+        pm_value *next = op->operands[i + 1];
+        unlink_use(op, i + 1);
+        link_use(op, i, next);
+    }
+    op->n_operands--;
+}
+
 void pm_value_replace(pm_value *old, pm_value *value)
 {
     PM_ASSERT(old != value && old->graph == value->graph);
@@ -346,6 +371,44 @@ uint32_t pm_value_use_count(const pm_value *value)
     for (size_t i = 0; i < g->results.n; i++)
         n += g->results.data[i] == value;
     return n;
+}
+
+const pm_value *pm_value_root(const pm_value *v)
+{
+    for (;;) {
+        const pm_op *op = v->def ? v->def : v->graph->parent;
+        if (v->place.kind == PM_PLACE_RESULT)
+            v = v->graph->parent->results[v->place.index];
+        else if (v->place.kind != PM_PLACE_ALIAS)
+            return v;
+        else if (v->def && op->code == PM_OP_loop)
+            v = op->regions[0]->args.data[v->place.index];
+        else
+            v = op->operands[v->place.index];
+    }
+}
+
+/// The first op of the op's regions from number `from` on, or NULL.
+static pm_op *first_inside(const pm_op *op, uint32_t from)
+{
+    for (uint32_t r = from; r < op->n_regions; r++)
+        if (op->regions[r]->first)
+            return op->regions[r]->first;
+    return NULL;
+}
+
+pm_op *pm_op_next_nested(const pm_graph *top, pm_op *op)
+{
+    pm_op *inside = first_inside(op, 0);
+    while (!inside && !op->next && op->graph != top) {
+        pm_op *parent = op->graph->parent;
+        uint32_t r = 0;
+        while (parent->regions[r] != op->graph)
+            r++;
+        inside = first_inside(parent, r + 1);
+        op = parent;
+    }
+    return inside ? inside : op->next;
 }
 
 /* ---- copies ---------------------------------------------------------------------------------- */

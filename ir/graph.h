@@ -67,7 +67,11 @@ typedef enum pm_place_kind {
     PM_PLACE_OUTPUT,  ///< the caller's buffer of entry result `index`
     PM_PLACE_STATE,   ///< state `index` of the module, in place
     PM_PLACE_WEIGHT,  ///< constant: in the weights of the artifact
-    PM_PLACE_ALIAS,   ///< the bytes of operand `index` of the defining op (views, in-place ops)
+    PM_PLACE_ALIAS,   ///< the bytes of operand `index` of the defining op (views, in-place ops); of a region's
+                      ///< argument: of operand `index` of the region's op; of a loop's result: of the
+                      ///< region's argument `index`, where the carried value lies
+    PM_PLACE_LOCAL,   ///< each worker's own scalar `index`: iteration and condition of a loop
+    PM_PLACE_RESULT,  ///< in a branch: where result `index` of the `if` lies
 } pm_place_kind;
 
 typedef struct pm_place {
@@ -173,14 +177,22 @@ PM_NODISCARD pm_status pm_op_create(pm_graph *g, pm_op *before, pm_opcode code, 
 void pm_op_erase(pm_op *op);
 void pm_op_move_before(pm_op *op, pm_op *before);
 void pm_op_set_operand(pm_op *op, uint32_t index, pm_value *value);
+/// Takes away an operand, and with it argument `arg`, which nothing may use, of each of the op's regions.
+void pm_op_drop_captured(pm_op *op, uint32_t operand, uint32_t arg);
 /// Every use of `old`, graph results included, becomes `value`.
 void pm_value_replace(pm_value *old, pm_value *value);
 uint32_t pm_value_use_count(const pm_value *value); ///< graph results count
+
+/// The value whose place says where the bytes of `v` lie, through aliases.
+const pm_value *pm_value_root(const pm_value *v);
 
 static inline bool pm_value_is(const pm_value *v, pm_opcode code)
 {
     return v && v->def && v->def->code == code;
 }
+
+/// The op after `op` in the order of the text, ops of regions included; NULL at the end of `top`.
+pm_op *pm_op_next_nested(const pm_graph *top, pm_op *op);
 
 /// Copies an op with its regions into `g` before `before`. `map[value id]` gives the new operand of
 /// an old value (values not in the map are used as they are) and receives the new results.

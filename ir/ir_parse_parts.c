@@ -402,8 +402,8 @@ pm_status pm_parse_type(pm_parser *p, const pm_type **out_type)
 /// place = "@" kind "(" … ")", as the printer writes it.
 pm_status pm_parse_place(pm_parser *p, pm_place *out_place)
 {
-    static const char *const names[] = {"arena", "dynamic", "input", "output",
-                                        "state", "weight",  "alias"};
+    static const char *const names[] = {"arena",  "dynamic", "input", "output", "state",
+                                        "weight", "alias",   "local", "result"};
     PM_TRY(pm_parse_next(p));
     if (!pm_parse_at(p, PM_TOKEN_WORD))
         return pm_parse_expected(p, "a kind of place");

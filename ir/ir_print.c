@@ -261,7 +261,7 @@ static void put_place(printer *p, pm_place place)
     static const char *const names[] = {
         [PM_PLACE_ARENA] = "arena",   [PM_PLACE_DYNAMIC] = "dynamic", [PM_PLACE_INPUT] = "input",
         [PM_PLACE_OUTPUT] = "output", [PM_PLACE_STATE] = "state",     [PM_PLACE_WEIGHT] = "weight",
-        [PM_PLACE_ALIAS] = "alias",
+        [PM_PLACE_ALIAS] = "alias",   [PM_PLACE_LOCAL] = "local",     [PM_PLACE_RESULT] = "result",
     };
     if (place.kind == PM_PLACE_NONE)
         return;

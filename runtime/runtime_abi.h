@@ -63,9 +63,12 @@ typedef struct pm_rt_model {
 
 /// All workers of the call meet here: what was written before is seen after.
 void pm_rt_barrier(pm_rt_call *call, int64_t worker);
-/// Places dynamic slot `slot` with room for `bytes` (sets call->dynamic[slot]); only worker 0 calls.
-/// On failure sets call->found and leaves a valid pointer to no bytes.
+/// Places dynamic slot `slot` with room for `bytes` (sets call->dynamic[slot]); only worker 0 calls. A slot
+/// that was placed before in this call keeps its memory when that is large enough, and gets twice as much
+/// otherwise: rounds of a loop don't add up. On failure sets call->found and leaves a valid pointer to no bytes.
 void pm_rt_place(pm_rt_call *call, int64_t slot, int64_t bytes, int64_t dispatch);
+/// Makes room for one more in a slot that holds `n` pieces of `bytes` each, and keeps those; only worker 0 calls.
+void pm_rt_grow(pm_rt_call *call, int64_t slot, int64_t n, int64_t bytes, int64_t dispatch);
 /// Notes that dispatch `dispatch` found the data at fault; the first one wins.
 void pm_rt_fail(pm_rt_call *call, int64_t dispatch);
 

@@ -236,16 +236,51 @@ static pm_session *session_of(pm_rt_call *call)
     return (pm_session *)((char *)call - offsetof(pm_session, call));
 }
 
+enum { SLOT_HEAD = 64 }; ///< in front of a slot's memory: its size
+
+static size_t slot_size(const uint8_t *slot)
+{
+    size_t size = 0;
+    if (slot)
+        memcpy(&size, slot - SLOT_HEAD, sizeof size);
+    return size;
+}
+
 void pm_rt_place(pm_rt_call *call, int64_t slot, int64_t bytes, int64_t dispatch)
 {
-    static uint8_t nothing[64];
+    static uint8_t nothing[2 * SLOT_HEAD] __attribute__((aligned(64)));
     pm_session *s = session_of(call);
-    void *p = bytes < 0 || bytes > INT64_MAX / 4 ? NULL : take(s, round_up((size_t)bytes + 1, 64));
-    call->dynamic[slot] = p ? p : nothing;
+    size_t had = slot_size(call->dynamic[slot]);
+    if (had > 0 && bytes >= 0 && (uint64_t)bytes < had)
+        return;
+    uint8_t *p = NULL;
+    if (bytes >= 0 && bytes <= INT64_MAX / 4) {
+        size_t size = round_up((size_t)bytes + 1, 64);
+        size = size < 2 * had ? 2 * had : size;
+        p = take(s, SLOT_HEAD + size);
+        if (p) {
+            memcpy(p, &size, sizeof size);
+            p += SLOT_HEAD;
+        }
+    }
+    call->dynamic[slot] = p ? p : nothing + SLOT_HEAD;
     int32_t none = 0;
     if (!p && __atomic_compare_exchange_n(&call->found, &none, (int32_t)dispatch + 1, false, __ATOMIC_RELAXED,
                                           __ATOMIC_RELAXED))
         call->found_kind = PM_RT_ERR_NO_MEMORY;
+}
+
+void pm_rt_grow(pm_rt_call *call, int64_t slot, int64_t n, int64_t bytes, int64_t dispatch)
+{
+    const uint8_t *old = call->dynamic[slot];
+    size_t had = slot_size(old);
+    int64_t kept, wanted;
+    if (bytes < 0 || __builtin_mul_overflow(n, bytes, &kept) || __builtin_add_overflow(kept, bytes, &wanted))
+        kept = wanted = -1;
+    pm_rt_place(call, slot, wanted, dispatch);
+    uint8_t *now = call->dynamic[slot];
+    if (kept > 0 && now != old && (uint64_t)kept <= had && slot_size(now) > (uint64_t)kept)
+        memcpy(now, old, (size_t)kept);
 }
 
 void pm_rt_fail(pm_rt_call *call, int64_t dispatch)
@@ -485,6 +520,8 @@ pm_status pm_session_run(pm_session *session, int entry, const pm_tensor_arg *in
     s->current = s->chunks;
     if (s->current)
         s->current->used = 64;
+    if (s->model->entries[entry].n_dynamic)
+        memset(s->dynamic, 0, s->model->entries[entry].n_dynamic * sizeof *s->dynamic);
     pm_pool_run(s->pool, s->model->code->entries[entry].run, &s->call);
     if (s->call.error)
         return call_error(s);

@@ -88,9 +88,7 @@ static void put_entries(manifest *mf, pm_module *m, pm_artifact_manifest *head)
             pm_artifact_port p = port(mf, m, g->result_names.data[k], g->results.data[k]->type,
                                       g->result_states.data[k]);
             p.flags = 0;
-            const pm_value *root = g->results.data[k];
-            while (root->place.kind == PM_PLACE_ALIAS)
-                root = root->def->operands[root->place.index];
+            const pm_value *root = pm_value_root(g->results.data[k]);
             if (root->place.kind == PM_PLACE_DYNAMIC)
                 p.flags = 1 | root->place.index << 8;
             PM_PUSH(mf->arena, &ports, p);

@@ -231,7 +231,7 @@ pm_status pm_weights_layout(pm_module *m, pm_weights **out_weights)
     pm_map_init(&w->by_key, m->arena);
     pm_map_init(&w->by_value, m->arena);
     for (size_t i = 0; i < m->entries.n; i++)
-        for (pm_op *op = m->entries.data[i]->first; op; op = op->next)
+        for (pm_op *op = m->entries.data[i]->first; op; op = pm_op_next_nested(m->entries.data[i], op))
             for (uint32_t r = 0; r < op->n_results; r++)
                 if (is_read(op->results[r]))
                     add_part(w, op->results[r]);

@@ -44,7 +44,7 @@ typedef pm_status pm_lower_fn(dispatch *d);
 typedef struct pm_lowering {
     const char *name;
     pm_lower_fn *lower; ///< NULL: no code (view, weight, gone)
-    bool view, weight, gone;
+    bool view, weight, control, gone;
     int32_t kind;       ///< see pm_dispatch.kind
 } pm_lowering;
 const pm_lowering *pm_lowering_of(const pm_op *op);

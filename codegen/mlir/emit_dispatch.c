@@ -26,6 +26,7 @@ static const pm_lowering lowerings[] = {
 #undef ROW
     {.name = "view", .view = true},
     {.name = "weight", .weight = true},
+    {.name = "control", .control = true, .kind = 1},
     {.name = "gone", .gone = true},
 };
 

@@ -1,60 +1,28 @@
-/// Entries: the straight line of dispatches that every worker runs, and the plans of their sizes.
+/// Entries: the line of dispatches that every worker runs, and the plans of their sizes.
 #include <string.h>
 
-#include "codegen/mlir/emit_dispatch.h"
+#include "codegen/mlir/emit_entry.h"
 #include "ir/builder.h"
 #include "runtime/runtime_abi.h"
 
 _Static_assert(sizeof(void *) == 8, "generated code addresses pm_rt_call by 64-bit offsets");
-
-/// Where bytes lie, for telling which dispatches depend on each other.
-typedef struct location {
-    pm_place_kind kind;
-    uint32_t index;
-    pm_dim offset;
-} location;
-
-typedef struct access {
-    location at;
-    bool written;
-} access;
-
-typedef struct entry {
-    emitter *e;
-    mb *b;
-    pm_graph *graph;
-    uint32_t number;
-    MlirValue call, worker, n_workers;
-    MlirValue arena, inputs, outputs, states, weights, symbols, scratch;
-    PM_VEC(access) epoch; ///< what was touched since the last barrier
-    bool may_fail;        ///< some dispatch since the last barrier may have noted a fault
-    bool *bound;          ///< by symbol
-    MlirValue *offsets;   ///< by pm_dim: places in the arena, computed at the head
-    pm_map symbol_lists;  ///< symbol numbers -> MlirValue *: their values, one behind the other
-} entry;
 
 static MlirValue call_field(entry *n, size_t offset, MlirType type)
 {
     return mb_load(n->b, type, mb_at_const(n->b, n->b->i8, n->call, (int64_t)offset));
 }
 
-static const pm_value *root_of(const pm_value *v)
+location pm_entry_location(const pm_value *v)
 {
-    while (v->place.kind == PM_PLACE_ALIAS)
-        v = v->def->operands[v->place.index];
-    return v;
-}
-
-static location location_of(const pm_value *v)
-{
-    const pm_place *p = &root_of(v)->place;
+    const pm_place *p = &pm_value_root(v)->place;
     return (location){p->kind, p->kind == PM_PLACE_ARENA ? 0 : p->index,
                       p->kind == PM_PLACE_ARENA ? p->offset : 0};
 }
 
 static bool needs_no_order(location at)
 {
-    return at.kind == PM_PLACE_WEIGHT || at.kind == PM_PLACE_INPUT || at.kind == PM_PLACE_NONE;
+    return at.kind == PM_PLACE_WEIGHT || at.kind == PM_PLACE_INPUT || at.kind == PM_PLACE_NONE ||
+           at.kind == PM_PLACE_LOCAL;
 }
 
 static bool same_location(location a, location b)
@@ -62,16 +30,17 @@ static bool same_location(location a, location b)
     return a.kind == b.kind && a.index == b.index && a.offset == b.offset;
 }
 
-static MlirValue pointer_of(entry *n, const pm_value *value)
+MlirValue pm_entry_pointer(entry *n, const pm_value *value)
 {
     mb *b = n->b;
-    const pm_value *v = root_of(value);
+    const pm_value *v = pm_value_root(value);
     MlirValue table = {0};
     switch (v->place.kind) {
     case PM_PLACE_ARENA:
         return mb_at(b, b->i8, n->arena, n->offsets[v->place.offset]);
     case PM_PLACE_WEIGHT:
         return mb_at_const(b, b->i8, n->weights, (int64_t)pm_weights_offset(n->e->weights, v));
+    case PM_PLACE_LOCAL: return n->locals.data[v->place.index];
     case PM_PLACE_INPUT: table = n->inputs; break;
     case PM_PLACE_OUTPUT: table = n->outputs; break;
     case PM_PLACE_STATE: table = n->states; break;
@@ -81,7 +50,7 @@ static MlirValue pointer_of(entry *n, const pm_value *value)
     return mb_load(b, b->ptr, mb_at_const(b, b->ptr, table, v->place.index));
 }
 
-static void barrier(entry *n)
+void pm_entry_barrier(entry *n)
 {
     mb *b = n->b;
     MlirValue args[] = {n->call, n->worker};
@@ -103,30 +72,45 @@ static bool conflicts(const entry *n, location at, bool written)
     return false;
 }
 
-static void touch(entry *n, location at, bool written)
+void pm_entry_touch(entry *n, location at, bool written)
 {
     access a = {at, written};
-    if (!needs_no_order(at))
-        PM_PUSH(n->e->arena, &n->epoch, a);
+    if (needs_no_order(at))
+        return;
+    for (size_t i = 0; i < n->epoch.n; i++)
+        if (n->epoch.data[i].written == written && same_location(at, n->epoch.data[i].at))
+            return;
+    PM_PUSH(n->e->arena, &n->epoch, a);
+}
+
+void pm_entry_access(entry *n, const pm_value *read, const pm_value *written)
+{
+    if ((read && conflicts(n, pm_entry_location(read), false)) ||
+        (written && conflicts(n, pm_entry_location(written), true)))
+        pm_entry_barrier(n);
+    if (read)
+        pm_entry_touch(n, pm_entry_location(read), false);
+    if (written)
+        pm_entry_touch(n, pm_entry_location(written), true);
 }
 
 static void order(entry *n, const pm_op *op)
 {
     bool wait = false;
     for (uint32_t i = 0; i < op->n_operands && !wait; i++)
-        wait = op->operands[i] && conflicts(n, location_of(op->operands[i]), false);
+        wait = op->operands[i] && conflicts(n, pm_entry_location(op->operands[i]), false);
     for (uint32_t i = 0; i < op->n_results && !wait; i++)
-        wait = conflicts(n, location_of(op->results[i]), true);
+        wait = conflicts(n, pm_entry_location(op->results[i]), true);
     if (wait)
-        barrier(n);
+        pm_entry_barrier(n);
     for (uint32_t i = 0; i < op->n_operands; i++)
         if (op->operands[i])
-            touch(n, location_of(op->operands[i]), false);
+            pm_entry_touch(n, pm_entry_location(op->operands[i]), false);
     for (uint32_t i = 0; i < op->n_results; i++)
-        touch(n, location_of(op->results[i]), true);
+        pm_entry_touch(n, pm_entry_location(op->results[i]), true);
 }
 
-static void note_fault(entry *n, MlirValue status, int64_t dispatch)
+void pm_entry_fault(entry *n, MlirValue status, int64_t dispatch)
 {
     mb *b = n->b;
     mb_if bad;
@@ -155,13 +139,16 @@ static MlirValue symbols_for(entry *n, const pm_dispatch_fn *fn)
         in_place = fn->symbols[i] == i;
     if (in_place)
         return n->symbols;
-    void **slot = pm_map_at(&n->symbol_lists, fn->symbols, fn->n_symbols * sizeof *fn->symbols);
-    if (!*slot) {
-        MlirValue *list = PM_NEW(n->e->arena, MlirValue);
-        *list = copy_symbols(n, fn);
-        *slot = list;
+    size_t size = fn->n_symbols * sizeof *fn->symbols;
+    for (size_t i = n->symbol_lists.n; i-- > 0;) {
+        MlirValue *known = pm_map_get(&n->symbol_lists.data[i], fn->symbols, size);
+        if (known)
+            return *known;
     }
-    return *(MlirValue *)*slot;
+    MlirValue *list = PM_NEW(n->e->arena, MlirValue);
+    *list = copy_symbols(n, fn);
+    pm_map_put(&n->symbol_lists.data[n->symbol_lists.n - 1], fn->symbols, size, list);
+    return *list;
 }
 
 static MlirValue call_function(entry *n, pm_op *op, const pm_dispatch_fn *fn, bool extent,
@@ -173,7 +160,7 @@ static MlirValue call_function(entry *n, pm_op *op, const pm_dispatch_fn *fn, bo
         count -= op->n_results;
     MlirValue *args = PM_NEW_ARRAY(n->e->arena, MlirValue, count + 4);
     for (size_t i = 0; i < count; i++)
-        args[i] = pointer_of(n, values[i]);
+        args[i] = pm_entry_pointer(n, values[i]);
     args[count] = symbols;
     args[count + 1] = scratch;
     args[count + 2] = n->worker;
@@ -195,6 +182,14 @@ static bool binds_symbols(entry *n, const pm_op *op)
     return any;
 }
 
+void pm_entry_bind(entry *n, uint32_t symbol)
+{
+    if (n->bound[symbol])
+        return;
+    n->bound[symbol] = true;
+    PM_PUSH(n->e->arena, &n->bound_list, symbol);
+}
+
 /// Worker 0 finds the extents, the others wait.
 static pm_status bind_symbols(entry *n, pm_op *op, int64_t dispatch)
 {
@@ -205,13 +200,13 @@ static pm_status bind_symbols(entry *n, pm_op *op, int64_t dispatch)
                         pm_op_info_of(op)->name);
     pm_dispatch_fn fn;
     PM_TRY(pm_extent_function(n->e, op, &fn));
-    barrier(n);
+    pm_entry_barrier(n);
     MlirValue symbols = copy_symbols(n, &fn); // some are not bound yet: the copy serves this call alone
     MlirValue extents = mb_alloca(b, b->i64, (int64_t)op->n_results * PM_MAX_RANK);
     mb_if first, good;
     mb_if_begin(b, &first, mb_cmpi(b, "eq", n->worker, mb_i64(b, 0)));
     MlirValue status = call_function(n, op, &fn, true, symbols, extents);
-    note_fault(n, status, dispatch);
+    pm_entry_fault(n, status, dispatch);
     mb_if_begin(b, &good, mb_cmpi(b, "eq", status, mb_int(b, b->i32, 0)));
     for (uint32_t i = 0; i < op->n_results; i++)
         for (int32_t k = 0; k < op->results[i]->type->rank; k++) {
@@ -220,7 +215,7 @@ static pm_status bind_symbols(entry *n, pm_op *op, int64_t dispatch)
             MlirValue found = mb_load(b, b->i64, mb_at_const(b, b->i64, extents, (int64_t)i * PM_MAX_RANK + k));
             if (pm_dim_is_symbol(m, dim, &s) && m->symbols.data[s].data_dependent && !n->bound[s]) {
                 mb_store(b, found, mb_at_const(b, b->i64, n->symbols, s));
-                n->bound[s] = true;
+                pm_entry_bind(n, s);
             }
         }
     // Once all are bound: extents that are expressions must agree.
@@ -228,11 +223,11 @@ static pm_status bind_symbols(entry *n, pm_op *op, int64_t dispatch)
         for (int32_t k = 0; k < op->results[i]->type->rank; k++) {
             MlirValue found = mb_load(b, b->i64, mb_at_const(b, b->i64, extents, (int64_t)i * PM_MAX_RANK + k));
             MlirValue want = pm_emit_dim_at(n->e, n->symbols, op->results[i]->type->dims[k]);
-            note_fault(n, mb_convert(b, "extui", mb_cmpi(b, "ne", found, want), b->i32), dispatch);
+            pm_entry_fault(n, mb_convert(b, "extui", mb_cmpi(b, "ne", found, want), b->i32), dispatch);
         }
     mb_if_end(b, &good);
     mb_if_end(b, &first);
-    barrier(n);
+    pm_entry_barrier(n);
     return PM_OK;
 }
 
@@ -250,6 +245,13 @@ static MlirValue unless_overflow(mb *b, MlirValue flag, MlirValue value)
     return mb_select(b, wrapped, mb_i64(b, -1), value);
 }
 
+MlirValue pm_entry_bytes(entry *n, const pm_type *type)
+{
+    MlirValue flag = overflow_flag(n->b);
+    MlirValue bytes = pm_emit_bytes_checked(n->e, n->symbols, type, flag);
+    return unless_overflow(n->b, flag, bytes);
+}
+
 /// Dynamic results get their memory before the dispatch.
 static void place_results(entry *n, const pm_op *op, int64_t dispatch)
 {
@@ -259,22 +261,20 @@ static void place_results(entry *n, const pm_op *op, int64_t dispatch)
         any = any || op->results[i]->place.kind == PM_PLACE_DYNAMIC;
     if (!any)
         return;
-    barrier(n);
+    pm_entry_barrier(n);
     mb_if first;
     mb_if_begin(b, &first, mb_cmpi(b, "eq", n->worker, mb_i64(b, 0)));
     for (uint32_t i = 0; i < op->n_results; i++) {
         const pm_value *v = op->results[i];
         if (v->place.kind != PM_PLACE_DYNAMIC)
             continue;
-        MlirValue flag = overflow_flag(b);
-        MlirValue bytes = pm_emit_bytes_checked(n->e, n->symbols, v->type, flag);
-        MlirValue args[] = {n->call, mb_i64(b, v->place.index), unless_overflow(b, flag, bytes),
+        MlirValue args[] = {n->call, mb_i64(b, v->place.index), pm_entry_bytes(n, v->type),
                             mb_i64(b, dispatch)};
         mb_call(b, "pm_rt_place", (MlirType){0}, args, 4);
     }
     mb_if_end(b, &first);
     n->may_fail = true;
-    barrier(n);
+    pm_entry_barrier(n);
 }
 
 static bool has_place(const pm_op *op)
@@ -320,6 +320,8 @@ static pm_status emit_op(entry *n, pm_op *op)
         .name = pm_arena_printf(e->arena, "%s %u", pm_op_info_of(op)->name, op->serial),
         .loc = op->loc, .entry = n->number, .kind = how->kind};
     PM_PUSH(e->arena, &e->dispatches, info);
+    if (how->control)
+        return op->code == PM_OP_if ? pm_emit_if(n, op, number) : pm_emit_loop(n, op, number);
     if (binds)
         PM_TRY(bind_symbols(n, op, number));
     if (how->view || !has_place(op))
@@ -330,27 +332,49 @@ static pm_status emit_op(entry *n, pm_op *op)
     order(n, op);
     MlirValue status = call_function(n, op, &fn, false, symbols_for(n, &fn), n->scratch);
     if (may_fail(op, how))
-        note_fault(n, status, number);
+        pm_entry_fault(n, status, number);
     return PM_OK;
+}
+
+pm_status pm_entry_ops(entry *n, pm_graph *graph)
+{
+    for (pm_op *op = graph->first; op; op = op->next)
+        PM_TRY(emit_op(n, op));
+    return PM_OK;
+}
+
+static pm_dim largest_offset(const pm_graph *graph)
+{
+    pm_dim largest = 0;
+    for (pm_op *op = graph->first; op; op = pm_op_next_nested(graph, op)) {
+        for (uint32_t i = 0; i < op->n_results; i++)
+            if (op->results[i]->place.kind == PM_PLACE_ARENA && op->results[i]->place.offset > largest)
+                largest = op->results[i]->place.offset;
+        for (size_t i = 0; op->code == PM_OP_loop && i < op->regions[0]->args.n; i++) {
+            const pm_place *p = &op->regions[0]->args.data[i]->place;
+            if (p->kind == PM_PLACE_ARENA && p->offset > largest)
+                largest = p->offset;
+        }
+    }
+    return largest;
+}
+
+static void emit_offset(entry *n, const pm_value *v)
+{
+    if (v->place.kind == PM_PLACE_ARENA && !n->offsets[v->place.offset].ptr)
+        pm_emit_dim_cached(n->e, n->symbols, v->place.offset, n->offsets);
 }
 
 /// Places depend on the caller's symbols alone: computed once, where they dominate everything.
 static void emit_offsets(entry *n)
 {
-    pm_dim largest = 0;
-    for (pm_op *op = n->graph->first; op; op = op->next)
-        for (uint32_t i = 0; i < op->n_results; i++) {
-            const pm_place *p = &op->results[i]->place;
-            if (p->kind == PM_PLACE_ARENA && p->offset > largest)
-                largest = p->offset;
-        }
-    n->offsets = PM_NEW_ARRAY(n->e->arena, MlirValue, (size_t)largest + 1);
-    for (pm_op *op = n->graph->first; op; op = op->next)
-        for (uint32_t i = 0; i < op->n_results; i++) {
-            const pm_place *p = &op->results[i]->place;
-            if (p->kind == PM_PLACE_ARENA && !n->offsets[p->offset].ptr)
-                pm_emit_dim_cached(n->e, n->symbols, p->offset, n->offsets);
-        }
+    n->offsets = PM_NEW_ARRAY(n->e->arena, MlirValue, (size_t)largest_offset(n->graph) + 1);
+    for (pm_op *op = n->graph->first; op; op = pm_op_next_nested(n->graph, op)) {
+        for (uint32_t i = 0; i < op->n_results; i++)
+            emit_offset(n, op->results[i]);
+        for (size_t i = 0; op->code == PM_OP_loop && i < op->regions[0]->args.n; i++)
+            emit_offset(n, op->regions[0]->args.data[i]);
+    }
 }
 
 static pm_status emit_run(emitter *e, pm_graph *graph, uint32_t number)
@@ -374,11 +398,11 @@ static pm_status emit_run(emitter *e, pm_graph *graph, uint32_t number)
     n.scratch = mb_at(b, b->i8, call_field(&n, offsetof(pm_rt_call, scratch), b->ptr),
                       mb_mul(b, room, n.worker));
     emit_offsets(&n);
-    pm_map_init(&n.symbol_lists, e->arena);
+    pm_map lists;
+    pm_map_init(&lists, e->arena);
+    PM_PUSH(e->arena, &n.symbol_lists, lists);
     n.bound = PM_NEW_ARRAY(e->arena, bool, e->module->symbols.n + 1);
-    pm_status status = PM_OK;
-    for (pm_op *op = graph->first; op && status == PM_OK; op = op->next)
-        status = emit_op(&n, op);
+    pm_status status = pm_entry_ops(&n, graph);
     mb_return(b, (MlirValue){0});
     mb_function_end(b, &f);
     return status;
@@ -420,24 +444,13 @@ static void emit_plan(emitter *e, pm_graph *graph, uint32_t number)
     MlirValue symbols = mb_function_arg(&f, 0), out = mb_function_arg(&f, 1);
     MlirValue flag = overflow_flag(b), unused = overflow_flag(b);
     int64_t scratch = 0, at = 2;
-    for (pm_op *op = graph->first; op; op = op->next) {
+    for (pm_op *op = graph->first; op; op = pm_op_next_nested(graph, op)) {
         int64_t bytes = pm_emit_scratch_bytes(op);
         scratch = bytes > scratch ? bytes : scratch;
     }
-    MlirValue scratch_value = mb_i64(b, scratch);
-    for (pm_op *op = graph->first; op; op = op->next)
-        if (op->code == PM_OP_matmul) { // k may be a symbol
-            pm_value *y = op->operands[1];
-            if (y->type->rank < 2)
-                continue;
-            pm_dim k = y->type->dims[y->type->rank - (pm_op_i64(op, "trans_b") ? 1 : 2)];
-            MlirValue bytes = mb_add(b, mb_mul(b, planned_dim(e, symbols, k, flag), mb_i64(b, 256)),
-                                     mb_i64(b, 4096));
-            scratch_value = mb_bin(b, "maxsi", scratch_value, bytes);
-        }
     MlirValue arena = pm_emit_dim_checked(e, symbols, graph->arena_bytes, flag);
     store_number(b, out, 0, unless_overflow(b, flag, arena));
-    store_number(b, out, 1, scratch_value);
+    store_number(b, out, 1, mb_i64(b, scratch));
     for (size_t i = 0; i < graph->args.n + graph->results.n; i++) {
         const pm_type *type = i < graph->args.n ? graph->args.data[i]->type
                                                 : graph->results.data[i - graph->args.n]->type;

@@ -419,6 +419,7 @@ int64_t pm_emit_scratch_bytes(const pm_op *op)
         pm_dim_is_const(m, op->operands[1]->type->dims[3], &k);
         pm_dim_is_const(m, op->operands[2]->type->dims[3], &n);
         return PM_K_ATTENTION_SCRATCH(k > n ? k : n);
+    case PM_OP_matmul: return PM_K_MATMUL_SCRATCH(k);
     case PM_OP_causal_conv:
         pm_dim_is_const(m, op->operands[0]->type->dims[2], &n);
         return PM_K_CAUSAL_CONV_SCRATCH(n);

@@ -440,26 +440,48 @@ void mb_if_end(mb *b, mb_if *branch)
     b->block = branch->saved;
 }
 
-void mb_return_if(mb *b, MlirValue cond)
+MlirBlock mb_block(mb *b)
 {
-    MlirRegion region = mlirBlockGetParentRegion(b->block);
-    MlirBlock leave = mlirBlockCreate(0, NULL, NULL), go_on = mlirBlockCreate(0, NULL, NULL);
-    mlirRegionAppendOwnedBlock(region, leave);
-    mlirRegionAppendOwnedBlock(region, go_on);
+    MlirBlock block = mlirBlockCreate(0, NULL, NULL);
+    mlirRegionAppendOwnedBlock(mlirBlockGetParentRegion(b->block), block);
+    return block;
+}
+
+void mb_enter(mb *b, MlirBlock block)
+{
+    b->block = block;
+}
+
+void mb_branch(mb *b, MlirBlock to)
+{
+    MlirOperationState state = mlirOperationStateGet(ref("cf.br"), b->loc);
+    state.nSuccessors = 1;
+    state.successors = owned(b, &to, 1, sizeof to);
+    mlirBlockAppendOwnedOperation(b->block, mlirOperationCreate(&state));
+}
+
+void mb_branch_if(mb *b, MlirValue cond, MlirBlock yes, MlirBlock no)
+{
     int32_t segments[] = {1, 0, 0};
     MlirNamedAttribute attr = named(b, "operandSegmentSizes",
                                     mlirDenseI32ArrayGet(b->context, 3, segments));
     MlirOperationState state = mlirOperationStateGet(ref("cf.cond_br"), b->loc);
-    MlirBlock successors[] = {leave, go_on};
+    MlirBlock successors[] = {yes, no};
     state.nOperands = state.nAttributes = 1;
     state.operands = owned(b, &cond, 1, sizeof cond);
     state.attributes = owned(b, &attr, 1, sizeof attr);
     state.nSuccessors = PM_COUNT(successors);
     state.successors = owned(b, successors, PM_COUNT(successors), sizeof *successors);
     mlirBlockAppendOwnedOperation(b->block, mlirOperationCreate(&state));
-    b->block = leave;
+}
+
+void mb_return_if(mb *b, MlirValue cond)
+{
+    MlirBlock leave = mb_block(b), go_on = mb_block(b);
+    mb_branch_if(b, cond, leave, go_on);
+    mb_enter(b, leave);
     mb_return(b, (MlirValue){0});
-    b->block = go_on;
+    mb_enter(b, go_on);
 }
 
 typedef struct text_sink {

@@ -117,6 +117,12 @@ typedef struct mb_if {
 void mb_if_begin(mb *b, mb_if *branch, MlirValue cond);
 void mb_if_end(mb *b, mb_if *branch);
 
+/// Blocks of the function, for branches that hold more than scf does (only outside scf regions).
+MlirBlock mb_block(mb *b);            ///< a new one, at the end of the function
+void mb_enter(mb *b, MlirBlock block); ///< goes on there
+void mb_branch(mb *b, MlirBlock to);
+void mb_branch_if(mb *b, MlirValue cond, MlirBlock yes, MlirBlock no);
+
 /// if (cond) return; : ends the current block and goes on in a new one (only outside scf regions).
 void mb_return_if(mb *b, MlirValue cond);
 

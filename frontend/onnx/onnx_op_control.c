@@ -480,6 +480,17 @@ static pm_status scan_inputs(pm_onnx_call *call, loop *l)
     return pm_onnx_reshape(call, length, NULL, 0, &l->trips);
 }
 
+/* The slices in the opposite order. */
+static pm_status turn_round(pm_onnx_call *call, pm_value **value)
+{
+    const int64_t one = 1, start = -1, end = -INT64_MAX, axis = 0, step = -1;
+    const int64_t *const numbers[] = {&start, &end, &axis, &step};
+    pm_value *operands[5] = {*value};
+    for (size_t i = 0; i < 4; i++)
+        PM_TRY(pm_build_const_ints(&call->b, PM_I64, 1, &one, numbers[i], &operands[1 + i]));
+    return pm_onnx_build(call, value, PM_OP_slice, operands, 5, PM_NO_ATTRS);
+}
+
 static pm_status scan_outputs(pm_onnx_call *call, const loop *l)
 {
     const int64_t *axes, *directions;
@@ -492,7 +503,7 @@ static pm_status scan_outputs(pm_onnx_call *call, const loop *l)
         int64_t axis, perm[PM_MAX_RANK];
         int32_t rank = call->out[i]->type->rank;
         if (directions[i - l->n_carried])
-            return pm_onnx_error(call, PM_ERR_UNSUPPORTED, "outputs that run backwards");
+            PM_TRY(turn_round(call, &call->out[i]));
         PM_TRY(pm_onnx_axis(call, axes[i - l->n_carried], rank, &axis));
         for (int32_t k = 0; k < rank; k++)
             perm[k] = k == axis ? 0 : k < axis ? k + 1 : k;

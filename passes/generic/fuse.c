@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "ir/op_table.h"
+#include "passes/generic/rewrite.h"
 
 enum { MAX_MEMBERS = 48, MAX_OPERANDS = 32 };
 
@@ -389,7 +390,7 @@ static void visit(pm_fusion *f, pm_op *op)
     close_used(f, op);
 }
 
-static pm_status fuse_entry(pm_pass_ctx *ctx, pm_graph *g)
+static pm_status fuse_graph(pm_pass_ctx *ctx, pm_graph *g)
 {
     pm_fusion f = {.ctx = ctx, .graph = g};
     uint32_t n = 0; // numbers start at 1: ops that are made meanwhile have 0 and no group
@@ -406,7 +407,11 @@ static pm_status fuse_entry(pm_pass_ctx *ctx, pm_graph *g)
 
 pm_status pm_pass_fuse(pm_pass_ctx *ctx)
 {
-    for (size_t i = 0; i < ctx->module->entries.n; i++)
-        PM_TRY(fuse_entry(ctx, ctx->module->entries.data[i]));
+    for (size_t i = 0; i < ctx->module->entries.n; i++) {
+        pm_graph_vec graphs;
+        pm_bodies_of(ctx->module->entries.data[i], ctx->module->arena, &graphs);
+        for (size_t k = 0; k < graphs.n; k++)
+            PM_TRY(fuse_graph(ctx, graphs.data[k]));
+    }
     return PM_OK;
 }

@@ -3,6 +3,7 @@
 
 #include "ir/op_table.h"
 #include "ir/strided.h"
+#include "passes/generic/rewrite.h"
 #include "passes/passes.h"
 
 /// Columns of a panel: as many as registers hold, fewer for narrow matrices.
@@ -188,19 +189,29 @@ static pm_status pack_weight(pm_pass_ctx *ctx, pm_op *op)
     return PM_OK;
 }
 
+static pm_status visit_graph(pm_pass_ctx *ctx, pm_graph *g)
+{
+    for (pm_op *op = g->first, *next; op; op = next) {
+        next = op->next;
+        if (op->code != PM_OP_linear && op->code != PM_OP_grouped_linear)
+            continue;
+        if (op->operands[0]->type->elem == PM_F64 || op->operands[1]->type->elem == PM_F64) {
+            PM_TRY(use_matmul(ctx, op));
+            continue;
+        }
+        PM_TRY(use_kernel_elements(ctx, op));
+        PM_TRY(pack_weight(ctx, op));
+    }
+    return PM_OK;
+}
+
 pm_status pm_pass_layout(pm_pass_ctx *ctx)
 {
-    for (size_t i = 0; i < ctx->module->entries.n; i++)
-        for (pm_op *op = ctx->module->entries.data[i]->first, *next; op; op = next) {
-            next = op->next;
-            if (op->code != PM_OP_linear && op->code != PM_OP_grouped_linear)
-                continue;
-            if (op->operands[0]->type->elem == PM_F64 || op->operands[1]->type->elem == PM_F64) {
-                PM_TRY(use_matmul(ctx, op));
-                continue;
-            }
-            PM_TRY(use_kernel_elements(ctx, op));
-            PM_TRY(pack_weight(ctx, op));
-        }
+    for (size_t i = 0; i < ctx->module->entries.n; i++) {
+        pm_graph_vec graphs;
+        pm_bodies_of(ctx->module->entries.data[i], ctx->module->arena, &graphs);
+        for (size_t k = 0; k < graphs.n; k++)
+            PM_TRY(visit_graph(ctx, graphs.data[k]));
+    }
     return PM_OK;
 }

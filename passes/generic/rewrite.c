@@ -14,6 +14,16 @@ void pm_graphs_of(const pm_module *m, pm_arena *scratch, pm_graph_vec *out_graph
                 PM_PUSH(scratch, out_graphs, op->regions[k]);
 }
 
+void pm_bodies_of(pm_graph *entry, pm_arena *scratch, pm_graph_vec *out_graphs)
+{
+    *out_graphs = (pm_graph_vec){0};
+    PM_PUSH(scratch, out_graphs, entry);
+    for (size_t i = 0; i < out_graphs->n; i++)
+        for (const pm_op *op = out_graphs->data[i]->first; op; op = op->next)
+            for (uint32_t k = 0; k < op->n_regions && (op->code == PM_OP_if || op->code == PM_OP_loop); k++)
+                PM_PUSH(scratch, out_graphs, op->regions[k]);
+}
+
 bool pm_value_is_used(const pm_value *v)
 {
     if (v->uses)

@@ -10,6 +10,9 @@ typedef PM_VEC(pm_graph *) pm_graph_vec;
 /// left out: what they hold was chosen for one loop nest.
 void pm_graphs_of(const pm_module *m, pm_arena *scratch, pm_graph_vec *out_graphs);
 
+/// Of one entry the graphs that run: itself and the regions of if and loop in it, outer ones first.
+void pm_bodies_of(pm_graph *entry, pm_arena *scratch, pm_graph_vec *out_graphs);
+
 /// As pm_value_use_count(v) > 0, without counting.
 bool pm_value_is_used(const pm_value *v);
 

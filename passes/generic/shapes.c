@@ -2,6 +2,7 @@
 
 #include "ir/builder.h"
 #include "ir/op_table.h"
+#include "passes/generic/rewrite.h"
 #include "passes/passes.h"
 
 /// Operand that says the result's dims, or -1.
@@ -87,10 +88,14 @@ static pm_status visit(pm_pass_ctx *ctx, pm_op *op)
 
 pm_status pm_pass_shapes(pm_pass_ctx *ctx)
 {
-    for (size_t i = 0; i < ctx->module->entries.n; i++)
-        for (pm_op *op = ctx->module->entries.data[i]->first, *next; op; op = next) {
-            next = op->next;
-            PM_TRY(visit(ctx, op));
-        }
+    for (size_t i = 0; i < ctx->module->entries.n; i++) {
+        pm_graph_vec graphs;
+        pm_bodies_of(ctx->module->entries.data[i], ctx->module->arena, &graphs);
+        for (size_t k = 0; k < graphs.n; k++)
+            for (pm_op *op = graphs.data[k]->first, *next; op; op = next) {
+                next = op->next;
+                PM_TRY(visit(ctx, op));
+            }
+    }
     return PM_OK;
 }

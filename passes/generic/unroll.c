@@ -63,29 +63,10 @@ static bool known_trips(pm_op *loop, int64_t *out_trips)
     return *out_trips <= 1 || g->results.data[0] == g->args.data[1] || is_known_true(g->results.data[0]);
 }
 
-/// Walks the ops of a graph and of the regions in it, in order, regions before the op's successor.
-static pm_op *next_nested(const pm_graph *top, pm_op *op)
-{
-    for (uint32_t r = 0; r < op->n_regions; r++)
-        if (op->regions[r]->first)
-            return op->regions[r]->first;
-    while (!op->next && op->graph != top) {
-        pm_op *parent = op->graph->parent;
-        uint32_t r = 0;
-        while (parent->regions[r] != op->graph)
-            r++;
-        for (r++; r < parent->n_regions; r++)
-            if (parent->regions[r]->first)
-                return parent->regions[r]->first;
-        op = parent;
-    }
-    return op->next;
-}
-
 static uint64_t count_ops(const pm_graph *g)
 {
     uint64_t n = 0;
-    for (pm_op *op = g->first; op; op = next_nested(g, op))
+    for (pm_op *op = g->first; op; op = pm_op_next_nested(g, op))
         n += op->code != PM_OP_const;
     return n;
 }
@@ -132,7 +113,7 @@ static bool picks_from_constants(const unroller *u, const pm_op *loop)
             facts[loop->operands[i]->id] = OF_CONSTANTS;
     pass_facts(facts, loop);
     facts[body->args.data[0]->id] = OF_ROUND;
-    for (pm_op *op = body->first; op; op = next_nested(body, op)) {
+    for (pm_op *op = body->first; op; op = pm_op_next_nested(body, op)) {
         uint8_t all = OF_CONSTANTS, any = 0;
         for (uint32_t i = 0; i < op->n_operands; i++)
             if (op->operands[i]) {

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "ir/op_table.h"
+#include "passes/generic/rewrite.h"
 #include "passes/passes.h"
 
 typedef struct renamed {
@@ -430,11 +431,14 @@ pm_status pm_pass_lower_experts(pm_pass_ctx *ctx)
 {
     for (size_t i = 0; i < ctx->module->entries.n; i++) {
         uint32_t layer = 0;
-        for (pm_op *op = ctx->module->entries.data[i]->first, *next; op; op = next) {
-            next = op->next;
-            if (op->code == PM_OP_experts)
-                PM_TRY(lower(ctx, op, layer++));
-        }
+        pm_graph_vec graphs;
+        pm_bodies_of(ctx->module->entries.data[i], ctx->module->arena, &graphs);
+        for (size_t k = 0; k < graphs.n; k++)
+            for (pm_op *op = graphs.data[k]->first, *next; op; op = next) {
+                next = op->next;
+                if (op->code == PM_OP_experts)
+                    PM_TRY(lower(ctx, op, layer++));
+            }
     }
     return PM_OK;
 }

@@ -32,7 +32,8 @@ pm_status pm_pass_quantize(pm_pass_ctx *ctx)
         return pm_error(ctx->diag, NULL, PM_ERR_UNSUPPORTED,
                         "--quantize=%s is not there yet; there are: none, bf16", how);
     for (size_t i = 0; i < ctx->module->entries.n; i++)
-        for (pm_op *op = ctx->module->entries.data[i]->first; op; op = op->next)
+        for (pm_op *op = ctx->module->entries.data[i]->first; op;
+             op = pm_op_next_nested(ctx->module->entries.data[i], op))
             if ((op->code == PM_OP_linear || op->code == PM_OP_grouped_linear) &&
                 !pm_value_is(op->operands[1], PM_OP_dequantize)) // has fewer bits already
                 PM_TRY(to_bf16(ctx, op));

@@ -114,7 +114,8 @@ static void write_part(FILE *out, const subject *s, int number)
 
 static unsigned kind_of(uint64_t seed)
 {
-    switch (seed % 4) {
+    switch (seed % 5) {
+    case 4: return RANDOM_MOST | RANDOM_CONTROL;
     case 0: return RANDOM_MOE;
     case 1: return RANDOM_MOST;
     case 2: return RANDOM_SYMBOLS | RANDOM_MOE;
