@@ -263,35 +263,52 @@ static int32_t code_at(const uint8_t *row, int64_t i, int32_t bits)
     return row[i * bits / 8] >> (i * bits % 8) & ((1 << bits) - 1);
 }
 
-/// Row r of a panel, of all blocks, into `out` (zero before).
-static void pack_codes(const pm_layout *l, const lowbit_source *s, const lowbit_rows *in, int64_t row,
-                       int64_t r, uint8_t *out)
+/// What a block has in front of its codes, of row r of a panel.
+static void pack_header(const pm_layout *l, const lowbit_source *s, const lowbit_rows *in, int64_t row,
+                        int64_t r, int64_t block, uint8_t *out)
 {
     static const int64_t scale_sizes[] = {4, 2, 2, 1}, zero_sizes[] = {0, 1, 4};
-    int64_t scale_size = scale_sizes[l->scale], zero_size = zero_sizes[l->zero], per_word = 32 / l->bits;
-    int32_t middle = l->e2m1 ? 0 : 1 << (l->bits - 1);
-    const uint8_t *codes = in->codes + row * s->codes.k;
+    int64_t scale_size = scale_sizes[l->scale];
+    int32_t middle = 1 << (l->bits - 1);
+    uint8_t *scale = out + r * scale_size;
+    uint8_t *zero = out + l->panel * scale_size + r * zero_sizes[l->zero];
+    size_t at = (size_t)(row * s->scales.k + block);
+    float f = l->scale == PM_SCALE_F32 ? to_f32(in->scales, s->scales.elem, at) : 0;
+    memcpy(scale, l->scale == PM_SCALE_F32 ? (void *)&f : in->scales + at * (size_t)scale_size,
+           (size_t)scale_size);
+    if (l->zero == PM_ZERO_I8)
+        *zero = (uint8_t)(code_at(in->zeros + row * s->zeros.k, block, l->bits) - middle);
+    if (l->zero == PM_ZERO_F32) {
+        f = to_f32(in->zeros, s->zeros.elem, (size_t)(row * s->zeros.k + block)) - (float)middle;
+        memcpy(zero, &f, sizeof f);
+    }
+}
+
+/// `rows` rows of one source, rows r0 … of a panel. Codes keep their order: words are words of the source, but that
+/// integers become two's complement.
+static void pack_rows(const pm_layout *l, const lowbit_source *s, const lowbit_rows *in, int64_t rows,
+                      int64_t r0, uint8_t *out)
+{
+    static const uint32_t middles[] = {[2] = 0xaaaaaaaa, [4] = 0x88888888, [8] = 0x80808080};
+    uint32_t flip = l->e2m1 ? 0 : middles[l->bits];
+    int64_t codes_size = (int64_t)l->panel * l->block * l->bits / 8;
+    int64_t used = (s->k * l->bits + 7) / 8; // bytes of a row
     for (int64_t b = 0; b * l->block < s->k; b++) {
-        uint8_t *scale = out + b * pm_layout_block_bytes(l) + r * scale_size;
-        uint8_t *zero = out + b * pm_layout_block_bytes(l) + l->panel * scale_size + r * zero_size;
-        uint8_t *words = out + b * pm_layout_block_bytes(l) + l->panel * (scale_size + zero_size);
-        size_t at = (size_t)(row * s->scales.k + b);
-        float f = l->scale == PM_SCALE_F32 ? to_f32(in->scales, s->scales.elem, at) : 0;
-        memcpy(scale, l->scale == PM_SCALE_F32 ? (void *)&f : in->scales + at * (size_t)scale_size,
-               (size_t)scale_size);
-        if (l->zero == PM_ZERO_I8)
-            *zero = (uint8_t)(code_at(in->zeros + row * s->zeros.k, b, l->bits) - middle);
-        if (l->zero == PM_ZERO_F32) {
-            f = to_f32(in->zeros, s->zeros.elem, (size_t)(row * s->zeros.k + b)) - (float)middle;
-            memcpy(zero, &f, sizeof f);
-        }
-        for (int64_t i = 0; i < l->block && b * l->block + i < s->k; i++) {
-            uint32_t word, code = (uint32_t)(code_at(codes, b * l->block + i, l->bits) ^ middle);
-            uint8_t *to = words + (i / per_word * l->panel + r) * 4;
-            memcpy(&word, to, 4);
-            word |= code << (i % per_word * l->bits);
-            memcpy(to, &word, 4);
-        }
+        uint8_t *block = out + b * pm_layout_block_bytes(l), *words = block + pm_layout_block_bytes(l) - codes_size;
+        for (int64_t row = 0; row < rows; row++)
+            pack_header(l, s, in, row, r0 + row, b, block);
+        int64_t first = b * l->block * l->bits / 8, last = first + (int64_t)l->block * l->bits / 8;
+        for (int64_t at = first; at < last && at < used; at += 4, words += (size_t)l->panel * 4)
+            for (int64_t row = 0; row < rows; row++) {
+                uint32_t word = 0;
+                const uint8_t *from = in->codes + row * s->codes.k + at;
+                if (at + 4 <= used)
+                    memcpy(&word, from, 4);
+                else
+                    memcpy(&word, from, (size_t)(used - at));
+                word ^= flip;
+                memcpy(words + (r0 + row) * 4, &word, 4);
+            }
     }
 }
 
@@ -319,8 +336,8 @@ static pm_status write_lowbit(weight_sink *sink, const lowbit_source *sources, c
                 status = read_elements(sink, &s->scales, p * width, have, rows.scales);
             if (status == PM_OK && s->zeros.data)
                 status = read_elements(sink, &s->zeros, p * width, have, rows.zeros);
-            for (int64_t row = 0; row < have && status == PM_OK; row++)
-                pack_codes(l, s, &rows, row, i * width + row, packed);
+            if (status == PM_OK)
+                pack_rows(l, s, &rows, have, i * width, packed);
         }
         if (status == PM_OK)
             status = pm_weight_put(sink, packed, panel_bytes);

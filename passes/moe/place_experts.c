@@ -13,6 +13,7 @@
 
 #include "base/hash.h"
 #include "ir/op_table.h"
+#include "ir/strided.h"
 #include "passes/generic/rewrite.h"
 #include "passes/moe/placement.h"
 
@@ -44,6 +45,7 @@ static bool feeds_product(const pm_value *v)
     for (const pm_use *use = v->uses; use; use = use->next)
         switch (use->op->code) {
         case PM_OP_stack:
+        case PM_OP_slice:
         case PM_OP_transpose: return true;
         case PM_OP_linear:
         case PM_OP_grouped_linear:
@@ -111,9 +113,15 @@ static uint64_t weight_bytes(const placer *p, const pm_value *v)
             bytes += stored_bytes(p, v->def->operands[i]);
         return bytes;
     }
-    if (pm_value_is(v, PM_OP_transpose))
-        v = v->def->operands[0];
-    return stored_bytes(p, v);
+    pm_strided view; // of a view what it shows
+    int64_t count, all;
+    if (!v->def || !pm_strided_of(p->m, v, &view) || view.root == v || !view.root->def)
+        return stored_bytes(p, v);
+    bytes = weight_bytes(p, view.root);
+    return pm_type_const_count(p->m, v->type, &count) &&
+                   pm_type_const_count(p->m, view.root->type, &all) && all > 0
+               ? (uint64_t)((double)bytes * (double)count / (double)all)
+               : bytes;
 }
 
 /// All constants of the module, each counted once.
