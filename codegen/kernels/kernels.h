@@ -110,6 +110,10 @@ void pm_k_attention(const float *q, const float *key_cache, const float *value_c
                     int64_t worker, int64_t n_workers);
 #define PM_K_ATTENTION_SCRATCH(head_dim) ((int64_t)(head_dim) * 1024 + 131072)
 
+/// Softmax of each row; split over rows.
+void pm_k_softmax(const float *x, float *out, int64_t rows, int64_t columns, int64_t worker,
+                  int64_t n_workers);
+
 /// See rope_table in ir/ops.def; split over rows.
 void pm_k_rope_table(const int64_t *past, const float *inv_freq, float *table, int64_t batch,
                      int64_t t, int64_t half, float scale, int64_t worker, int64_t n_workers);

@@ -15,6 +15,7 @@ static const pm_lowering lowerings[] = {
     ROW(matmul, pm_lower_matmul, 2),
     ROW(rope_table, pm_lower_rope_table, 2),
     ROW(rope, pm_lower_rope, 2),
+    ROW(softmax, pm_lower_softmax, 1), // kinds but f32 along the last axis: as loops
     ROW(cache, pm_lower_cache, 2),
     ROW(attention, pm_lower_attention, 2),
     ROW(causal_conv, pm_lower_causal_conv, 2),

@@ -210,6 +210,20 @@ pm_status pm_lower_matmul(dispatch *d)
     return PM_OK;
 }
 
+pm_status pm_lower_softmax(dispatch *d)
+{
+    pm_op *op = d->op;
+    pm_value *x = op->operands[0];
+    int32_t last = x->type->rank - 1;
+    int64_t axis = pm_op_i64(op, "axis");
+    if (x->type->elem != PM_F32 || last < 0 || (axis != -1 && axis != last) || pm_op_i64(op, "log"))
+        return pm_lower_loops(d);
+    MlirValue args[] = {operand(d, op, 0), pm_emit_pointer(d, op->results[0]), pm_emit_count(d, x->type, 0, last),
+                        dim(d, x, last), d->worker, d->n_workers};
+    mb_call(d->b, "pm_k_softmax", (MlirType){0}, args, PM_COUNT(args));
+    return PM_OK;
+}
+
 /// ---- language models ----------------------------------------------------------------------------------
 
 pm_status pm_lower_rope_table(dispatch *d)
