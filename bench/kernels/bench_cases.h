@@ -4,6 +4,7 @@
  *   LOWBIT(kind, bits, m, n, k, block, scale, zero)   other weights in each run; GROUPED_LOWBIT of two rows
  *   ATTENTION(t, past, heads, kv, head_dim, capacity)
  *   MATMUL(m, n, k, trans_b)
+ *   DELTA(t, heads, k_heads, key size, value size), SCAN(t, channels, state size)
  * Shapes: of models with small layers (256), of such with large ones (1024 wide, 2048 or 4096 deep, 32,000
  * words), and squares. */
 #define BENCH_PRODUCTS(kind)                                                                       \
@@ -63,5 +64,9 @@ MATMUL(64, 512, 64, 1)
 MATMUL(512, 64, 512, 0)
 MATMUL(256, 256, 256, 0)
 MATMUL(1, 512, 64, 1)
+DELTA(512, 32, 16, 128, 128)
+DELTA(1, 32, 16, 128, 128)
+SCAN(512, 1024, 16)
+SCAN(1, 1024, 16)
 #undef BENCH_LOWBIT
 #undef BENCH_PRODUCTS

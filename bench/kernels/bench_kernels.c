@@ -19,6 +19,7 @@
 #include "codegen/kernels/k_lowbit.c"
 #include "codegen/kernels/k_math.c"
 #include "codegen/kernels/k_matmul.c"
+#include "codegen/kernels/k_recurrent.c"
 #include "codegen/kernels/k_rope.c"
 #include "codegen/kernels/k_route.c"
 
@@ -243,7 +244,33 @@ enum { ROWS_each64 = 64 * EXPERTS, ROWS_each16 = 16 * EXPERTS, ROWS_two = 2, ROW
                         (n) * (k), 0, trans_b, (uint8_t *)scratch[worker], worker, n_workers);     \
     }
 
+/* States as if of very many layers: other ones in each run when there is but one token. */
+#define DELTA(t, heads, k_heads, dk, dv)                                                           \
+    static void delta_##t##_##heads##_##dk##_##dv(int64_t worker, int64_t n_workers, int64_t run)  \
+    {                                                                                              \
+        int64_t tokens = t;                                                                        \
+        __asm__ volatile("" : "+r"(tokens));                                                       \
+        float *state = (float *)(uintptr_t)weights_of(run, (int64_t)(heads) * (dk) * (dv) * 4, (t) == 1); \
+        pm_k_linear_attention(state, activations, activations, activations, activations,           \
+                              activations, NULL, result, 1, tokens, heads, k_heads, k_heads, dk,   \
+                              dv, 1, heads, 1, 1.0f, (uint8_t *)scratch[worker], worker,           \
+                              n_workers);                                                          \
+    }
+
+#define SCAN(t, channels, size)                                                                    \
+    static void scan_##t##_##channels##_##size(int64_t worker, int64_t n_workers, int64_t run)     \
+    {                                                                                              \
+        int64_t tokens = t;                                                                        \
+        __asm__ volatile("" : "+r"(tokens));                                                       \
+        float *state = (float *)(uintptr_t)weights_of(run, (int64_t)(channels) * (size) * 4, (t) == 1); \
+        pm_k_selective_scan(state, activations, activations, activations, activations,             \
+                            activations, NULL, result, 1, tokens, channels, size,                  \
+                            (uint8_t *)scratch[worker], worker, n_workers);                        \
+    }
+
 #include "bench/kernels/bench_cases.h"
+#undef DELTA
+#undef SCAN
 #undef LINEAR
 #undef GROUPED
 #undef LOWBIT
@@ -297,6 +324,14 @@ typedef struct bench_case {
 #define MATMUL(m, n, k, trans_b)                                                                   \
     {"matmul 4 x " #m " x " #n " x " #k " trans " #trans_b, matmul_##m##_##n##_##k##_##trans_b,    \
      BY_FMA, 8.0 * (m) * (n) * (k), 1e9, 0},
+
+#define DELTA(t, heads, k_heads, dk, dv)                                                           \
+    {"delta rule " #t " x " #heads " x " #dk " x " #dv, delta_##t##_##heads##_##dk##_##dv,         \
+     (t) == 1 ? BY_READ : BY_FMA,                                                                  \
+     (t) == 1 ? 8.0 * (heads) * (dk) * (dv) : 7.0 * (t) * (heads) * (dk) * (dv), 1e9, 0},
+#define SCAN(t, channels, size)                                                                    \
+    {"scan " #t " x " #channels " x " #size, scan_##t##_##channels##_##size, BY_FMA,               \
+     6.0 * (t) * (channels) * (size), 1e9, 0},
 
 static bench_case cases[] = {
     {"peak fma", peak_fma, BY_FMA, 2.0 * PM_VW * 12 * 100000, 1e9, 1},

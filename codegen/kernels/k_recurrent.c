@@ -260,45 +260,67 @@ PM_KERNEL void pm_k_linear_attention(float *state, const float *q, const float *
 
 /* ---- selective state spaces ------------------------------------------------------------------------- */
 
+/// to[n][c] = from[c][n], of `lanes` rows of `size`; lanes that aren't there become 0.
+PM_INLINE void gather_columns(float *to, const float *from, int64_t size, int64_t lanes)
+{
+    int64_t n = 0;
+    if (lanes == PM_VW) {
+        PM_NO_UNROLL for (; n + PM_VW <= size; n += PM_VW)
+            pm_v_transpose(from + n, size, to + n * PM_VW, PM_VW);
+    }
+    PM_NO_UNROLL for (; n < size; n++)
+    {
+        PM_NO_UNROLL for (int64_t c = 0; c < PM_VW; c++)
+            to[n * PM_VW + c] = c < lanes ? from[c * size + n] : 0.0f;
+    }
+}
+
+PM_INLINE void scatter_columns(float *to, const float *from, int64_t size, int64_t lanes)
+{
+    int64_t n = 0;
+    if (lanes == PM_VW) {
+        PM_NO_UNROLL for (; n + PM_VW <= size; n += PM_VW)
+            pm_v_transpose(from + n * PM_VW, PM_VW, to + n, size);
+    }
+    PM_NO_UNROLL for (; n < size; n++)
+    {
+        PM_NO_UNROLL for (int64_t c = 0; c < lanes; c++)
+            to[c * size + n] = from[n * PM_VW + c];
+    }
+}
+
+/* A vector is one element of the states of PM_VW channels, which share the tokens' b and c. */
 PM_KERNEL void pm_k_selective_scan(float *state, const float *x, const float *dt, const float *a,
                                    const float *b, const float *c, const int64_t *past, float *y,
                                    int64_t batch, int64_t t, int64_t channels, int64_t size,
-                                   int64_t worker, int64_t n_workers)
+                                   uint8_t *scratch, int64_t worker, int64_t n_workers)
 {
-    int64_t begin, end;
-    pm_share(batch * channels, worker, n_workers, &begin, &end);
-    /* channels that lie together share the lines of x, dt and y: so many at a time, token by token */
-    enum { TOGETHER = 16 };
-    PM_NO_UNROLL for (int64_t unit = begin; unit < end;)
+    int64_t blocks = (channels + PM_VW - 1) / PM_VW, begin, end;
+    float *s = recurrent_scratch(scratch), *rate = s + size * PM_VW;
+    pm_share(batch * blocks, worker, n_workers, &begin, &end);
+    PM_NO_UNROLL for (int64_t unit = begin; unit < end; unit++)
     {
-        int64_t sequence = unit / channels, first = unit % channels;
-        int64_t n = pm_min_i64(TOGETHER, pm_min_i64(end - unit, channels - first));
+        int64_t sequence = unit / blocks, first = unit % blocks * PM_VW;
+        int64_t lanes = pm_min_i64(PM_VW, channels - first);
         float *home = state + (sequence * channels + first) * size;
-        if (past != 0 && past[sequence] == 0) {
-            PM_NO_UNROLL for (int64_t i = 0; i < n * size; i++)
-                home[i] = 0.0f;
-        }
+        gather_columns(rate, a + first * size, size, lanes);
+        gather_columns(s, home, size, lanes);
+        PM_NO_UNROLL for (int64_t n = 0; past != 0 && past[sequence] == 0 && n < size; n++)
+            pm_v_store(s + n * PM_VW, pm_v_splat(0.0f));
         PM_NO_UNROLL for (int64_t token = 0; token < t; token++)
         {
             int64_t row = sequence * t + token;
-            PM_NO_UNROLL for (int64_t i = 0; i < n; i++)
+            pm_vf step = load_lanes(dt + row * channels + first, lanes), sum = {0};
+            pm_vf input = step * load_lanes(x + row * channels + first, lanes);
+            PM_NO_UNROLL for (int64_t n = 0; n < size; n++)
             {
-                float step = dt[row * channels + first + i];
-                float input = step * x[row * channels + first + i];
-                pm_vf sum = {0};
-                PM_NO_UNROLL for (int64_t m = 0; m < size; m += PM_VW)
-                {
-                    int64_t lanes = pm_min_i64(PM_VW, size - m);
-                    float *s = home + i * size + m;
-                    pm_vf rate = load_lanes(a + (first + i) * size + m, lanes);
-                    pm_vf value = pm_v_exp(pm_v_splat(step) * rate) * load_lanes(s, lanes);
-                    value = pm_v_fma(pm_v_splat(input), load_lanes(b + row * size + m, lanes), value);
-                    store_lanes(s, value, lanes);
-                    sum = pm_v_fma(value, load_lanes(c + row * size + m, lanes), sum);
-                }
-                y[row * channels + first + i] = pm_v_sum(sum);
+                pm_vf value = pm_v_exp(step * pm_v_load(rate + n * PM_VW)) * pm_v_load(s + n * PM_VW);
+                value = pm_v_fma(input, pm_v_splat(b[row * size + n]), value);
+                pm_v_store(s + n * PM_VW, value);
+                sum = pm_v_fma(value, pm_v_splat(c[row * size + n]), sum);
             }
+            store_lanes(y + row * channels + first, sum, lanes);
         }
-        unit += n;
+        scatter_columns(home, s, size, lanes);
     }
 }

@@ -158,11 +158,13 @@ void pm_k_linear_attention(float *state, const float *q, const float *k, const f
                            uint8_t *scratch, int64_t worker, int64_t n_workers);
 #define PM_K_LINEAR_ATTENTION_SCRATCH(key_size) ((int64_t)(key_size) * 68 + 256)
 
-/// See selective_scan in ir/ops.def; past may be NULL. Split over channels.
+/// See selective_scan in ir/ops.def; past may be NULL. Split over blocks of channels.
+/// scratch: this worker's, PM_K_SELECTIVE_SCAN_SCRATCH bytes.
 void pm_k_selective_scan(float *state, const float *x, const float *dt, const float *a,
                          const float *b, const float *c, const int64_t *past, float *y,
-                         int64_t batch, int64_t t, int64_t channels, int64_t size, int64_t worker,
-                         int64_t n_workers);
+                         int64_t batch, int64_t t, int64_t channels, int64_t size, uint8_t *scratch,
+                         int64_t worker, int64_t n_workers);
+#define PM_K_SELECTIVE_SCAN_SCRATCH(size) ((int64_t)(size) * 128 + 128)
 
 /// The math of generated loops: branch-free, so that loops around them vectorise. Errors: at most
 /// 2 ulp in f32 (4 for erf, 5 for gelu) over the whole range, exact at special values.

@@ -363,7 +363,7 @@ pm_status pm_lower_selective_scan(dispatch *d)
     MlirValue args[] = {operand(d, op, 0), operand(d, op, 1), operand(d, op, 2), operand(d, op, 3),
                         operand(d, op, 4), operand(d, op, 5), operand(d, op, 6),
                         pm_emit_pointer(d, op->results[1]), dim(d, x, 0), dim(d, x, 1),
-                        dim(d, state, 1), dim(d, state, 2), d->worker, d->n_workers};
+                        dim(d, state, 1), dim(d, state, 2), d->scratch, d->worker, d->n_workers};
     mb_call(b, "pm_k_selective_scan", (MlirType){0}, args, PM_COUNT(args));
     return PM_OK;
 }
@@ -440,6 +440,9 @@ int64_t pm_emit_scratch_bytes(const pm_op *op)
     case PM_OP_linear_attention:
         pm_dim_is_const(m, op->operands[0]->type->dims[2], &n);
         return PM_K_LINEAR_ATTENTION_SCRATCH(n);
+    case PM_OP_selective_scan:
+        pm_dim_is_const(m, op->operands[0]->type->dims[2], &n);
+        return PM_K_SELECTIVE_SCAN_SCRATCH(n);
     case PM_OP_route:
         pm_dim_is_const(m, op->operands[0]->type->dims[1], &n);
         return PM_K_ROUTE_SCRATCH(n);

@@ -71,7 +71,8 @@ static void run_kernel(const problem *p, float *state, int64_t at, int64_t t, co
                                   guarded(PM_K_LINEAR_ATTENTION_SCRATCH(dk)), w, workers);
         else
             pm_k_selective_scan(state, part[1], part[2], part[3], part[4], part[5], past, out,
-                                BATCH, t, h, dk, w, workers);
+                                BATCH, t, h, dk, guarded(PM_K_SELECTIVE_SCAN_SCRATCH(dk)), w,
+                                workers);
     }
     for (int64_t b = 0; b < BATCH; b++)
         memcpy(y + (b * s->tokens + at) * p->width, out + b * t * p->width,
