@@ -531,6 +531,8 @@ static bool is_filled_with(finder *f, const pm_value *v, double *out)
     for (int step = 0; step < 8 && v->def; step++) {
         switch (v->def->code) {
         case PM_OP_fill: return pm_moe_const_scalar(f, v->def->operands[1], out);
+        case PM_OP_mul: // x * 0: zeros of x's shape, as numbers go
+            return pm_moe_const_scalar(f, v->def->operands[1], out) && *out == 0;
         case PM_OP_expand:
         case PM_OP_reshape:
         case PM_OP_transpose: v = v->def->operands[0]; continue;
