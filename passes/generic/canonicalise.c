@@ -111,13 +111,29 @@ static pm_status fold_product(pm_builder *b, pm_op *op, pm_value **out_value)
     return pm_build1(b, out_value, PM_OP_linear, PM_OPERANDS(x, w), PM_NO_ATTRS);
 }
 
-/// Softmax along another axis than the last: that one goes last, where rows are rows.
+/// The x of x - max(x) along the axis; NULL: it is something else.
+static pm_value *before_shift(pm_value *v, int64_t axis)
+{
+    if (!pm_value_is(v, PM_OP_sub) || !pm_value_is(v->def->operands[1], PM_OP_reduce_max))
+        return NULL;
+    const pm_op *most = v->def->operands[1]->def;
+    const pm_attr *axes = pm_op_attr(most, "axes");
+    pm_value *x = v->def->operands[0];
+    bool same = axes->n == 1 && axes->ints[0] + (axes->ints[0] < 0 ? x->type->rank : 0) == axis;
+    return same && most->operands[0] == x && pm_op_i64(most, "keepdims") && x->type == v->type ? x : NULL;
+}
+
+/// Softmax subtracts the largest itself. Along another axis than the last: that one goes last, where
+/// rows are rows.
 static pm_status fold_softmax(pm_builder *b, pm_op *op, pm_value **out_value)
 {
     pm_value *x = op->operands[0];
     int64_t perm[PM_MAX_RANK], axis = pm_op_i64(op, "axis");
     int32_t rank = x->type->rank;
     axis += axis < 0 ? rank : 0;
+    if (before_shift(x, axis))
+        return pm_build1(b, out_value, PM_OP_softmax, PM_OPERANDS(before_shift(x, axis)),
+                         PM_ATTRS(pm_attr_i64("axis", axis), pm_attr_bool("log", pm_op_i64(op, "log") != 0)));
     if (rank < 2 || axis == rank - 1 || x->type->elem == PM_F64)
         return PM_OK;
     for (int32_t i = 0; i < rank; i++)

@@ -2,7 +2,7 @@
 // options: --passes=canonicalise,fold,dce
 module "m" {
   symbol B in [0, 8]
-  entry main(%x: f32[B, 3, 8, 6], %s: f32[B, 4, 5]) -> (y: %y, z: %z, p: %p) {
+  entry main(%x: f32[B, 3, 8, 6], %s: f32[B, 4, 5]) -> (y: %y, z: %z, p: %p, q: %q) {
     %w = const {value = splat(0.5)} : f32[10, 3, 4, 2]
     %bias = const {value = splat(1)} : f32[10]
     // CHECK: reshape({{.*}}) {allowzero = true} : f32[B, 3, 2, 4, 3, 2]
@@ -17,5 +17,10 @@ module "m" {
     // CHECK: softmax({{.*}}) : f32[B, 5, 4]
     // CHECK: %p = transpose({{.*}}) {perm = [0, 2, 1]} : f32[B, 4, 5]
     %p = softmax(%s) {axis = 1}
+    // CHECK-NOT: sub(
+    // CHECK: %q = softmax(%s) {axis = 2}
+    %most = reduce_max(%s) {axes = [-1]}
+    %shifted = sub(%s, %most)
+    %q = softmax(%shifted)
   }
 }
