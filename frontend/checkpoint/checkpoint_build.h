@@ -111,6 +111,8 @@ PM_NODISCARD pm_status pm_ckpt_rope(pm_ckpt_step *step);
 // ---- checkpoint_moe.c ----
 
 PM_NODISCARD pm_status pm_ckpt_moe(pm_ckpt_step *step);
+PM_NODISCARD pm_status pm_ckpt_route(pm_ckpt_step *step);
+PM_NODISCARD pm_status pm_ckpt_each_choice(pm_ckpt_step *step);
 
 // ---- checkpoint_recurrent.c ----
 

@@ -274,60 +274,148 @@ static pm_status build_region(pm_ckpt_step *step, pm_op *op, const pm_json *body
     return PM_OK;
 }
 
-pm_status pm_ckpt_moe(pm_ckpt_step *step)
+/// What a router and its experts have in common.
+static pm_status read_moe(pm_ckpt_step *step, moe *m)
 {
     pm_ckpt *c = step->c;
-    pm_module *module = c->module;
-    moe m = {0};
-    pm_value *own = NULL;
-    const char *apply = "output";
-    const pm_json *body = pm_json_get(step->json, "expert");
-    if (c->in_region || body == NULL || body->kind != PM_JSON_ARRAY)
-        return pm_step_fault(step, "needs the steps of an expert, and can't be within one");
-    PM_TRY(pm_step_value(step, "x", &m.x));
-    PM_TRY(pm_step_int(step, step->json, "experts", 1, &m.experts));
-    PM_TRY(pm_step_int(step, step->json, "identity", 0, &m.identity));
-    PM_TRY(pm_step_int(step, step->json, "top_k", 1, &m.top_k));
-    PM_TRY(pm_step_str(step, step->json, "apply", &apply));
-    if (m.experts > PM_CKPT_MAX_EXPERTS) {
+    PM_TRY(pm_step_value(step, "x", &m->x));
+    PM_TRY(pm_step_int(step, step->json, "experts", 1, &m->experts));
+    if (m->experts > PM_CKPT_MAX_EXPERTS) {
         pm_loc loc = {.file = c->folder};
         return pm_error(c->diag, &loc, PM_ERR_UNSUPPORTED, "more than %d experts in a layer",
                         (int)PM_CKPT_MAX_EXPERTS);
     }
-    const pm_type *t = m.x->type;
-    if (t->rank != 3 || !pm_dim_is_const(module, t->dims[2], &m.width))
+    const pm_type *t = m->x->type;
+    if (t->rank < 3 || !pm_dim_is_const(c->module, t->dims[t->rank - 1], &m->width))
         return pm_step_fault(step, "expects [batch, tokens, width]");
-    pm_dim rows[2] = {pm_dim_mul(module, t->dims[0], t->dims[1]), t->dims[2]};
-    PM_TRY(pm_build_reshape_dims(&c->b, m.x, 2, rows, &m.rows));
-    PM_TRY(build_route(step, &m));
-    PM_TRY(build_capacity(step, &m));
-    PM_TRY(split_identity(c, &m, &own));
-    PM_TRY(finish_route(step, &m));
+    return PM_OK;
+}
+
+static pm_status read_rows(pm_ckpt *c, moe *m)
+{
+    const pm_type *t = m->x->type;
+    pm_dim rows[2] = {t->dims[0], t->dims[t->rank - 1]};
+    for (int32_t i = 1; i < t->rank - 1; i++)
+        rows[0] = pm_dim_mul(c->module, rows[0], t->dims[i]);
+    return pm_build_reshape_dims(&c->b, m->x, 2, rows, &m->rows);
+}
+
+/// The experts on rows that were routed: [M, width], perhaps of another width.
+static pm_status build_experts(pm_ckpt_step *step, const moe *m, const char *apply,
+                               const char *called, pm_value **out)
+{
+    pm_ckpt *c = step->c;
+    const pm_json *body = pm_json_get(step->json, "expert");
+    if (c->in_region || body == NULL || body->kind != PM_JSON_ARRAY)
+        return pm_step_fault(step, "needs the steps of an expert, and can't be within one");
     c->captures.n = 0;
-    PM_TRY(capture_weights(c, body, m.experts));
+    PM_TRY(capture_weights(c, body, m->experts));
     pm_ckpt_set_loc(step, NULL);
     size_t n = 3 + c->captures.n;
     pm_value **operands = PM_NEW_ARRAY(c->scratch, pm_value *, n);
-    operands[0] = m.rows;
-    operands[1] = m.chosen;
-    operands[2] = m.weights;
+    operands[0] = m->rows;
+    operands[1] = m->chosen;
+    operands[2] = m->weights;
     for (size_t i = 0; i < c->captures.n; i++)
         operands[3 + i] = c->captures.data[i].stacked;
     const pm_attr attrs[] = {
-        pm_attr_i64("experts", m.experts), pm_attr_i64("top_k", m.top_k),
+        pm_attr_i64("experts", m->experts), pm_attr_i64("top_k", m->top_k),
         pm_attr_str("apply", apply),
-        pm_attr_str("name", pm_arena_printf(c->scratch, "%slayers.%" PRId64,
-                                            c->in_encoder ? "encoder." : "", c->layer)),
+        pm_attr_str("name", pm_arena_printf(c->scratch, "%slayers.%" PRId64 "%s%s",
+                                            c->in_encoder ? "encoder." : "", c->layer,
+                                            called[0] != '\0' ? "." : "", called)),
     };
     pm_op *op;
     PM_TRY(pm_op_create(c->b.graph, NULL, PM_OP_experts, c->b.loc, operands, n, attrs,
                         PM_COUNT(attrs), 1, 0, &op));
-    PM_TRY(build_region(step, op, body, &m));
+    PM_TRY(build_region(step, op, body, m));
     PM_TRY(pm_op_infer(op));
-    pm_value *y;
     pm_ckpt_set_loc(step, NULL);
-    PM_TRY(pm_build_reshape_dims(&c->b, op->results[0], 3, t->dims, &y));
+    *out = op->results[0];
+    return PM_OK;
+}
+
+pm_status pm_ckpt_moe(pm_ckpt_step *step)
+{
+    pm_ckpt *c = step->c;
+    moe m = {0};
+    pm_value *own = NULL, *y;
+    const char *apply = "output";
+    PM_TRY(read_moe(step, &m));
+    PM_TRY(read_rows(c, &m));
+    PM_TRY(pm_step_int(step, step->json, "identity", 0, &m.identity));
+    PM_TRY(pm_step_int(step, step->json, "top_k", 1, &m.top_k));
+    PM_TRY(pm_step_str(step, step->json, "apply", &apply));
+    PM_TRY(build_route(step, &m));
+    PM_TRY(build_capacity(step, &m));
+    PM_TRY(split_identity(c, &m, &own));
+    PM_TRY(finish_route(step, &m));
+    PM_TRY(build_experts(step, &m, apply, "", &y));
+    PM_TRY(pm_build_reshape_dims(&c->b, y, 3, m.x->type->dims, &y));
     if (own != NULL)
         PM_TRY(add_identity(c, own, m.x, &y));
+    return pm_step_out(step, y);
+}
+
+/// A router without its experts: "out" names what is chosen, and the weights.
+pm_status pm_ckpt_route(pm_ckpt_step *step)
+{
+    pm_ckpt *c = step->c;
+    moe m = {0};
+    const pm_json *out = pm_json_get(step->json, "out");
+    if (out == NULL || out->kind != PM_JSON_ARRAY || out->n != 2 ||
+        out->items[0].kind != PM_JSON_STRING || out->items[1].kind != PM_JSON_STRING)
+        return pm_step_fault(step, "'out' must be two names");
+    PM_TRY(read_moe(step, &m));
+    PM_TRY(read_rows(c, &m));
+    PM_TRY(pm_step_int(step, step->json, "top_k", 1, &m.top_k));
+    PM_TRY(build_route(step, &m));
+    pm_map_put_str(&c->values, out->items[0].string, m.chosen);
+    pm_map_put_str(&c->values, out->items[1].string, m.weights);
+    return PM_OK;
+}
+
+/// Experts for each choice by itself: x [batch, tokens, width], or of each choice [batch, tokens, k, width],
+/// gives [batch, tokens, k, width]; times the weights, if there are any. Nothing is added up.
+pm_status pm_ckpt_each_choice(pm_ckpt_step *step)
+{
+    pm_ckpt *c = step->c;
+    pm_module *module = c->module;
+    moe m = {.top_k = 1};
+    pm_value *chosen, *shape, *y;
+    const char *called = "", *weights = "";
+    int64_t k;
+    PM_TRY(read_moe(step, &m));
+    PM_TRY(pm_step_value(step, "chosen", &chosen));
+    PM_TRY(pm_step_str(step, step->json, "called", &called));
+    PM_TRY(pm_step_str(step, step->json, "weights", &weights));
+    const pm_type *t = m.x->type;
+    if (chosen->type->rank != 2 || !pm_dim_is_const(module, chosen->type->dims[1], &k))
+        return pm_step_fault(step, "'chosen' must be what a router chose");
+    pm_dim dims[4] = {t->dims[0], t->dims[1], pm_dim_const(module, k), t->dims[t->rank - 1]};
+    if (t->rank == 3) {
+        pm_dim one[4] = {dims[0], dims[1], pm_dim_const(module, 1), dims[3]};
+        PM_TRY(pm_build_dims(&c->b, 4, dims, &shape));
+        PM_TRY(pm_build_reshape_dims(&c->b, m.x, 4, one, &m.x));
+        PM_TRY(pm_build1(&c->b, &m.x, PM_OP_expand, PM_OPERANDS(m.x, shape), PM_NO_ATTRS));
+    }
+    PM_TRY(read_rows(c, &m));
+    pm_dim single[2] = {m.rows->type->dims[0], pm_dim_const(module, 1)};
+    PM_TRY(pm_build_reshape_dims(&c->b, chosen, 2, single, &m.chosen));
+    m.weights = pm_ckpt_value(c, weights);
+    if (m.weights != NULL) {
+        PM_TRY(pm_build_reshape_dims(&c->b, m.weights, 2, single, &m.weights));
+    } else if (weights[0] != '\0') {
+        return pm_step_fault(step, "there is no value '%s' yet", weights);
+    } else {
+        float one = 1;
+        pm_value *value;
+        PM_TRY(pm_build_const_f32(&c->b, 0, NULL, &one, &value));
+        PM_TRY(pm_build_dims(&c->b, 2, single, &shape));
+        PM_TRY(pm_build1(&c->b, &m.weights, PM_OP_fill, PM_OPERANDS(shape, value), PM_NO_ATTRS));
+    }
+    PM_TRY(build_experts(step, &m, "output", called, &y));
+    dims[3] = y->type->dims[1];
+    PM_TRY(pm_build_reshape_dims(&c->b, y, 4, dims, &y));
     return pm_step_out(step, y);
 }

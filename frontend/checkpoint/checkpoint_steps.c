@@ -610,6 +610,16 @@ static pm_status read_operand(pm_ckpt_step *step, const pm_json *item, pm_value 
     return pm_build_const_f32(&step->c->b, 0, NULL, &value, out);
 }
 
+static pm_status read_ints(pm_ckpt_step *step, const char *key, const pm_json *list, pm_attr *out)
+{
+    int64_t *ints = PM_NEW_ARRAY(step->c->scratch, int64_t, list->n + 1);
+    for (size_t i = 0; i < list->n; i++)
+        PM_TRY(pm_expr_int(&step->c->scope, &step->loc, expression(step, &list->items[i]),
+                           -MAX_EXTENT, MAX_EXTENT, &ints[i]));
+    *out = pm_attr_ints(key, ints, list->n);
+    return PM_OK;
+}
+
 static pm_status read_attr(pm_ckpt_step *step, const char *key, const pm_json *value,
                            const pm_attr_decl *decls, size_t n_decls, pm_attr *out)
 {
@@ -629,6 +639,8 @@ static pm_status read_attr(pm_ckpt_step *step, const char *key, const pm_json *v
             *out = pm_attr_bool(decls[i].key, x != 0);
         else if (decls[i].kind == PM_ATTR_STR && value->kind == PM_JSON_STRING)
             *out = pm_attr_str(decls[i].key, value->string);
+        else if (decls[i].kind == PM_ATTR_INTS && value->kind == PM_JSON_ARRAY)
+            return read_ints(step, decls[i].key, value, out);
         else
             return pm_step_fault(step, "the attribute '%s' can't be given here", key);
         return PM_OK;
@@ -684,6 +696,8 @@ static const struct {
     {"join", do_join, " in sizes groups "},
     {"positions", do_positions, " "},
     {"moe", pm_ckpt_moe, " x experts identity top_k router expert result apply "},
+    {"choose", pm_ckpt_route, " x experts top_k router "},
+    {"each_choice", pm_ckpt_each_choice, " x chosen weights experts expert result called "},
     {"last_rows", do_last_rows, " x "},
     {"mlp", do_mlp, " x inner act gate up down gate_bias up_bias down_bias "},
     {"let", do_let, " name is "},

@@ -73,6 +73,22 @@ static pm_status missing(pm_ckpt_step *step, const char *name)
     return status;
 }
 
+/// Whether the first expert has the tensor that this one lacks: then that alternative was meant.
+static pm_status is_of_expert_0(pm_ckpt_step *step, const char *template, bool *out)
+{
+    pm_ckpt *c = step->c;
+    const pm_expr_value *e = pm_map_get_str(&c->scope.names, "e");
+    const char *name;
+    if (c->n_stacked == 0 || e == NULL)
+        return PM_OK;
+    double number = e->number;
+    pm_expr_set_number(&c->scope, "e", 0);
+    PM_TRY(pm_expr_template(&c->scope, &step->loc, template, &name));
+    pm_expr_set_number(&c->scope, "e", number);
+    *out = number > 0 && pm_safetensors_find(c->tensors, name) != NULL;
+    return PM_OK;
+}
+
 /// The first alternative that holds and whose tensor exists; NULL when the weight is optional, or no
 /// alternative holds.
 static pm_status choose(pm_ckpt_step *step, const pm_json *spec, const pm_json **out_spec,
@@ -104,7 +120,10 @@ static pm_status choose(pm_ckpt_step *step, const pm_json *spec, const pm_json *
             *out_tensor = tensor;
             return PM_OK;
         }
-        first = first != NULL ? first : name;
+        bool is_likely = false;
+        PM_TRY(is_of_expert_0(step, name_json->string, &is_likely));
+        if (first == NULL || is_likely)
+            first = name;
     }
     if (optional || first == NULL)
         return PM_OK;
