@@ -287,7 +287,10 @@ static pm_status load(pm_ckpt *c)
     PM_TRY(pm_json_get_str(c->diag, path, config, "model_type", true, &model_type));
     pm_loc loc = pm_json_loc(path, pm_json_get(config, "model_type"));
     put_meta(c, "model_type", model_type);
-    PM_TRY(pm_recipe_find(c->scratch, c->diag, &loc, model_type, &c->recipe));
+    pm_status status = pm_recipe_find(c->scratch, c->diag, &loc, model_type, &c->recipe);
+    if (status == PM_ERR_UNSUPPORTED)
+        pm_ckpt_explain_unknown(c, &loc, config);
+    PM_TRY(status);
     PM_TRY(check_quantised(c, path, config));
     c->scope = (pm_expr_scope){.arena = c->scratch, .diag = c->diag, .has = has_tensor, .user = c};
     pm_map_init(&c->scope.names, c->scratch);

@@ -78,6 +78,8 @@ PM_NODISCARD pm_status pm_ckpt_weight(pm_ckpt_step *step, const pm_json *spec, i
                                       const int64_t *dims, bool f32, pm_value **out);
 /// Stacks the weights that `spec` names for e = 0 … n-1 and records them as a capture.
 PM_NODISCARD pm_status pm_ckpt_capture_weight(pm_ckpt_step *step, const pm_json *spec, int64_t n);
+/// Each `*` of `pattern` stands for anything.
+bool pm_ckpt_name_matches(const char *pattern, const char *name);
 /// Errors for tensors that no step used, unless the recipe ignores them.
 PM_NODISCARD pm_status pm_ckpt_check_unused(pm_ckpt *c);
 /// Sets the location of ops that follow: the tensor that `spec` last found, or the step.
@@ -135,6 +137,11 @@ PM_NODISCARD pm_status pm_ckpt_cross_cache(pm_ckpt_step *step);
 PM_NODISCARD pm_status pm_ckpt_cross_attention(pm_ckpt_step *step);
 PM_NODISCARD pm_status pm_ckpt_relative_bias(pm_ckpt_step *step);
 PM_NODISCARD pm_status pm_ckpt_sinusoids(pm_ckpt_step *step);
+
+// ---- recipe_near.c ----
+
+/// Notes at `loc`: the recipe that has a place for most of the folder's tensors, and what it lacks.
+void pm_ckpt_explain_unknown(pm_ckpt *c, const pm_loc *loc, const pm_json *config);
 
 // ---- members of steps ----
 

@@ -486,8 +486,7 @@ pm_status pm_ckpt_capture_weight(pm_ckpt_step *step, const pm_json *spec, int64_
 
 // ---- what is left over ----
 
-/// Each `*` of `pattern` stands for anything.
-static bool matches(const char *pattern, const char *name)
+bool pm_ckpt_name_matches(const char *pattern, const char *name)
 {
     const char *star = NULL, *taken = NULL; // the last star, and where what it takes ends
     while (*name != '\0') {
@@ -522,7 +521,7 @@ static pm_status is_ignored(pm_ckpt *c, const char *name, bool *out)
             PM_TRY(pm_json_get_str(c->diag, file, item, "name", true, &pattern));
             PM_TRY(pm_json_get_str(c->diag, file, item, "when", false, &when));
             PM_TRY(pm_expr_template(&c->scope, &loc, pattern, &pattern));
-            if (!matches(pattern, name))
+            if (!pm_ckpt_name_matches(pattern, name))
                 continue;
             *out = true;
             if (when != NULL)

@@ -65,6 +65,7 @@ static pm_status add_sources(pm_arena *arena, pm_diag *diag, pm_recipe *recipe)
     PM_TRY(pm_json_parse(arena, diag, recipe->parts_file, (const char *)embedded_parts[0].text,
                          embedded_parts[0].size, &shared));
     recipe->parts = pm_json_get(shared, "parts");
+    recipe->harmless = pm_json_get(shared, "harmless");
     for (size_t i = 0; names != NULL && i < names->n; i++) {
         const pm_json *set = pm_json_get(pm_json_get(shared, "sets"), names->items[i].string);
         pm_loc loc = pm_json_loc(recipe->file, &names->items[i]);
@@ -93,26 +94,45 @@ static bool handles(const pm_json *types, const char *model_type)
     return false;
 }
 
+bool pm_recipe_is_harmless(const pm_recipe *recipe, const char *key)
+{
+    for (size_t i = 0; recipe->harmless != NULL && i < recipe->harmless->n; i++) {
+        const char *known = recipe->harmless->items[i].string;
+        size_t n = strlen(known), length = strlen(key);
+        if (known[0] == '*' ? length >= n - 1 && strcmp(key + length - (n - 1), known + 1) == 0
+                            : strcmp(key, known) == 0)
+            return true;
+    }
+    return false;
+}
+
+pm_status pm_recipe_parse(pm_arena *arena, pm_diag *diag, size_t i, const pm_recipe **out_recipe)
+{
+    const embedded *e = &embedded_recipes[i];
+    const char *file = pm_arena_printf(arena, "recipe %s", e->name);
+    const pm_json *root;
+    *out_recipe = NULL;
+    PM_TRY(pm_json_parse(arena, diag, file, (const char *)e->text, e->size, &root));
+    pm_recipe *recipe = PM_NEW(arena, pm_recipe);
+    *recipe = (pm_recipe){.name = e->name, .file = file, .root = root};
+    PM_TRY(check_recipe(diag, recipe));
+    PM_TRY(add_sources(arena, diag, recipe));
+    *out_recipe = recipe;
+    return PM_OK;
+}
+
 pm_status pm_recipe_find(pm_arena *arena, pm_diag *diag, const pm_loc *loc, const char *model_type,
                          const pm_recipe **out_recipe)
 {
     *out_recipe = NULL;
     PM_VEC(const char *) known = {0};
-    const char *name, *text;
-    size_t size;
-    for (size_t i = 0; pm_recipe_at(i, &name, &text, &size); i++) {
-        const char *file = pm_arena_printf(arena, "recipe %s", name);
+    for (size_t i = 0; i < PM_COUNT(embedded_recipes); i++) {
+        const embedded *e = &embedded_recipes[i];
         const pm_json *root;
-        PM_TRY(pm_json_parse(arena, diag, file, text, size, &root));
+        PM_TRY(pm_json_parse(arena, diag, e->name, (const char *)e->text, e->size, &root));
         const pm_json *types = pm_json_get(root, "model_types");
-        if (handles(types, model_type)) {
-            pm_recipe *recipe = PM_NEW(arena, pm_recipe);
-            *recipe = (pm_recipe){.name = name, .file = file, .root = root};
-            PM_TRY(check_recipe(diag, recipe));
-            PM_TRY(add_sources(arena, diag, recipe));
-            *out_recipe = recipe;
-            return PM_OK;
-        }
+        if (handles(types, model_type))
+            return pm_recipe_parse(arena, diag, i, out_recipe);
         for (size_t k = 0; types != NULL && k < types->n; k++)
             PM_PUSH(arena, &known, types->items[k].string);
     }

@@ -18,6 +18,7 @@ typedef struct pm_recipe {
     const pm_json *encoder; ///< NULL, or an object with begin, layer, end, memory and layers (a count)
     const char *parts_file;
     const pm_json *parts; ///< by name: steps that recipes share
+    const pm_json *harmless; ///< patterns
     /// Objects with params, require and ignore: the sets that the recipe names, then the recipe itself.
     const pm_json *sources[PM_RECIPE_MAX_SETS + 1];
     const char *source_files[PM_RECIPE_MAX_SETS + 1];
@@ -26,6 +27,12 @@ typedef struct pm_recipe {
 
 /// The part of that name; NULL when there is none.
 const pm_json *pm_recipe_part(const pm_recipe *recipe, const char *name);
+
+/// Keys of configurations that say nothing about numbers.
+bool pm_recipe_is_harmless(const pm_recipe *recipe, const char *key);
+/// The i-th embedded recipe.
+PM_NODISCARD pm_status pm_recipe_parse(pm_arena *arena, pm_diag *diag, size_t i,
+                                       const pm_recipe **out_recipe);
 
 /// The recipe for a model type; `loc` is the place of that name. Errors: PM_ERR_UNSUPPORTED, with the
 /// nearest known type.

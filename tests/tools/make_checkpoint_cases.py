@@ -3,9 +3,9 @@
 
     make_checkpoint_cases.py [--out DIR] [--folder DIR] [NAME...]
 
-Weights aren't stored: tensors.txt says "name center spread dims...", and element i of a tensor is
+Weights are not stored: NAME.txt says "name center spread dims...", and element i of a tensor is
     center + spread * u,    u = the top 24 bits of splitmix64(fnv1a64(name) + i) as a number in [-1, 1)
-computed in float32. tests/unit/made_checkpoint.c makes the same numbers. Whole folders, with weights, go into --folder.
+computed in float32. tests/unit/test_checkpoint.c makes the same numbers. Whole folders, with weights, go into --folder.
 """
 import argparse
 import json
@@ -153,7 +153,7 @@ def make(name, out, whole):
             to = out / name
             to.mkdir(parents=True, exist_ok=True)
             (to / "config.json").write_text(json.dumps(text, indent=1) + "\n")
-            (to / "tensors.txt").write_text("\n".join(lines) + "\n")
+            (to / f"{name}.txt").write_text("\n".join(lines) + "\n")
             np.savez(to / "reference.npz", **arrays)
 
 

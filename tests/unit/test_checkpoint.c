@@ -525,7 +525,7 @@ static uint64_t splitmix(uint64_t x)
     return x ^ (x >> 31);
 }
 
-/// The tensor that a line of tensors.txt describes, as tests/tools/make_checkpoint_cases.py does.
+/// The tensor that a line of a list describes, as tests/tools/make_checkpoint_cases.py does.
 static tensor made_tensor(char *line)
 {
     tensor t = {.name = pm_arena_strdup(arena, strtok(line, " ")), .dtype = "F32"};
@@ -548,7 +548,7 @@ static void make_checkpoint(const char *name)
 {
     tensor_vec v = {0};
     char line[512];
-    FILE *list = fopen(pm_arena_printf(arena, DATA "made/%s/tensors.txt", name), "r");
+    FILE *list = fopen(pm_arena_printf(arena, DATA "made/%s/%s.txt", name, name), "r");
     ck_assert_ptr_nonnull(list);
     while (fgets(line, sizeof line, list) != NULL)
         PM_PUSH(arena, &v, made_tensor(line));
@@ -575,6 +575,23 @@ START_TEST(test_made)
 END_TEST
 
 /// Greedy decoding with the caches goes on as the reference implementation does.
+/// A family without a recipe: the nearest one, and what it lacks.
+START_TEST(test_unknown_family)
+{
+    tensor_vec v = read_tensors("olmoe");
+    tensor extra = *find(&v, "model.norm.weight");
+    extra.name = "model.layers.1.self_attn.warp.weight";
+    PM_PUSH(arena, &v, extra);
+    write_tensors(&v);
+    write_config("olmoe", "\"model_type\": \"olmoe\"", "\"model_type\": \"brandnew\", \"warp_factor\": 9");
+    expect_refused("no recipe for models of type 'brandnew'");
+    const char *all = messages();
+    ck_assert_msg(strstr(all, "nearest by its tensors is the recipe 'olmoe'") != NULL, "%s", all);
+    ck_assert_msg(strstr(all, "no place in it: model.layers.N.self_attn.warp.weight") != NULL, "%s", all);
+    ck_assert_msg(strstr(all, "doesn't read: warp_factor\n") != NULL, "%s", all);
+}
+END_TEST
+
 START_TEST(test_made_greedy)
 {
     const char *reference = pm_arena_printf(arena, DATA "made/%s/reference.npz", made[_i]);
@@ -941,6 +958,7 @@ int main(void)
     tcase_add_test(tc, test_weights_are_shared_ranges);
     tcase_add_test(tc, test_text_round_trip);
     tcase_add_test(tc, test_recipes);
+    tcase_add_test(tc, test_unknown_family);
     tcase_add_loop_test(tc, test_made, 0, PM_COUNT(made));
     tcase_add_loop_test(tc, test_made_greedy, 0, PM_COUNT(made));
     tcase_add_test(tc, test_fused_experts);
