@@ -114,12 +114,27 @@ static bool constant_node(pm_expert_body *body, pm_body_node *node)
 {
     node->axes = pm_axes_plain(body->module, node->values[0]->type);
     node->kind = node->width > 1 ? PM_BODY_STACK : PM_BODY_SHARED;
+    if (node->width > 1 && body->by_choice)
+        return pm_body_stop(body, node, "the choices don't share their weights");
     if (!pm_axes_fit(&node->axes))
         return pm_body_stop(body, node, "it has too many axes");
     for (uint32_t i = 1; i < node->width; i++)
         if (node->values[i]->type != node->values[0]->type)
             return pm_body_stop(body, node, "the experts' weights have unlike shapes");
     return true;
+}
+
+/// Every choice gathers from the same tensor, by its own ids.
+static bool gathers_by_choice(const pm_expert_body *body, const pm_body_node *node)
+{
+    for (uint32_t i = 0; i < node->width; i++) {
+        const pm_op *op = node->values[i]->def;
+        const pm_moe_fact *ids = pm_moe_fact_of(body->facts, op->operands[1]);
+        if (op->operands[0] != pm_body_op_of(node)->operands[0] || !ids || !pm_fact_is_id(ids) ||
+            ids->seed != body->seed || ids->choice != (body->by_choice ? (int32_t)i : -1))
+            return false;
+    }
+    return body->by_choice || node->width == 1;
 }
 
 /// W[ids]: each choice's slice of the stacked tensor.
@@ -129,7 +144,7 @@ static bool gathered_node(pm_expert_body *body, pm_body_node *node, const pm_moe
     const pm_type *w = op->operands[0]->type, *index = op->operands[1]->type;
     int64_t experts;
     bool nd = op->code == PM_OP_gather_nd;
-    if (node->width != 1 || ids->seed != body->seed || w->rank < 1 ||
+    if (ids->seed != body->seed || !gathers_by_choice(body, node) || w->rank < 1 ||
         !pm_dim_is_const(body->module, w->dims[0], &experts) || experts != body->seed->experts ||
         (!nd && pm_body_positive(pm_op_i64(op, "axis"), w->rank) != 0))
         return pm_body_stop(body, node, "weights are gathered in a way that isn't known");
@@ -213,7 +228,8 @@ static bool weight_node(pm_expert_body *body, pm_body_node *node)
         const pm_moe_fact *fact = pm_moe_fact_of(body->facts, node->values[i]);
         pm_value *own = NULL;
         bool own_dense = false;
-        if (!fact || fact->seed != body->seed || fact->kind != first->kind)
+        if (!fact || fact->seed != body->seed || fact->kind != first->kind ||
+            fact->choice != (body->by_choice ? (int32_t)i : -1))
             return false;
         if (fact->source) {
             own = fact->source;
@@ -361,6 +377,11 @@ bool pm_body_is_segment_concat(const pm_expert_body *body, const pm_body_node *n
            pm_dim_is_dynamic(body->module, op->operands[0]->type->dims[0]);
 }
 
+static bool is_before(const pm_expert_body *body, const pm_op *op)
+{
+    return op->serial < body->seed->n_before && body->seed->before[op->serial];
+}
+
 /// Leaves are known at once; of others the operands come first.
 typedef enum { LEAF, INNER, WRONG } found;
 
@@ -385,8 +406,8 @@ static found classify(pm_expert_body *body, pm_body_node *node)
         return input_node(body, node) ? LEAF : WRONG; // an embedding
     const pm_op *base = under_views(v)->def;
     pm_axes ignored;
-    bool may_be_input = node->width == 1 && (!op || op->mark == 1 || !pm_body_rule_of(op) ||
-                                             ((!base || base->mark == 1) && label_tokens(body, v, &ignored)));
+    bool may_be_input = node->width == 1 && (!op || is_before(body, op) || !pm_body_rule_of(op) ||
+                                             ((!base || is_before(body, base)) && label_tokens(body, v, &ignored)));
     if (may_be_input)
         return input_node(body, node) ? LEAF : WRONG;
     if (!op || !alike(node) || !pm_body_rule_of(op) || !same_side_operands(body, node, body_operands(op)) ||
@@ -398,7 +419,9 @@ static found classify(pm_expert_body *body, pm_body_node *node)
 }
 
 /// The operand nodes of a node, made and put on the stack.
-static bool push_operands(pm_expert_body *body, pm_body_node *node, pm_body_node **stack, size_t *n)
+typedef PM_VEC(pm_body_node *) node_vec;
+
+static bool push_operands(pm_expert_body *body, pm_body_node *node, node_vec *stack)
 {
     const pm_op *op = pm_body_op_of(node);
     bool whole = pm_body_is_segment_concat(body, node);
@@ -415,9 +438,7 @@ static bool push_operands(pm_expert_body *body, pm_body_node *node, pm_body_node
         if (!node->operands[k] || node->operands[k]->state == 1)
             return pm_body_stop(body, node, "the experts' ops are mixed");
         if (node->operands[k]->state == 0) {
-            if (*n >= PM_BODY_MAX_NODES)
-                return pm_body_stop(body, node, "there are too many ops");
-            stack[(*n)++] = node->operands[k];
+            PM_PUSH(body->arena, stack, node->operands[k]);
         }
     }
     return true;
@@ -425,13 +446,12 @@ static bool push_operands(pm_expert_body *body, pm_body_node *node, pm_body_node
 
 static bool walk(pm_expert_body *body, pm_body_node *root)
 {
-    pm_body_node **stack = PM_NEW_ARRAY(body->arena, pm_body_node *, PM_BODY_MAX_NODES + 8);
-    size_t n = 0;
-    stack[n++] = root;
-    while (n) {
-        pm_body_node *node = stack[n - 1];
+    node_vec stack = {0};
+    PM_PUSH(body->arena, &stack, root);
+    while (stack.n) {
+        pm_body_node *node = stack.data[stack.n - 1];
         if (node->state == 2) {
-            n--;
+            stack.n--;
             continue;
         }
         if (node->state == 0) {
@@ -441,7 +461,7 @@ static bool walk(pm_expert_body *body, pm_body_node *root)
             node->state = what == LEAF ? 2 : 1;
             if (what == LEAF)
                 PM_PUSH(body->arena, &body->nodes, node);
-            else if (!push_operands(body, node, stack, &n))
+            else if (!push_operands(body, node, &stack))
                 return false;
             continue;
         }
@@ -459,32 +479,36 @@ static bool walk(pm_expert_body *body, pm_body_node *root)
     return true;
 }
 
-/// Values that the router's ids depend on have mark 1: the experts' input is among them.
-static void mark_before(const pm_seed *seed, pm_arena *arena)
+/// Finds what the ids depend on, once for each seed: the experts' input is among it.
+static void find_before(const pm_expert_body *body)
 {
+    pm_seed *seed = (pm_seed *)body->seed;
     PM_VEC(pm_op *) work = {0};
-    for (pm_op *op = seed->ids->graph->first; op; op = op->next)
-        op->mark = 0;
-    if (seed->ids->def) {
-        seed->ids->def->mark = 1;
-        PM_PUSH(arena, &work, seed->ids->def);
-    }
+    if (seed->before)
+        return;
+    seed->n_before = body->module->next_serial;
+    uint8_t *before = PM_NEW_ARRAY(body->arena, uint8_t, seed->n_before + 1);
+    seed->before = before;
+    if (seed->ids->def)
+        PM_PUSH(body->arena, &work, seed->ids->def);
     while (work.n) {
         pm_op *op = work.data[--work.n];
+        if (op->serial >= seed->n_before || before[op->serial])
+            continue;
+        before[op->serial] = 1;
         for (uint32_t i = 0; i < op->n_operands; i++)
-            if (op->operands[i] && op->operands[i]->def && !op->operands[i]->def->mark) {
-                op->operands[i]->def->mark = 1;
-                PM_PUSH(arena, &work, op->operands[i]->def);
-            }
+            if (op->operands[i] && op->operands[i]->def)
+                PM_PUSH(body->arena, &work, op->operands[i]->def);
     }
 }
 
 bool pm_expert_body_find(pm_expert_body *body, pm_moe_facts *facts, const pm_seed *seed,
-                         pm_value *const *results, uint32_t width)
+                         pm_value *const *results, uint32_t width, bool by_choice)
 {
-    *body = (pm_expert_body){.facts = facts, .module = facts->module, .arena = facts->arena, .seed = seed};
+    *body = (pm_expert_body){.facts = facts, .module = facts->module, .arena = facts->arena, .seed = seed,
+                             .by_choice = by_choice};
     pm_map_init(&body->known, body->arena);
-    mark_before(seed, body->arena);
+    find_before(body);
     body->result = node_for(body, results, width);
     if (!walk(body, body->result))
         return false;

@@ -42,6 +42,7 @@ typedef struct pm_expert_body {
     pm_module *module;
     pm_arena *arena;
     const pm_seed *seed;
+    bool by_choice;         ///< the tuples are of the choices of a token, not of experts
     pm_value *x;            ///< the tokens' data, as the graph has it
     pm_body_node *result;
     bool apply_input;       ///< the weight applies to the rows that go in
@@ -55,9 +56,9 @@ typedef struct pm_expert_body {
 } pm_expert_body;
 
 /// Finds the body of the experts whose results are `results[0..width)`: one value for all experts, or one for each
-/// of them in order. False: it isn't one; then `stopped` and `why` say where and why.
+/// of them in order; `by_choice`: one for each choice of a token instead. False: it isn't one; then `stopped` and `why` say where and why.
 bool pm_expert_body_find(pm_expert_body *body, pm_moe_facts *facts, const pm_seed *seed,
-                         pm_value *const *results, uint32_t width);
+                         pm_value *const *results, uint32_t width, bool by_choice);
 
 /// Builds what the body captures at `b`: stacked tensors [experts, ...]; appended to `operands` for the
 /// experts op, each once.

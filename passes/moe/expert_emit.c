@@ -121,14 +121,15 @@ static pm_status emit_stack(emitter *e, pm_body_node *node)
 {
     pm_value *v;
     e->lead = pm_dim_const(e->body->module, e->body->seed->experts);
-    if (node->width > 1)
+    pm_opcode code = pm_body_op_of(node)->code;
+    if (!node->n_operands && (code == PM_OP_gather || code == PM_OP_gather_nd))
+        v = pm_body_op_of(node)->operands[0]; // W of W[ids]
+    else if (!node->n_operands && node->width > 1)
         PM_TRY(emit_stacked_constants(e, node, &v));
     else if (node->n_operands) // a view of a stack
         return emit_view(e, node, pm_body_data_of(node)->emitted, &node->emitted);
-    else if (node->id_axis >= 0)
-        PM_TRY(emit_id_first(e, node, &v));
     else
-        v = pm_body_op_of(node)->operands[0]; // W of W[ids]
+        PM_TRY(emit_id_first(e, node, &v));
     return to_inner(e, v, &node->axes, &node->emitted);
 }
 

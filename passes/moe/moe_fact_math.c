@@ -231,7 +231,7 @@ static bool forms_arithmetic(finder *f, pm_moe_fact *y)
     if ((f->op->code == PM_OP_less) && pm_moe_const_scalar(f, f->op->operands[1], &value) && value <= 0) {
         double *table = pm_moe_new_table(f, a->seed, 1);
         *y = (pm_moe_fact){.kind = PM_FACT_OF_ID, .seed = a->seed, .axes = a->axes, .table = table,
-                           .n_rows = 1, .expert = -1};
+                           .n_rows = 1, .expert = -1, .choice = -1};
         return true;
     }
     if (!pm_moe_const_scalar(f, f->op->operands[1], &value) || value < 1)
@@ -260,7 +260,7 @@ static bool plain_axes(finder *f, pm_moe_fact *y)
             return false;
         axes = both;
     }
-    *y = (pm_moe_fact){.kind = PM_FACT_AXES, .seed = seed, .axes = axes, .expert = -1};
+    *y = (pm_moe_fact){.kind = PM_FACT_AXES, .seed = seed, .axes = axes, .expert = -1, .choice = -1};
     return seed != NULL;
 }
 
@@ -371,6 +371,24 @@ static bool select_masked(finder *f, pm_moe_fact *y)
     return true;
 }
 
+/// What is of one choice makes the result so; what is of another beside it leaves nothing known.
+static bool one_choice(const finder *f, pm_moe_fact *y)
+{
+    y->choice = -1;
+    for (uint32_t i = 0; i < f->op->n_operands; i++) {
+        const pm_moe_fact *x = pm_moe_operand_fact(f, i);
+        if (!x || x->choice < 0)
+            continue;
+        if (y->choice >= 0 && y->choice != x->choice)
+            return false;
+        y->choice = x->choice;
+    }
+    for (int32_t i = 0; y->choice >= 0 && i < y->axes.n; i++)
+        if (y->axes.atoms[i].kind == PM_ATOM_SEED && y->axes.atoms[i].at == y->seed->choice)
+            return false;
+    return true;
+}
+
 pm_status pm_moe_rule_elementwise(finder *f)
 {
     pm_moe_fact y;
@@ -386,7 +404,7 @@ pm_status pm_moe_rule_elementwise(finder *f)
         known = binary(f, &y);
     else if (f->op->code == PM_OP_where)
         known = select_masked(f, &y);
-    if (known || plain_axes(f, &y))
+    if ((known || plain_axes(f, &y)) && one_choice(f, &y))
         pm_moe_set_fact(f, 0, &y);
     return PM_OK;
 }
@@ -519,7 +537,7 @@ pm_status pm_moe_rule_cumsum(finder *f)
         }
         y.table = table;
     } else {
-        y = (pm_moe_fact){.kind = PM_FACT_AXES, .seed = x->seed, .axes = x->axes, .expert = -1};
+        y = (pm_moe_fact){.kind = PM_FACT_AXES, .seed = x->seed, .axes = x->axes, .expert = -1, .choice = -1};
     }
     pm_moe_set_fact(f, 0, &y);
     return PM_OK;
@@ -529,6 +547,8 @@ static bool is_filled_with(finder *f, const pm_value *v, double *out)
 {
     double value;
     for (int step = 0; step < 8 && v->def; step++) {
+        if (v->def->code == PM_OP_mul && pm_moe_const_scalar(f, v->def->operands[1], out) && *out == 0)
+            return true; // nothing times anything finite
         switch (v->def->code) {
         case PM_OP_fill: return pm_moe_const_scalar(f, v->def->operands[1], out);
         case PM_OP_mul: // x * 0: zeros of x's shape, as numbers go
@@ -576,7 +596,7 @@ static bool scattered_inverse(finder *f, const pm_moe_fact *index, int32_t axis,
         index->axes.atoms[0].kind != PM_ATOM_LIST ||
         index->axes.atoms[0].list->kind != PM_LIST_SORTED || !is_arange(f, f->op->operands[2]))
         return false;
-    *y = (pm_moe_fact){.kind = PM_FACT_INVERSE, .seed = index->seed, .expert = -1,
+    *y = (pm_moe_fact){.kind = PM_FACT_INVERSE, .seed = index->seed, .expert = -1, .choice = -1,
                        .list = index->axes.atoms[0].list, .axes = {.rank = 1}};
     for (int32_t i = 0; i < index->seed->n_dims; i++)
         pm_axes_put(&y->axes, (pm_atom){.kind = PM_ATOM_SEED, .at = i, .dim = index->seed->dims[i]}, axis);
@@ -598,7 +618,7 @@ static bool scattered_weights(finder *f, const pm_moe_fact *ids, int32_t axis, p
     if (n > 1 || (n == 1 && first->at != ids->seed->choice))
         return false;
     *y = (pm_moe_fact){.kind = PM_FACT_MASKED, .seed = ids->seed, .axes = {.rank = type->rank},
-                       .off = off, .expert = -1};
+                       .off = off, .expert = -1, .choice = -1};
     for (int32_t k = 0; k < type->rank; k++) {
         if (k == axis) {
             pm_axes_put(&y->axes, (pm_atom){.kind = PM_ATOM_ID, .dim = type->dims[axis]}, k);
@@ -631,7 +651,7 @@ static bool scattered_counts(finder *f, const pm_moe_fact *ids, pm_moe_fact *y)
         for (int64_t e = 0; e < experts; e++)
             table[j * experts + e] = ids->table[e] == (double)j;
     *y = (pm_moe_fact){.kind = PM_FACT_COUNTS, .seed = ids->seed, .axes = {.rank = 1}, .table = table,
-                       .n_rows = n, .expert = -1};
+                       .n_rows = n, .expert = -1, .choice = -1};
     pm_axes_put(&y->axes, (pm_atom){.kind = PM_ATOM_ID, .dim = pm_dim_const(f->m, n)}, 0);
     return true;
 }
@@ -675,17 +695,17 @@ pm_status pm_moe_rule_nonzero(finder *f)
     pm_moe_fact mask;
     const pm_type *type = f->op->results[0]->type;
     if (x && x->kind == PM_FACT_HITS && x->axes.n == 1) {
-        pm_moe_fact hits = {.kind = PM_FACT_HITS, .seed = x->seed, .axes = {.rank = 2}, .expert = -1};
+        pm_moe_fact hits = {.kind = PM_FACT_HITS, .seed = x->seed, .axes = {.rank = 2}, .expert = -1, .choice = -1};
         pm_axes_put(&hits.axes, (pm_atom){.kind = PM_ATOM_PLAIN, .dim = type->dims[1]}, 1);
         pm_moe_set_fact(f, 0, &hits);
         return PM_OK;
     }
-    if (!x || !as_mask(x, &mask) || mask.expert < 0 || mask.off != 0 || x->axes.rank > PM_MAX_FORMS)
+    if (!x || x->choice >= 0 || !as_mask(x, &mask) || mask.expert < 0 || mask.off != 0 || x->axes.rank > PM_MAX_FORMS)
         return PM_OK;
     pm_row_list *list = PM_NEW(f->arena, pm_row_list);
     *list = (pm_row_list){.kind = PM_LIST_PICKED, .seed = x->seed, .expert = mask.expert,
                           .exact = x->kind == PM_FACT_OF_ID, .mask = f->op->operands[0]};
-    pm_moe_fact y = {.kind = PM_FACT_FORMS, .seed = x->seed, .axes = {.rank = 2}, .expert = -1,
+    pm_moe_fact y = {.kind = PM_FACT_FORMS, .seed = x->seed, .axes = {.rank = 2}, .expert = -1, .choice = -1,
                      .n_forms = x->axes.rank, .along = x->axes.rank > 1 ? 0 : -1};
     for (int32_t axis = 0; axis < x->axes.rank; axis++)
         if (!pm_moe_axis_form(f, &x->axes, axis, &y.forms[axis]))
@@ -732,7 +752,7 @@ pm_status pm_moe_rule_range(finder *f)
     pm_row_list *list = PM_NEW(f->arena, pm_row_list);
     *list = (pm_row_list){.kind = PM_LIST_SEGMENT, .seed = to->seed, .expert = expert, .exact = true,
                           .of = sorted};
-    pm_moe_fact y = {.kind = PM_FACT_FORMS, .seed = to->seed, .axes = {.rank = 1}, .expert = -1,
+    pm_moe_fact y = {.kind = PM_FACT_FORMS, .seed = to->seed, .axes = {.rank = 1}, .expert = -1, .choice = -1,
                      .n_forms = 1, .along = -1};
     y.forms[0] = pm_moe_no_form(f);
     y.forms[0].position_in = sorted;

@@ -173,7 +173,7 @@ static void make_seed(finder *f, uint32_t result, int64_t experts, bool distinct
     for (int64_t e = 0; e < experts; e++)
         table[e] = (double)e;
     pm_moe_set_fact(f, result, &(pm_moe_fact){.kind = PM_FACT_OF_ID, .seed = seed, .axes = axes,
-                                       .table = table, .n_rows = 1, .expert = -1});
+                                       .table = table, .n_rows = 1, .expert = -1, .choice = -1});
 }
 
 pm_dim pm_moe_zero(finder *f)
@@ -261,7 +261,7 @@ static bool sorts_ids(finder *f, const pm_moe_fact *ids)
 static void list_facts(finder *f, const pm_moe_fact *ids, const pm_row_list *list, bool with_values)
 {
     const pm_type *type = f->op->results[0]->type;
-    pm_moe_fact rows = {.seed = ids->seed, .expert = -1, .axes = {.rank = type->rank}};
+    pm_moe_fact rows = {  .seed = ids->seed, .expert = -1, .choice = -1, .axes = {.rank = type->rank}};
     int32_t axis = pm_moe_axis_of(f->op, "axis", type->rank);
     pm_axes_put(&rows.axes, (pm_atom){.kind = PM_ATOM_LIST, .list = list, .dim = type->dims[axis]}, axis);
     if (with_values) {
@@ -296,7 +296,7 @@ static pm_status rule_topk(finder *f)
         x->axes.atoms[0].kind == PM_ATOM_LIST && !pm_op_i64(f->op, "largest") &&
         type == f->op->results[0]->type) {
         const pm_row_list *list = x->axes.atoms[0].list;
-        pm_moe_fact inverse = {.kind = PM_FACT_INVERSE, .seed = x->seed, .list = list, .expert = -1};
+        pm_moe_fact inverse = {.kind = PM_FACT_INVERSE, .seed = x->seed, .list = list, .expert = -1, .choice = -1};
         inverse.axes.rank = type->rank;
         for (int32_t i = 0; i < x->seed->n_dims; i++)
             pm_axes_put(&inverse.axes, (pm_atom){.kind = PM_ATOM_SEED, .at = i, .dim = x->seed->dims[i]}, axis);
@@ -396,6 +396,11 @@ static bool cut_axis(finder *f, pm_moe_fact *x, int32_t axis, int64_t from, int6
             return false;
         x->expert = from;
         x->dense = whole_value;
+    } else if (n == 1 && first->kind == PM_ATOM_SEED && first->at == x->seed->choice &&
+               (x->kind == PM_FACT_OF_ID || x->kind == PM_FACT_AXES)) {
+        if (x->kind == PM_FACT_AXES && !x->source && pm_moe_is_choice_weight(x))
+            x->source = whole_value;
+        x->choice = (int32_t)from;
     } else if (first->kind != PM_ATOM_PLAIN) {
         return false;
     }
@@ -455,7 +460,7 @@ static pm_status rule_gather(finder *f)
             seed_from_table(f);
         return PM_OK;
     }
-    pm_moe_fact y = x ? *x : (pm_moe_fact){.kind = PM_FACT_AXES, .expert = -1};
+    pm_moe_fact y = x ? *x : (pm_moe_fact){.kind = PM_FACT_AXES, .expert = -1, .choice = -1};
     pm_axes axes = pm_moe_operand_axes(f, 0);
     if (index->kind == PM_FACT_OF_ID || (index->kind == PM_FACT_FORMS && index->n_forms != 1) ||
         (index->kind != PM_FACT_FORMS && index->kind != PM_FACT_INVERSE))
@@ -503,7 +508,7 @@ static pm_status rule_gather_nd(finder *f)
     bool inverse = index->kind == PM_FACT_INVERSE && depth == 1;
     if (!inverse && (index->kind != PM_FACT_FORMS || index->n_forms != depth))
         return PM_OK;
-    pm_moe_fact y = x && x->seed == index->seed ? *x : (pm_moe_fact){.kind = PM_FACT_AXES, .expert = -1};
+    pm_moe_fact y = x && x->seed == index->seed ? *x : (pm_moe_fact){.kind = PM_FACT_AXES, .expert = -1, .choice = -1};
     pm_axes axes = pm_moe_operand_axes(f, 0), rows = index->axes;
     y.seed = index->seed;
     pm_axes_remove(&rows, type->rank - 1);
@@ -541,7 +546,7 @@ static pm_status rule_gather_elements(finder *f)
     if (!index || !pm_fact_is_id(index) || pm_moe_const_dim(f, type, axis) != index->seed->experts)
         return PM_OK;
     pm_moe_set_fact(f, 0, &(pm_moe_fact){.kind = PM_FACT_AXES, .seed = index->seed, .axes = index->axes,
-                                  .expert = -1});
+                                  .expert = -1, .choice = -1});
     return PM_OK;
 }
 
@@ -739,7 +744,7 @@ static void companion_facts(finder *f)
     }
     if (ids && ids->kind == PM_FACT_OF_ID && !pm_moe_fact_of(f->facts, op->results[other]))
         pm_moe_set_fact(f, other, &(pm_moe_fact){.kind = PM_FACT_AXES, .seed = ids->seed, .axes = ids->axes,
-                                          .expert = -1});
+                                          .expert = -1, .choice = -1});
 }
 
 pm_status pm_moe_facts_find(pm_module *m, pm_graph *g, pm_arena *arena, pm_moe_facts *out)

@@ -41,6 +41,8 @@ typedef struct pm_seed {
     int64_t experts;
     bool distinct;  ///< no token chooses an expert twice
     int32_t n_dims;
+    const uint8_t *before;  ///< by op serial: what the ids depend on; found when first asked for
+    size_t n_before;
     const struct pm_row_list *sorted; ///< all choices by expert, where the graph sorts them
     int32_t choice; ///< which dim counts the choices; -1: there is one choice
     pm_dim dims[PM_MAX_SEED_DIMS];
@@ -82,6 +84,7 @@ typedef struct pm_moe_fact {
     const double *table;
     int64_t n_rows;      ///< of the table
     double off;
+    int32_t choice;      ///< all of it is of this choice alone; -1: of all choices
     int64_t expert;      ///< masked, without an ID axis: whose; -1 with one
     pm_value *source;    ///< the weights of the choices that stand where an expert is chosen (masked), or that were
                          ///< picked for the rows of a list (axes); NULL: unknown

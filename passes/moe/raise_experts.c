@@ -28,6 +28,7 @@ typedef struct candidate {
     pm_value **results;    ///< one, or one for each expert
     uint32_t width;
     const pm_seed *seed;
+    bool by_choice;        ///< one for each choice of a token instead
     int32_t summed_axis;   ///< of the one value; -1: the results are added up as they are
     pm_value **others;     ///< what else the sum holds (a residual)
     size_t n_others;
@@ -262,7 +263,7 @@ static pm_status try_unlike(raiser *r, const candidate *c, bool *out_done)
 {
     pm_expert_body *bodies = PM_NEW_ARRAY(r->scratch, pm_expert_body, c->width);
     for (uint32_t i = 0; i < c->width; i++) {
-        if (!pm_expert_body_find(&bodies[i], &r->facts, c->seed, &c->results[i], 1) ||
+        if (!pm_expert_body_find(&bodies[i], &r->facts, c->seed, &c->results[i], 1, false) ||
             !result_fits(r, c, &bodies[i])) {
             note(r, c, &bodies[i]);
             return PM_OK;
@@ -286,14 +287,22 @@ static pm_status try_candidate(raiser *r, const candidate *c, bool *out_done)
 {
     pm_expert_body body;
     *out_done = false;
-    if (pm_expert_body_find(&body, &r->facts, c->seed, c->results, c->width) && result_fits(r, c, &body)) {
+    if (pm_expert_body_find(&body, &r->facts, c->seed, c->results, c->width, c->by_choice) && result_fits(r, c, &body)) {
         *out_done = true;
         return replace(r, c, &body, 1);
     }
-    if (c->width > 1)
+    if (c->width > 1 && !c->by_choice)
         return try_unlike(r, c, out_done);
     note(r, c, &body);
     return PM_OK;
+}
+
+static bool has_plain_atom(const pm_axes *axes)
+{
+    for (int32_t i = 0; i < axes->n; i++)
+        if (axes->atoms[i].kind == PM_ATOM_PLAIN)
+            return true;
+    return false;
 }
 
 /* ---- sums over an axis ----------------------------------------------------------------------- */
@@ -315,10 +324,7 @@ static pm_status try_axis_sum(raiser *r, pm_op *op)
     int32_t axis = (int32_t)(axes->ints[0] < 0 ? axes->ints[0] + x->type->rank : axes->ints[0]);
     const pm_moe_fact *fact = pm_moe_fact_of(&r->facts, x);
     if (fact && fact->kind == PM_FACT_AXES) {
-        bool plain = false;
-        for (int32_t i = 0; i < fact->axes.n; i++)
-            plain = plain || fact->axes.atoms[i].kind == PM_ATOM_PLAIN;
-        if (!plain)
+        if (!has_plain_atom(&fact->axes))
             return PM_OK; // a sum of weights, in the router
     }
     int tries = 0;
@@ -340,32 +346,37 @@ static pm_status try_axis_sum(raiser *r, pm_op *op)
 
 typedef struct chain {
     pm_value **parts; ///< by expert
-    int64_t experts;
+    int64_t n;        ///< of them: experts, or choices
+    bool by_choice;
     const pm_seed *seed;
     PM_VEC(pm_value *) others;
     bool wrong, scatters;
     const pm_op *last;
 } chain;
 
-static void add_part(raiser *r, chain *k, const pm_seed *seed, int64_t expert, pm_value *part)
+static void add_part(raiser *r, chain *k, const pm_seed *seed, bool by_choice, int64_t at, pm_value *part)
 {
     if (!k->seed) {
         k->seed = seed;
-        k->experts = seed->experts;
-        k->parts = PM_NEW_ARRAY(r->scratch, pm_value *, (size_t)seed->experts);
+        k->by_choice = by_choice;
+        k->n = seed->experts;
+        if (by_choice)
+            (void)pm_dim_is_const(r->m, count_of(r, seed, true), &k->n);
+        k->parts = PM_NEW_ARRAY(r->scratch, pm_value *, (size_t)k->n);
     }
-    if (k->seed != seed || expert < 0 || expert >= k->experts || k->parts[expert])
+    if (k->seed != seed || k->by_choice != by_choice || at < 0 || at >= k->n || k->parts[at])
         k->wrong = true;
     else
-        k->parts[expert] = part;
+        k->parts[at] = part;
 }
+
 
 /// Nothing but zeros: where an accumulator begins.
 static bool is_zeros(raiser *r, const pm_value *v)
 {
     while (pm_value_is(v, PM_OP_expand) || pm_value_is(v, PM_OP_reshape))
         v = v->def->operands[0];
-    if (pm_value_is(v, PM_OP_fill))
+    if (pm_value_is(v, PM_OP_fill) || pm_value_is(v, PM_OP_mul)) // nothing times anything finite
         v = v->def->operands[1];
     const pm_data *data = pm_value_const(v);
     const uint8_t *bytes;
@@ -422,8 +433,8 @@ static void collect(raiser *r, pm_op *root, chain *k)
         const pm_moe_fact *fact = pm_moe_fact_of(&r->facts, v);
         const pm_row_list *list;
         pm_value *rows, *acc;
-        if (fact && fact->kind == PM_FACT_MASKED && fact->expert >= 0 && fact->off == 0) {
-            add_part(r, k, fact->seed, fact->expert, v);
+        if (fact && fact->kind == PM_FACT_MASKED && fact->expert >= 0 && fact->off == 0 && fact->choice < 0) {
+            add_part(r, k, fact->seed, false, fact->expert, v);
             continue;
         }
         if (op && (op->code == PM_OP_scatter_nd || op->code == PM_OP_scatter_elements) &&
@@ -431,7 +442,7 @@ static void collect(raiser *r, pm_op *root, chain *k)
             while (pm_value_is(rows, PM_OP_expand) && rows->def->operands[0]->type->rank == rows->type->rank)
                 rows = rows->def->operands[0];
             k->scatters = true;
-            add_part(r, k, list->seed, list->expert, rows);
+            add_part(r, k, list->seed, false, list->expert, rows);
             if (list->kind != PM_LIST_PICKED || !list->exact)
                 k->wrong = true;
             if (!is_zeros(r, acc))
@@ -446,6 +457,10 @@ static void collect(raiser *r, pm_op *root, chain *k)
         }
         if (op && op->code == PM_OP_reshape && inside && pm_value_is(op->operands[0], PM_OP_add)) {
             PM_PUSH(r->scratch, &work, op->operands[0]);
+            continue;
+        }
+        if (fact && fact->kind == PM_FACT_AXES && fact->choice >= 0 && has_plain_atom(&fact->axes)) {
+            add_part(r, k, fact->seed, true, fact->choice, v);
             continue;
         }
         if (!is_zeros(r, v))
@@ -472,13 +487,13 @@ static bool goes_on(const pm_op *op)
 static pm_status report_lost(raiser *r, const candidate *c, const chain *k, int64_t found)
 {
     int64_t missing = 0;
-    while (missing < k->experts && k->parts[missing])
+    while (missing < k->n && k->parts[missing])
         missing++;
     pm_status status = pm_error(
         r->ctx->diag, c->anchor->loc, PM_ERR_INVALID,
         "the router chooses among %" PRId64 " experts, but the graph holds only %" PRId64
         " (expert %" PRId64 " is missing): tokens that choose a missing expert get nothing from it",
-        k->experts, found, missing);
+        k->n, found, missing);
     pm_note(r->ctx->diag, k->seed->ids->def ? k->seed->ids->def->loc : c->anchor->loc,
             "the router is here; tracing drops experts that saw no token: export again with a longer input, "
             "or with an exporter that doesn't trace");
@@ -493,11 +508,13 @@ static pm_status try_chain(raiser *r, pm_op *op)
     if (!k.seed || k.wrong)
         return PM_OK;
     int64_t found = 0;
-    for (int64_t e = 0; e < k.experts; e++)
+    for (int64_t e = 0; e < k.n; e++)
         found += k.parts[e] != NULL;
-    candidate c = {.anchor = op, .result = op->results[0], .results = k.parts, .width = (uint32_t)k.experts,
-                   .seed = k.seed, .summed_axis = -1, .others = k.others.data, .n_others = k.others.n};
-    if (found != k.experts)
+    candidate c = {.anchor = op, .result = op->results[0], .results = k.parts, .width = (uint32_t)k.n,
+                   .seed = k.seed, .by_choice = k.by_choice, .summed_axis = -1, .others = k.others.data, .n_others = k.others.n};
+    if (found != k.n && k.by_choice)
+        return PM_OK;
+    if (found != k.n)
         return found > 1 || k.scatters ? report_lost(r, &c, &k, found) : PM_OK;
     bool done;
     return try_candidate(r, &c, &done);
@@ -517,7 +534,7 @@ static pm_status split_product(raiser *r, pm_op *op)
         pm_op_i64(op, "trans_b") || pm_value_const(w))
         return PM_OK;
     const pm_seed *seed = r->seeds.data[r->seeds.n - 1];
-    (void)pm_expert_body_find(&body, &r->facts, seed, &w, 1);
+    (void)pm_expert_body_find(&body, &r->facts, seed, &w, 1, false);
     if (!body.result || body.result->state != 2 || body.result->kind != PM_BODY_STACK)
         return PM_OK;
     if (pm_axes_at(&body.result->axes, rank - 2, &atom) != 2 || atom[0].kind != PM_ATOM_SEED ||
