@@ -575,23 +575,6 @@ START_TEST(test_made)
 END_TEST
 
 /// Greedy decoding with the caches goes on as the reference implementation does.
-/// A family without a recipe: the nearest one, and what it lacks.
-START_TEST(test_unknown_family)
-{
-    tensor_vec v = read_tensors("olmoe");
-    tensor extra = *find(&v, "model.norm.weight");
-    extra.name = "model.layers.1.self_attn.warp.weight";
-    PM_PUSH(arena, &v, extra);
-    write_tensors(&v);
-    write_config("olmoe", "\"model_type\": \"olmoe\"", "\"model_type\": \"brandnew\", \"warp_factor\": 9");
-    expect_refused("no recipe for models of type 'brandnew'");
-    const char *all = messages();
-    ck_assert_msg(strstr(all, "nearest by its tensors is the recipe 'olmoe'") != NULL, "%s", all);
-    ck_assert_msg(strstr(all, "no place in it: model.layers.N.self_attn.warp.weight") != NULL, "%s", all);
-    ck_assert_msg(strstr(all, "doesn't read: warp_factor\n") != NULL, "%s", all);
-}
-END_TEST
-
 START_TEST(test_made_greedy)
 {
     const char *reference = pm_arena_printf(arena, DATA "made/%s/reference.npz", made[_i]);
@@ -626,6 +609,23 @@ static void expect_refused(const char *error)
     const char *all = messages();
     ck_assert_msg(strstr(all, error) != NULL, "expected '%s' in:\n%s", error, all);
 }
+
+/// A family without a recipe: the nearest one, and what it lacks.
+START_TEST(test_unknown_family)
+{
+    tensor_vec v = read_tensors("olmoe");
+    tensor extra = *find(&v, "model.norm.weight");
+    extra.name = "model.layers.1.self_attn.warp.weight";
+    PM_PUSH(arena, &v, extra);
+    write_tensors(&v);
+    write_config("olmoe", "\"model_type\": \"olmoe\"", "\"model_type\": \"brandnew\", \"warp_factor\": 9");
+    expect_refused("no recipe for models of type 'brandnew'");
+    const char *all = messages();
+    ck_assert_msg(strstr(all, "nearest by its tensors is the recipe 'olmoe'") != NULL, "%s", all);
+    ck_assert_msg(strstr(all, "no place in it: model.layers.N.self_attn.warp.weight") != NULL, "%s", all);
+    ck_assert_msg(strstr(all, "doesn't read: warp_factor\n") != NULL, "%s", all);
+}
+END_TEST
 
 /// The same logits, to the bit, as the folder that the tensors came from.
 static void expect_same_logits(const char *family)
