@@ -4,7 +4,7 @@
 #include "base/str.h"
 #include "frontend/checkpoint/checkpoint_build.h"
 
-enum { SHOWN = 6, MAX_DEPTH = 24 };
+enum { SHOWN = 6, MAX_DEPTH = 24, MAX_ALTERNATIVES = 16 };
 
 typedef PM_VEC(const char *) names;
 
@@ -12,62 +12,159 @@ typedef PM_VEC(const char *) names;
 typedef struct outline {
     pm_arena *arena;
     const pm_recipe *recipe;
-    names tensors, keys, needed; ///< needed: keys without a default
-    pm_map parts;                ///< that were looked at
+    names tensors, keys;
+    PM_VEC(const pm_json *) needed; ///< keys without a default: a name, or some of which one is enough
     size_t n_placed;             ///< tensors of the checkpoint that match
     size_t n_odd;                ///< keys that only one side has
 } outline;
 
 // ---- what a recipe says ----
 
-/// "{at}.q_proj.weight" becomes "*.q_proj.weight".
-static const char *pattern_of(pm_arena *arena, const char *template)
+/// A name of a part or a let, and the expression that it stands for.
+typedef struct binding {
+    const char *name, *expression;
+    const struct binding *outer; ///< bindings that the expression sees
+    const struct binding *next;  ///< bound before
+} binding;
+
+static const binding *bound(const binding *b, const char *name, size_t n)
 {
-    pm_str out = pm_str_new(arena);
-    while (*template != '\0') {
-        const char *close = *template == '{' ? strchr(template, '}') : NULL;
-        pm_str_add_n(&out, close != NULL ? "*" : template, 1);
-        template = close != NULL ? close + 1 : template + 1;
-    }
-    return out.data;
+    while (b != NULL && (strlen(b->name) != n || memcmp(b->name, name, n) != 0))
+        b = b->next;
+    return b;
 }
 
-/// A word with letters on both sides of a dot, and no space, is taken for a tensor's name.
+static names resolve(outline *o, const char *template, const binding *seen, int depth);
+
+/// What an expression may be: a name stands for what it is bound to, and strings are templates themselves.
+static names resolve_expression(outline *o, const char *expression, const binding *seen, int depth)
+{
+    names all = {0};
+    const binding *other = bound(seen, expression, strlen(expression));
+    if (depth < MAX_DEPTH && other != NULL)
+        return resolve_expression(o, other->expression, other->outer, depth + 1);
+    for (const char *open = strchr(expression, '\''), *close; open != NULL; open = strchr(close + 1, '\'')) {
+        close = strchr(open + 1, '\'');
+        if (close == NULL)
+            break;
+        const char *text = pm_arena_strndup(o->arena, open + 1, (size_t)(close - open - 1));
+        names some = resolve(o, text, seen, depth + 1);
+        for (size_t i = 0; i < some.n && all.n < MAX_ALTERNATIVES; i++)
+            PM_PUSH(o->arena, &all, some.data[i]);
+    }
+    if (all.n == 0)
+        PM_PUSH(o->arena, &all, "*");
+    return all;
+}
+
+/// "{at}.q_proj.weight" is "model.layers.*.self_attn.q_proj.weight", once for each string that `at` may be.
+static names resolve(outline *o, const char *template, const binding *seen, int depth)
+{
+    names all = {0};
+    const char *open = strchr(template, '{'), *close = open != NULL ? strchr(open, '}') : NULL;
+    if (close == NULL || depth > MAX_DEPTH) {
+        PM_PUSH(o->arena, &all, template);
+        return all;
+    }
+    const char *head = pm_arena_strndup(o->arena, template, (size_t)(open - template));
+    const binding *b = bound(seen, open + 1, (size_t)(close - open - 1));
+    names middle = {0}, tails = resolve(o, close + 1, seen, depth + 1);
+    if (b != NULL)
+        middle = resolve_expression(o, b->expression, b->outer, depth + 1);
+    else
+        PM_PUSH(o->arena, &middle, "*");
+    for (size_t i = 0; i < middle.n; i++)
+        for (size_t k = 0; k < tails.n && all.n < MAX_ALTERNATIVES; k++)
+            PM_PUSH(o->arena, &all,
+                    pm_arena_printf(o->arena, "%s%s%s", head, middle.data[i], tails.data[k]));
+    return all;
+}
+
+/// Patterns of nothing but stars would match everything.
+static void add_patterns(outline *o, const char *template, const binding *seen)
+{
+    names all = resolve(o, template, seen, 0);
+    for (size_t i = 0; i < all.n; i++) {
+        const char *rest = all.data[i] + strspn(all.data[i], "*.");
+        if (*rest != '\0' && strcmp(rest, "weight") != 0 && strcmp(rest, "bias") != 0)
+            PM_PUSH(o->arena, &o->tensors, all.data[i]);
+    }
+}
+
+/// A word with letters on both sides of a dot, and no space, is taken for a tensor's name, or a template.
 static bool is_tensor_name(const char *text)
 {
     const char *dot = strchr(text, '.');
+    if (text[0] == '{' && text[strcspn(text, "}")] == '}' && text[strcspn(text, "}") + 1] == '\0')
+        return true; // the name that a part is given
     return dot != NULL && dot != text && dot[1] != '\0' && strpbrk(text, " '=()") == NULL &&
            strpbrk(text, "abcdefghijklmnopqrstuvwxyz") != NULL;
 }
 
+static const binding *bind(outline *o, const char *name, const pm_json *expression,
+                           const binding *outer, const binding *before)
+{
+    binding *b = PM_NEW(o->arena, binding);
+    bool is_text = expression->kind == PM_JSON_STRING;
+    *b = (binding){name, is_text ? expression->string : "", outer, before};
+    return b;
+}
+
+static void add_tensors(outline *o, const pm_json *json, const binding **seen, int depth);
+
+/// The steps of a part, whose names stand for what the step gives, or for their defaults.
+static void add_part(outline *o, const pm_json *step, const char *name, const binding *outer,
+                     int depth)
+{
+    const pm_json *part = pm_recipe_part(o->recipe, name), *with = pm_json_get(step, "with");
+    const pm_json *defaults = pm_json_get(part, "with");
+    const binding *inner = outer;
+    for (size_t i = 0; defaults != NULL && i < defaults->n; i++) {
+        const pm_json *given = pm_json_get(with, defaults->keys[i]);
+        inner = given != NULL ? bind(o, defaults->keys[i], given, outer, inner)
+                              : bind(o, defaults->keys[i], &defaults->items[i], inner, inner);
+    }
+    add_tensors(o, pm_json_get(part, "steps"), &inner, depth + 1);
+}
+
 /// Walks steps and weights. The depth is that of our own files, and bounded all the same.
-static void add_tensors(outline *o, const pm_json *json, int depth)
+static void add_tensors(outline *o, const pm_json *json, const binding **seen, int depth)
 {
     if (json == NULL || depth > MAX_DEPTH)
         return;
     if (json->kind == PM_JSON_STRING && is_tensor_name(json->string))
-        PM_PUSH(o->arena, &o->tensors, pattern_of(o->arena, json->string));
+        add_patterns(o, json->string, *seen);
     if (json->kind != PM_JSON_ARRAY && json->kind != PM_JSON_OBJECT)
         return;
     const pm_json *use = json->kind == PM_JSON_OBJECT ? pm_json_get(json, "use") : NULL;
-    if (use != NULL && use->kind == PM_JSON_STRING &&
-        pm_map_get_str(&o->parts, use->string) == NULL) {
-        pm_map_put_str(&o->parts, use->string, o);
-        add_tensors(o, pm_json_get(pm_recipe_part(o->recipe, use->string), "steps"), depth + 1);
+    const pm_json *name = json->kind == PM_JSON_OBJECT ? pm_json_get(json, "name") : NULL;
+    const pm_json *is = json->kind == PM_JSON_OBJECT ? pm_json_get(json, "is") : NULL;
+    if (use != NULL && use->kind == PM_JSON_STRING) {
+        add_part(o, json, use->string, *seen, depth);
+        return;
     }
+    if (name != NULL && is != NULL && name->kind == PM_JSON_STRING)
+        *seen = bind(o, name->string, is, *seen, *seen);
     for (size_t i = 0; i < json->n; i++)
-        add_tensors(o, &json->items[i], depth + 1);
+        add_tensors(o, &json->items[i], seen, depth + 1);
 }
 
-static void add_keys(outline *o, const pm_json *params)
+/// The keys of one source's parameters, but for those that a later source replaces.
+static void add_keys(outline *o, size_t source)
 {
+    const pm_json *params = pm_json_get(o->recipe->sources[source], "params");
     for (size_t i = 0; params != NULL && i < params->n; i++) {
+        bool is_replaced = false;
+        for (size_t k = source + 1; k < o->recipe->n_sources; k++)
+            is_replaced |= pm_json_get(pm_json_get(o->recipe->sources[k], "params"), params->keys[i]) != NULL;
+        if (is_replaced)
+            continue;
         const pm_json *key = pm_json_get(&params->items[i], "key");
         size_t n = key == NULL ? 0 : key->kind == PM_JSON_ARRAY ? key->n : 1;
         for (size_t k = 0; k < n; k++)
             PM_PUSH(o->arena, &o->keys, key->kind == PM_JSON_ARRAY ? key->items[k].string : key->string);
         if (n > 0 && pm_json_get(&params->items[i], "default") == NULL)
-            PM_PUSH(o->arena, &o->needed, key->kind == PM_JSON_ARRAY ? key->items[0].string : key->string);
+            PM_PUSH(o->arena, &o->needed, key);
     }
 }
 
@@ -81,15 +178,13 @@ static bool has_place(const outline *o, const char *tensor)
 
 static void make_outline(outline *o, const pm_safetensors *set)
 {
-    pm_map_init(&o->parts, o->arena);
-    for (size_t i = 0; i < o->recipe->n_sources; i++) {
-        add_keys(o, pm_json_get(o->recipe->sources[i], "params"));
-        add_tensors(o, pm_json_get(o->recipe->sources[i], "ignore"), 0);
-    }
-    add_tensors(o, o->recipe->begin, 0);
-    add_tensors(o, o->recipe->layer, 0);
-    add_tensors(o, o->recipe->end, 0);
-    add_tensors(o, o->recipe->encoder, 0);
+    const binding *seen = NULL;
+    for (size_t i = 0; i < o->recipe->n_sources; i++)
+        add_keys(o, i);
+    add_tensors(o, o->recipe->begin, &seen, 0);
+    add_tensors(o, o->recipe->layer, &seen, 0);
+    add_tensors(o, o->recipe->end, &seen, 0);
+    add_tensors(o, o->recipe->encoder, &seen, 0);
     for (size_t i = 0; i < set->tensors.n; i++)
         o->n_placed += has_place(o, set->tensors.entries[i].key);
 }
@@ -134,9 +229,16 @@ static void note_tensors(const outline *o, pm_diag *diag, const pm_loc *loc, con
         pm_note(diag, loc, "tensors that have no place in it: %s", text.data);
 }
 
-static bool lacks(const outline *o, const pm_json *config, const char *key)
+/// The first of the names when the configuration has none of them, else NULL.
+static const char *lacking(const outline *o, const pm_json *config, const pm_json *key)
 {
-    return pm_json_get(config, pm_arena_strndup(o->arena, key, strcspn(key, "."))) == NULL;
+    size_t n = key->kind == PM_JSON_ARRAY ? key->n : 1;
+    for (size_t i = 0; i < n; i++) {
+        const char *name = key->kind == PM_JSON_ARRAY ? key->items[i].string : key->string;
+        if (pm_json_get(config, pm_arena_strndup(o->arena, name, strcspn(name, "."))) != NULL)
+            return NULL;
+    }
+    return key->kind == PM_JSON_ARRAY ? key->items[0].string : key->string;
 }
 
 static bool reads(const outline *o, const char *key)
@@ -154,7 +256,7 @@ static size_t count_odd_keys(const outline *o, const pm_json *config)
 {
     size_t n = 0;
     for (size_t i = 0; i < o->needed.n; i++)
-        n += lacks(o, config, o->needed.data[i]);
+        n += lacking(o, config, o->needed.data[i]) != NULL;
     for (size_t i = 0; i < config->n; i++)
         n += !reads(o, config->keys[i]);
     return n;
@@ -165,7 +267,7 @@ static size_t count_odd_keys(const outline *o, const pm_json *config)
 static void note_keys(const outline *o, pm_diag *diag, const pm_loc *loc, const pm_json *config)
 {
     pm_map seen;
-    pm_str text = pm_str_new(o->arena), lacking = pm_str_new(o->arena);
+    pm_str text = pm_str_new(o->arena), needed = pm_str_new(o->arena);
     pm_map_init(&seen, o->arena);
     for (size_t i = 0; i < config->n; i++)
         if (!reads(o, config->keys[i]))
@@ -174,10 +276,10 @@ static void note_keys(const outline *o, pm_diag *diag, const pm_loc *loc, const 
         pm_note(diag, loc, "keys of config.json that it doesn't read: %s", text.data);
     pm_map_init(&seen, o->arena);
     for (size_t i = 0; i < o->needed.n; i++)
-        if (lacks(o, config, o->needed.data[i]))
-            list(o->arena, &seen, &lacking, o->needed.data[i]);
+        if (lacking(o, config, o->needed.data[i]) != NULL)
+            list(o->arena, &seen, &needed, lacking(o, config, o->needed.data[i]));
     if (seen.n > 0)
-        pm_note(diag, loc, "keys that it needs and that aren't there: %s", lacking.data);
+        pm_note(diag, loc, "keys that it needs and that aren't there: %s", needed.data);
 }
 
 void pm_ckpt_explain_unknown(pm_ckpt *c, const pm_loc *loc, const pm_json *config)
