@@ -229,6 +229,22 @@ static pm_status rotate(pm_onnx_call *call, pm_value *x, pm_value *cosine, pm_va
     return pm_onnx_reshape(call, *out, x->type->dims, x->type->rank, out);
 }
 
+pm_status pm_onnx_rotate(pm_onnx_call *call, pm_value *x, pm_value *cosine, pm_value *sine, bool interleaved,
+                         pm_value **out)
+{
+    int32_t last = x->type->rank - 1;
+    int64_t width = pm_onnx_extent(call, x, last), half = pm_onnx_extent(call, cosine, cosine->type->rank - 1);
+    pm_value *rest = NULL;
+    if (half < 1 || width < 2 * half)
+        return pm_onnx_error(call, PM_ERR_INVALID, "the heads are narrower than the cache");
+    if (width > 2 * half) {
+        PM_TRY(pm_onnx_slice(call, x, last, 2 * half, width, &rest));
+        PM_TRY(pm_onnx_slice(call, x, last, 0, 2 * half, &x));
+    }
+    PM_TRY(rotate(call, x, cosine, sine, half, interleaved, out));
+    return rest ? join(call, *out, rest, last, out) : PM_OK;
+}
+
 /* What both forms of the operator have in common once their inputs are in order: x as given,
  * cosine and sine [B, T, h] of each position. */
 static pm_status rotary(pm_onnx_call *call, pm_value *x, pm_value *cosine, pm_value *sine)
@@ -270,14 +286,7 @@ static pm_status rotary(pm_onnx_call *call, pm_value *x, pm_value *cosine, pm_va
         return pm_onnx_error(call, PM_ERR_INVALID,
                              "rotary_embedding_dim is %" PRId64 ", but the cache has %" PRId64,
                              turned, 2 * half);
-    pm_value *rest = NULL;
-    if (width > 2 * half) {
-        PM_TRY(pm_onnx_slice(call, x, 3, 2 * half, width, &rest));
-        PM_TRY(pm_onnx_slice(call, x, 3, 0, 2 * half, &x));
-    }
-    PM_TRY(rotate(call, x, cosine, sine, half, interleaved, &x));
-    if (rest)
-        PM_TRY(join(call, x, rest, 3, &x));
+    PM_TRY(pm_onnx_rotate(call, x, cosine, sine, interleaved, &x));
     return pm_onnx_reshape(call, x, given->dims, given->rank, &call->out[0]);
 }
 
