@@ -97,6 +97,8 @@ static uint16_t to_bf16(float f)
 
 typedef struct source {
     const pm_data *data;
+    const pm_op *stack; ///< whose parts hold the elements, one after the other, when they are of several
+    int64_t each;       ///< elements of a part
     pm_elem elem;
     int64_t offset; ///< of element (0, 0), in elements
     int64_t n, k;
@@ -110,19 +112,24 @@ static int64_t extent(pm_module *m, const pm_type *type, int32_t i)
     return n;
 }
 
-/// The constant in which the view begins, when it is a stack of several.
-static bool in_stack(pm_strided *view, const pm_data **out_data)
+/// The constant in which the view lies; a stack of them stays one when the view is of several.
+static bool in_stack(pm_strided *view, int32_t first_axis, source *out)
 {
     const pm_op *op = view->root->def;
-    int64_t each = 1;
+    int64_t last = view->offset;
     if (op->code != PM_OP_stack)
-        return (*out_data = pm_value_const(view->root)) != NULL;
-    if (!pm_type_const_count(op->graph->module, op->operands[0]->type, &each) || each < 1 ||
-        view->offset / each >= op->n_operands)
+        return (out->data = pm_value_const(view->root)) != NULL;
+    if (!pm_type_const_count(op->graph->module, op->operands[0]->type, &out->each) ||
+        out->each < 1 || view->offset / out->each >= op->n_operands)
         return false;
-    *out_data = pm_value_const(op->operands[view->offset / each]);
-    view->offset %= each;
-    return *out_data != NULL;
+    for (int32_t i = first_axis; i < view->rank; i++)
+        last += view->dims[i] > 0 ? (view->dims[i] - 1) * view->strides[i] : 0;
+    if (last / out->each != view->offset / out->each)
+        out->stack = op;
+    else
+        out->data = pm_value_const(op->operands[view->offset / out->each]);
+    view->offset = out->stack ? view->offset : view->offset % out->each;
+    return out->stack || out->data;
 }
 
 /// The matrix of `expert` (or of the whole, -1) of a pack's operand.
@@ -131,7 +138,7 @@ static pm_status find_source(pm_weights *w, const pm_value *v, int64_t expert, b
 {
     pm_module *m = w->module;
     pm_strided view;
-    const pm_data *data;
+    *out = (source){0};
     if (pm_value_is(v, PM_OP_stack) && expert >= 0 && expert < v->def->n_operands) {
         v = v->def->operands[expert];
         expert = -1;
@@ -139,13 +146,37 @@ static pm_status find_source(pm_weights *w, const pm_value *v, int64_t expert, b
     bool known = pm_strided_of(m, v, &view) && view.root->def && view.rank == (expert < 0 ? 2 : 3);
     if (known && expert >= 0)
         view.offset += expert * view.strides[0];
-    if (!known || !in_stack(&view, &data))
+    if (!known || !in_stack(&view, expert < 0 ? 0 : 1, out))
         return pm_error(m->diag, v->def ? v->def->loc : NULL, PM_ERR_UNSUPPORTED,
                         "weights must be constants here");
     int32_t row = view.rank - (trans ? 1 : 2), column = view.rank - (trans ? 2 : 1);
-    *out = (source){.data = data, .elem = v->type->elem, .offset = view.offset,
-                    .n = view.dims[row], .k = view.dims[column], .row_step = view.strides[row],
-                    .column_step = view.strides[column]};
+    out->elem = v->type->elem;
+    out->offset = view.offset;
+    out->n = view.dims[row];
+    out->k = view.dims[column];
+    out->row_step = view.strides[row];
+    out->column_step = view.strides[column];
+    return PM_OK;
+}
+
+/// Elements from..from + count, which may be of several parts of a stack.
+static pm_status read_span(weight_sink *sink, const source *s, int64_t from, int64_t count, uint8_t *out)
+{
+    uint32_t size = pm_elem_size(s->elem);
+    if (!s->stack)
+        return read_range(sink, s->data, (uint64_t)from * size, out, (size_t)count * size);
+    while (count > 0) {
+        int64_t part = from / s->each, at = from % s->each;
+        int64_t n = s->each - at < count ? s->each - at : count;
+        const pm_data *data =
+            part < s->stack->n_operands ? pm_value_const(s->stack->operands[part]) : NULL;
+        if (!data)
+            return pm_error(sink->diag, s->stack->loc, PM_ERR_UNSUPPORTED, "weights must be constants here");
+        PM_TRY(read_range(sink, data, (uint64_t)at * size, out, (size_t)n * size));
+        from += n;
+        count -= n;
+        out += (size_t)n * size;
+    }
     return PM_OK;
 }
 
@@ -155,9 +186,8 @@ static pm_status read_line(weight_sink *sink, const source *s, int64_t from, int
 {
     uint32_t size = pm_elem_size(s->elem);
     if (step == 1)
-        return read_range(sink, s->data, (uint64_t)from * size, out, (size_t)count * size);
-    PM_TRY(read_range(sink, s->data, (uint64_t)from * size, span,
-                      (size_t)((count - 1) * step + 1) * size));
+        return read_span(sink, s, from, count, out);
+    PM_TRY(read_span(sink, s, from, (count - 1) * step + 1, span));
     for (int64_t i = 0; i < count; i++)
         memcpy(out + i * size, span + (size_t)(i * step) * size, size);
     return PM_OK;
@@ -334,7 +364,7 @@ static pm_status write_lowbit(weight_sink *sink, const lowbit_source *sources, c
             status = read_elements(sink, &s->codes, p * width, have, rows.codes);
             if (status == PM_OK)
                 status = read_elements(sink, &s->scales, p * width, have, rows.scales);
-            if (status == PM_OK && s->zeros.data)
+            if (status == PM_OK && (s->zeros.data || s->zeros.stack))
                 status = read_elements(sink, &s->zeros, p * width, have, rows.zeros);
             if (status == PM_OK)
                 pack_rows(l, s, &rows, have, i * width, packed);

@@ -288,38 +288,43 @@ static pm_status build_axis_ints(pm_ckpt *c, int64_t value, pm_value **out)
     return pm_build_const_ints(&c->b, PM_I64, 1, &one, &value, out);
 }
 
-/// Cuts the rows of each group, along `axis`.
+/// Cuts rows along `axis`.
 static pm_status cut_rows(pm_ckpt *c, const slab *s, int32_t axis, pm_value **inout)
 {
     pm_value *from, *to, *at, *stride;
-    const pm_type *t = (*inout)->type;
-    pm_dim dims[PM_MAX_RANK + 1];
-    int32_t rank = t->rank;
-    int64_t n_rows;
-    if (s->groups > 1) {
-        memcpy(dims, t->dims, (size_t)axis * sizeof *dims);
-        memcpy(dims + axis + 2, t->dims + axis + 1, (size_t)(rank - axis - 1) * sizeof *dims);
-        if (rank == PM_MAX_RANK || !pm_dim_is_const(c->module, t->dims[axis], &n_rows))
-            return PM_ERR_INTERNAL;
-        dims[axis++] = pm_dim_const(c->module, s->groups);
-        dims[axis] = pm_dim_const(c->module, n_rows / s->groups);
-        PM_TRY(pm_build_reshape_dims(&c->b, *inout, rank + 1, dims, inout));
-    }
     PM_TRY(build_axis_ints(c, s->from, &from));
     PM_TRY(build_axis_ints(c, s->to, &to));
     PM_TRY(build_axis_ints(c, axis, &at));
     PM_TRY(build_axis_ints(c, s->stride, &stride));
-    PM_TRY(pm_build1(&c->b, inout, PM_OP_slice, PM_OPERANDS(*inout, from, to, at, stride),
-                     PM_NO_ATTRS));
-    if (s->groups == 1)
-        return PM_OK;
-    dims[axis - 1] = pm_dim_mul(c->module, dims[axis - 1], (*inout)->type->dims[axis]);
-    memmove(dims + axis, dims + axis + 1, (size_t)(rank - axis) * sizeof *dims);
-    return pm_build_reshape_dims(&c->b, *inout, rank, dims, inout);
+    return pm_build1(&c->b, inout, PM_OP_slice, PM_OPERANDS(*inout, from, to, at, stride),
+                     PM_NO_ATTRS);
 }
 
-/// What can't be said by a range of the file: exchange the last two axes, cut rows with a stride or of
-/// groups. `value` may be a stack of slabs: one more axis in front.
+/// The same rows of each group: ranges of the file, stacked.
+static pm_status build_groups(pm_ckpt_step *step, const slab *s, pm_value **out)
+{
+    pm_ckpt *c = step->c;
+    pm_value **parts = PM_NEW_ARRAY(c->scratch, pm_value *, (size_t)s->groups);
+    int64_t rows = s->dims[0] / s->groups;
+    uint64_t row = s->dims[0] > 0 ? s->size / (uint64_t)s->dims[0] : 0;
+    if (s->transposed || s->stride > 1 || s->mxfp4)
+        return pm_step_fault(step, "rows of groups must lie as they are, side by side");
+    slab part = *s;
+    part.dims[0] = s->to - s->from;
+    part.size = (uint64_t)part.dims[0] * row;
+    for (int64_t g = 0; g < s->groups; g++) {
+        part.offset = s->offset + (uint64_t)(g * rows + s->from) * row;
+        PM_TRY(build_slab(step, &part, &parts[g]));
+    }
+    PM_TRY(pm_build1(&c->b, out, PM_OP_stack, parts, (size_t)s->groups, PM_NO_ATTRS));
+    pm_dim dims[PM_MAX_RANK] = {pm_dim_const(c->module, part.dims[0] * s->groups)};
+    for (int32_t i = 1; i < s->rank; i++)
+        dims[i] = pm_dim_const(c->module, s->dims[i]);
+    return pm_build_reshape_dims(&c->b, *out, s->rank, dims, out);
+}
+
+/// What can't be said by a range of the file: exchange the last two axes, cut rows with a stride.
+/// `value` may be a stack of slabs: one more axis in front.
 static pm_status arrange(pm_ckpt_step *step, const slab *s, pm_value **inout)
 {
     pm_ckpt *c = step->c;
@@ -395,6 +400,8 @@ static pm_status build_part(pm_ckpt_step *step, const pm_json *spec, part which,
     PM_TRY(find_slab(step, spec, which, s));
     if (s->tensor == NULL)
         return PM_OK;
+    if (s->groups > 1)
+        return build_groups(step, s, out);
     PM_TRY(build_slab(step, s, out));
     PM_TRY(arrange(step, s, out));
     return which == WEIGHT ? join_blocks(step, s, out) : PM_OK;
@@ -452,6 +459,8 @@ static pm_status capture_part(pm_ckpt_step *step, const pm_json *spec, part whic
             continue;
         if (s.tensor == NULL)
             return pm_step_fault(step, "a weight is there for some experts only");
+        if (s.groups > 1)
+            return pm_step_fault(step, "rows of groups of an expert's weight can't be cut");
         PM_TRY(build_slab(step, &s, &slabs[e]));
         if (s.rank == 1) // small: rather made one by one than cut out of a stack when the program runs
             PM_TRY(arrange(step, &s, &slabs[e]));
