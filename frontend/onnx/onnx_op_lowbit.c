@@ -63,6 +63,48 @@ static pm_status check_matmul(pm_onnx_call *call, int64_t n, int64_t k, int64_t 
     return pm_onnx_input(call, BIAS) ? pm_onnx_check_shape(call, BIAS, "bias", 1, &n) : PM_OK;
 }
 
+/* Rows as int8 by block, with one scale each: what accuracy_level 4 asks for. The products stay exact. */
+static pm_status round_rows(pm_onnx_call *call, pm_value *x, int64_t k, int64_t block, pm_value **out)
+{
+    pm_module *m = call->onnx->module;
+    const pm_type *given = x->type;
+    int64_t last = given->rank;
+    pm_dim dims[PM_MAX_RANK + 1];
+    pm_value *most, *steps, *none, *one, *args[3];
+    *out = x;
+    int64_t lacking = (block - k % block) % block;
+    if (given->rank == PM_MAX_RANK)
+        return PM_OK; // more exact than was asked for
+    memcpy(dims, given->dims, (size_t)given->rank * sizeof *dims);
+    PM_TRY(pm_onnx_cast(call, x, PM_F32, &x));
+    if (lacking) { // the last block is filled up
+        dims[last - 1] = pm_dim_const(m, lacking);
+        PM_TRY(pm_build_dims(&call->b, given->rank, dims, &one));
+        PM_TRY(pm_onnx_scalar(call, PM_F32, 0, &none));
+        PM_TRY(pm_onnx_build(call, &none, PM_OP_expand, PM_OPERANDS(none, one), PM_NO_ATTRS));
+        PM_TRY(pm_onnx_build(call, &x, PM_OP_concat, PM_OPERANDS(x, none), PM_ATTRS(pm_attr_i64("axis", last - 1))));
+    }
+    const pm_type *whole = x->type;
+    dims[last - 1] = pm_dim_const(m, (k + lacking) / block);
+    dims[last] = pm_dim_const(m, block);
+    PM_TRY(pm_onnx_reshape(call, x, dims, given->rank + 1, &x));
+    PM_TRY(pm_onnx_build(call, &most, PM_OP_abs, PM_OPERANDS(x), PM_NO_ATTRS));
+    PM_TRY(pm_onnx_build(call, &most, PM_OP_reduce_max, PM_OPERANDS(most), PM_ATTRS(pm_attr_ints("axes", &last, 1))));
+    args[0] = most;
+    PM_TRY(pm_onnx_expr(call, "div(x, 127)", args, &steps));
+    PM_TRY(pm_onnx_scalar(call, PM_F32, 0, &none));
+    PM_TRY(pm_onnx_scalar(call, PM_F32, 1, &one));
+    PM_TRY(pm_onnx_build(call, &none, PM_OP_equal, PM_OPERANDS(steps, none), PM_NO_ATTRS));
+    PM_TRY(pm_onnx_build(call, &steps, PM_OP_where, PM_OPERANDS(none, one, steps), PM_NO_ATTRS));
+    args[0] = x;
+    args[1] = steps;
+    PM_TRY(pm_onnx_expr(call, "mul(round(div(x, y)), y)", args, &x));
+    PM_TRY(pm_onnx_reshape(call, x, whole->dims, whole->rank, &x));
+    if (lacking)
+        PM_TRY(pm_onnx_slice(call, x, last - 1, 0, k, &x));
+    return pm_onnx_cast(call, x, given->elem, out);
+}
+
 pm_status pm_onnx_do_matmul_nbits(pm_onnx_call *call)
 {
     enum { A, B, SCALES, ZEROS, BIAS = 5 };
@@ -84,8 +126,10 @@ pm_status pm_onnx_do_matmul_nbits(pm_onnx_call *call)
         PM_TRY(as_matrix(call, ZEROS, "zero_points", n, packed ? (blocks * bits + 7) / 8 : blocks, &zeros));
     }
     PM_TRY(pm_onnx_dequantize(call, codes, scales, zeros, k, bits, block, &w));
-    return pm_onnx_build(call, &call->out[0], PM_OP_linear, (pm_value *[]){call->in[A], w, bias},
-                         bias ? 3 : 2, PM_NO_ATTRS);
+    pm_value *x = call->in[A];
+    if (pm_onnx_attr_of(call, "accuracy_level")->i == 4)
+        PM_TRY(round_rows(call, x, k, block, &x));
+    return pm_onnx_build(call, &call->out[0], PM_OP_linear, (pm_value *[]){x, w, bias}, bias ? 3 : 2, PM_NO_ATTRS);
 }
 
 /* ---- rows of a quantised table ---- */
