@@ -56,7 +56,7 @@ cmp "dump/$last.pm" whole.pm || fail "the last dump is not the result"
 for file in dump/*.pm; do
     "$opt" "$file" | cmp - "$file" || fail "$file is not read back as it is"
 done
-"$opt" dump/06-fold.pm --passes=unroll,captures,extents,canonicalise,fold,canonicalise,shapes,cse,dce | cmp - dump/15-dce.pm || fail "going on from 06-fold.pm"
+"$opt" dump/06-fold.pm --passes=branches,hit-loops,unroll,captures,extents,canonicalise,fold,canonicalise,shapes,cse,dce | cmp - dump/17-dce.pm || fail "going on from 06-fold.pm"
 # usage
 refuse 2 "did you mean 'canonicalise'?" small.pm --passes=canonicalize
 refuse 2 "--print-ir-after=fuze: there is no such pass; did you mean 'fuse'?" small.pm --print-ir-after=fuze
