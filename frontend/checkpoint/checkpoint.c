@@ -259,7 +259,7 @@ static pm_status build_entries(pm_ckpt *c)
 
 static bool has_tensor(void *user, const char *name)
 {
-    return pm_safetensors_find(((pm_ckpt *)user)->tensors, name) != NULL;
+    return pm_ckpt_find(user, name) != NULL;
 }
 
 /// Quantised weights are for recipes that say so: `quantised` lists the methods that they read.
@@ -279,12 +279,31 @@ static pm_status check_quantised(pm_ckpt *c, const char *path, const pm_json *co
                     method != NULL && method->kind == PM_JSON_STRING ? method->string : "?");
 }
 
+/// A model of text and pictures: its language part, when a recipe reads that and none the whole.
+static pm_status take_language_part(pm_ckpt *c, const char *path, const pm_json **inout_config,
+                                    const char **inout_type)
+{
+    const pm_json *text = pm_json_get(*inout_config, "text_config");
+    const char *type = NULL;
+    if (text == NULL || text->kind != PM_JSON_OBJECT || pm_recipe_reads(c->scratch, *inout_type))
+        return PM_OK;
+    PM_TRY(pm_json_get_str(c->diag, path, text, "model_type", false, &type));
+    if (type == NULL || !pm_recipe_reads(c->scratch, type))
+        return PM_OK;
+    put_meta(c, "part_of", *inout_type);
+    c->is_nested = true;
+    *inout_config = text;
+    *inout_type = type;
+    return PM_OK;
+}
+
 static pm_status load(pm_ckpt *c)
 {
     const char *path, *model_type = NULL;
     const pm_json *config;
     PM_TRY(read_json(c, "config.json", true, &path, &config));
     PM_TRY(pm_json_get_str(c->diag, path, config, "model_type", true, &model_type));
+    PM_TRY(take_language_part(c, path, &config, &model_type));
     pm_loc loc = pm_json_loc(path, pm_json_get(config, "model_type"));
     put_meta(c, "model_type", model_type);
     pm_status status = pm_recipe_find(c->scratch, c->diag, &loc, model_type, &c->recipe);

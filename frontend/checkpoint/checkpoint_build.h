@@ -35,6 +35,7 @@ typedef struct pm_ckpt {
     pm_module *module;
     const char *folder;
     pm_safetensors *tensors;
+    bool is_nested; ///< the language part of a model that has others: see pm_ckpt_find
     const pm_recipe *recipe;
     pm_expr_scope scope;
     pm_dim batch, tokens, cache; ///< symbols B, T, C
@@ -78,6 +79,9 @@ PM_NODISCARD pm_status pm_ckpt_weight(pm_ckpt_step *step, const pm_json *spec, i
                                       const int64_t *dims, bool f32, pm_value **out);
 /// Stacks the weights that `spec` names for e = 0 … n-1 and records them as a capture.
 PM_NODISCARD pm_status pm_ckpt_capture_weight(pm_ckpt_step *step, const pm_json *spec, int64_t n);
+/// The tensor of that name. In a model with other parts it may be below `language_model`: "model.x" is there
+/// "language_model.model.x", "model.language_model.x" or "language_model.x".
+pm_safetensor *pm_ckpt_find(const pm_ckpt *c, const char *name);
 /// Each `*` of `pattern` stands for anything.
 bool pm_ckpt_name_matches(const char *pattern, const char *name);
 /// Errors for tensors that no step used, unless the recipe ignores them.

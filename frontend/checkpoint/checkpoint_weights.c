@@ -48,6 +48,23 @@ static const pm_json *spec_name(const pm_json *spec)
     return spec->kind == PM_JSON_STRING ? spec : pm_json_get(spec, "name");
 }
 
+pm_safetensor *pm_ckpt_find(const pm_ckpt *c, const char *name)
+{
+    static const char model[] = "model.";
+    static const char *const above[] = {"language_model.model.", "model.language_model.",
+                                        "language_model."};
+    pm_safetensor *t = pm_safetensors_find(c->tensors, name);
+    if (t != NULL || !c->is_nested)
+        return t;
+    if (strncmp(name, model, strlen(model)) != 0)
+        return pm_safetensors_find(c->tensors,
+                                   pm_arena_printf(c->scratch, "language_model.%s", name));
+    for (size_t i = 0; t == NULL && i < PM_COUNT(above); i++)
+        t = pm_safetensors_find(c->tensors, pm_arena_printf(c->scratch, "%s%s", above[i],
+                                                            name + strlen(model)));
+    return t;
+}
+
 static pm_status spec_holds(pm_ckpt_step *step, const pm_json *spec, bool *out)
 {
     const pm_json *when = pm_json_get(spec, "when");
@@ -85,7 +102,7 @@ static pm_status is_of_expert_0(pm_ckpt_step *step, const char *template, bool *
     pm_expr_set_number(&c->scope, "e", 0);
     PM_TRY(pm_expr_template(&c->scope, &step->loc, template, &name));
     pm_expr_set_number(&c->scope, "e", number);
-    *out = number > 0 && pm_safetensors_find(c->tensors, name) != NULL;
+    *out = number > 0 && pm_ckpt_find(c, name) != NULL;
     return PM_OK;
 }
 
@@ -114,7 +131,7 @@ static pm_status choose(pm_ckpt_step *step, const pm_json *spec, const pm_json *
         PM_TRY(pm_json_get_bool(c->diag, c->recipe->file,
                                 one->kind == PM_JSON_OBJECT ? one : NULL, "optional", false,
                                 &optional));
-        pm_safetensor *tensor = pm_safetensors_find(c->tensors, name);
+        pm_safetensor *tensor = pm_ckpt_find(c, name);
         if (tensor != NULL) {
             *out_spec = one;
             *out_tensor = tensor;
@@ -221,7 +238,7 @@ static pm_status find_format(pm_ckpt_step *step, const pm_json *spec, part which
     if (which == WEIGHT)
         return PM_OK;
     PM_TRY(pm_expr_template(&c->scope, &step->loc, scales, &name));
-    out->tensor = pm_safetensors_find(c->tensors, name);
+    out->tensor = pm_ckpt_find(c, name);
     return out->tensor != NULL ? PM_OK : missing(step, name);
 }
 
@@ -540,6 +557,15 @@ static pm_status is_ignored(pm_ckpt *c, const char *name, bool *out)
     return PM_OK;
 }
 
+/// A tensor of what sees or hears.
+static bool is_other_part(const pm_ckpt *c, const char *name)
+{
+    static const char model[] = "language_model.";
+    const char *at = c->is_nested ? strstr(name, model) : name;
+    return c->is_nested && strncmp(name, "lm_head.", 8) != 0 &&
+           (at == NULL || (at != name && at[-1] != '.'));
+}
+
 pm_status pm_ckpt_check_unused(pm_ckpt *c)
 {
     enum { SHOWN = 5 };
@@ -547,8 +573,8 @@ pm_status pm_ckpt_check_unused(pm_ckpt *c)
     const pm_safetensor *shown[SHOWN];
     for (size_t i = 0; i < c->tensors->tensors.n; i++) {
         const pm_safetensor *t = c->tensors->tensors.entries[i].value;
-        bool ignored = t->used;
-        if (!t->used)
+        bool ignored = t->used || is_other_part(c, t->name);
+        if (!ignored)
             PM_TRY(is_ignored(c, t->name, &ignored));
         if (ignored)
             continue;

@@ -106,6 +106,12 @@ bool pm_recipe_is_harmless(const pm_recipe *recipe, const char *key)
     return false;
 }
 
+bool pm_recipe_reads(pm_arena *arena, const char *model_type)
+{
+    const pm_recipe *recipe;
+    return pm_recipe_find(arena, pm_diag_create(arena), NULL, model_type, &recipe) == PM_OK;
+}
+
 pm_status pm_recipe_parse(pm_arena *arena, pm_diag *diag, size_t i, const pm_recipe **out_recipe)
 {
     const embedded *e = &embedded_recipes[i];

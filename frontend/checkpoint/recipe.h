@@ -28,6 +28,8 @@ typedef struct pm_recipe {
 /// The part of that name; NULL when there is none.
 const pm_json *pm_recipe_part(const pm_recipe *recipe, const char *name);
 
+/// Whether there is a recipe for a model type.
+bool pm_recipe_reads(pm_arena *arena, const char *model_type);
 /// Keys of configurations that say nothing about numbers.
 bool pm_recipe_is_harmless(const pm_recipe *recipe, const char *key);
 /// The i-th embedded recipe.

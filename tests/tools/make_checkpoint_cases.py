@@ -5,7 +5,7 @@
 
 Weights are not stored: NAME.txt says "name center spread dims...", and element i of a tensor is
     center + spread * u,    u = the top 24 bits of splitmix64(fnv1a64(name) + i) as a number in [-1, 1)
-computed in float32. tests/unit/test_checkpoint.c makes the same numbers. Whole folders, with weights, go into --folder.
+computed in float32. tests/unit/test_made_checkpoints.c makes the same numbers. Whole folders, with weights, go into --folder.
 """
 import argparse
 import json
