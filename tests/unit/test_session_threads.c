@@ -136,6 +136,64 @@ static void *work(void *arg)
     return NULL;
 }
 
+/// What a loop asks of a dynamic slot: the same again and again, more and more, one piece behind the other.
+static void rounds(pm_rt_call *call, int64_t worker, int64_t n_workers)
+{
+    (void)n_workers;
+    if (worker == 0) {
+        const uint8_t *first = NULL;
+        for (int i = 0; i < 10000; i++) {
+            pm_rt_place(call, 0, 4096 - i % 3, 0);
+            first = first ? first : call->dynamic[0];
+            if (call->dynamic[0] != first)
+                pm_rt_fail(call, 1);
+            memset(call->dynamic[0], i, 4096 - i % 3);
+        }
+        call->dynamic[0] = NULL; // another slot, as far as the runtime knows
+        for (int64_t i = 0; i < 50000; i++) {
+            pm_rt_grow(call, 0, i, sizeof i, 2);
+            ((int64_t *)call->dynamic[0])[i] = i;
+        }
+        for (int64_t i = 0; i < 50000; i++)
+            if (((int64_t *)call->dynamic[0])[i] != i)
+                pm_rt_fail(call, 2);
+        if (*(const int64_t *)call->inputs[0] == 1) // sizes that don't fit
+            pm_rt_grow(call, 0, INT64_MAX / 4, 16, 3);
+        if (*(const int64_t *)call->inputs[0] == 2)
+            pm_rt_place(call, 0, -1, 3);
+        call->symbols[0] = 4;
+    }
+    pm_rt_barrier(call, worker);
+}
+
+START_TEST(slots_of_loops)
+{
+    static const pm_rt_entry looping[] = {{rounds, plan}};
+    static const pm_rt_model looping_code = {.abi_version = PM_RUNTIME_ABI_VERSION,
+                                             .n_entries = 1,
+                                             .entries = looping,
+                                             .state_bytes = no_states};
+    pm_model model = model_over_image();
+    model.code = &looping_code;
+    pm_session *session;
+    const pm_session_options options = {.struct_size = sizeof options, .threads = 2};
+    static float out[N];
+    ck_assert_int_eq(pm_session_create(&model, &options, &session), PM_OK);
+    for (int64_t how = 0; how < 4; how++) {
+        pm_tensor_arg input = {.data = &how, .size = sizeof how, .rank = 1, .dims = {1}};
+        pm_tensor_arg outputs[2] = {{.data = out, .size = sizeof out}, {.data = NULL}};
+        pm_status status = pm_session_run(session, 0, &input, 1, outputs, 2);
+        ck_assert_int_eq(status, how == 1 || how == 2 ? PM_ERR_NO_MEMORY : PM_OK);
+    }
+    // what grew to 400 KB asked for no more than twice as much, and once as much on the way
+    size_t bytes = 0;
+    for (const pm_rt_chunk *c = session->chunks; c; c = c->next)
+        bytes += c->size;
+    ck_assert_uint_le(bytes, 8 << 20);
+    pm_session_destroy(session);
+}
+END_TEST
+
 START_TEST(sessions_side_by_side)
 {
     pm_model model = model_over_image();
@@ -165,6 +223,7 @@ int main(void)
     Suite *suite = suite_create("sessions on threads");
     TCase *tests = tcase_create("threads");
     tcase_add_test(tests, sessions_side_by_side);
+    tcase_add_test(tests, slots_of_loops);
     tcase_set_timeout(tests, 120);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
