@@ -71,10 +71,29 @@ static void rename_regions(const inliner *in, pm_op *op)
     }
 }
 
+/// A region may overwrite what it was given: outside that would be seen. So the copy overwrites a copy.
+static pm_status keep_overwritten(inliner *in, const pm_op *op, pm_op *copy)
+{
+    const pm_value *from = op->operands[0];
+    pm_value *given = copy->operands[0], *fresh;
+    while (from->def && from->def->n_operands && from->def->operands[0] &&
+           pm_op_info_of(from->def)->traits & (PM_T_VIEW | PM_T_INPLACE))
+        from = from->def->operands[0];
+    if (from->def)
+        return PM_OK;
+    pm_builder b = {in->b->graph, copy, copy->loc};
+    PM_TRY(pm_build1(&b, &fresh, PM_OP_cast, PM_OPERANDS(given),
+                     PM_ATTRS(pm_attr_elem("to", given->type->elem))));
+    pm_op_set_operand(copy, 0, fresh);
+    return PM_OK;
+}
+
 static pm_status inline_op(inliner *in, pm_op *op)
 {
     pm_op *copy;
     PM_TRY(pm_op_clone(op, in->b->graph, in->b->before, &in->values, &copy));
+    if (pm_op_info_of(op)->traits & PM_T_INPLACE)
+        PM_TRY(keep_overwritten(in, op, copy));
     if (op->code == PM_OP_dims)
         copy->results[0]->content = content_outside(in, op->results[0]);
     rename_regions(in, copy);

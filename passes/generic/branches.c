@@ -9,6 +9,7 @@
 
 typedef struct chooser {
     pm_pass_ctx *ctx;
+    const pm_id_set *overwritten;
     pm_supposing s;
 } chooser;
 
@@ -62,8 +63,10 @@ static pm_status keep(chooser *c, pm_op *op, uint32_t kept)
             return pm_error(c->ctx->diag, op->loc, PM_ERR_INTERNAL, "a branch changes its type");
     for (pm_op *fresh = previous ? previous->next : op->graph->first; fresh != op; fresh = fresh->next)
         fresh->loc = pm_loc_derive(c->s.m, fresh->loc, "branches");
-    for (uint32_t i = 0; i < op->n_results; i++)
+    for (uint32_t i = 0; i < op->n_results; i++) {
+        PM_TRY(pm_stand_in(op, c->overwritten, op->results[i], values[i], &values[i]));
         pm_value_replace(op->results[i], values[i]);
+    }
     pm_op_erase(op);
     pm_pass_changed(c->ctx);
     pm_pass_count(c->ctx, "branches that always run");
@@ -81,6 +84,9 @@ static pm_status visit(chooser *c, pm_op *op)
 pm_status pm_pass_branches(pm_pass_ctx *ctx)
 {
     pm_module *m = ctx->module;
+    pm_graph_vec all;
+    pm_graphs_of(m, m->arena, &all);
+    pm_id_set overwritten = pm_overwritten_values(m, &all, m->arena);
     for (size_t i = 0; i < m->entries.n; i++) {
         pm_graph_vec graphs;
         pm_bodies_of(m->entries.data[i], m->arena, &graphs);
@@ -89,7 +95,7 @@ pm_status pm_pass_branches(pm_pass_ctx *ctx)
                 next = op->next;
                 if (op->code != PM_OP_if)
                     continue;
-                chooser c = {.ctx = ctx, .s = {.m = m, .scratch = pm_arena_child(m->arena)}};
+                chooser c = {.ctx = ctx, .overwritten = &overwritten, .s = {.m = m, .scratch = pm_arena_child(m->arena)}};
                 pm_status status = visit(&c, op);
                 pm_arena_destroy(c.s.scratch);
                 PM_TRY(status);

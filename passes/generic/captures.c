@@ -7,6 +7,7 @@
 
 typedef struct body {
     pm_pass_ctx *ctx;
+    const pm_id_set *overwritten;
     pm_op *op;
     uint32_t own;      ///< operands that no argument stands for: a condition
     uint32_t captured; ///< number of the first captured operand
@@ -44,7 +45,7 @@ static void bypass(body *t, uint32_t carried)
     const pm_graph *g = t->op->regions[0];
     pm_value *given = t->op->operands[2 + carried], *result = t->op->results[carried];
     if (g->results.data[1 + carried] != g->args.data[2 + carried] || given->type != result->type ||
-        !pm_value_is_used(result))
+        !pm_value_is_used(result) || !pm_may_stand_for(t->overwritten, result, given))
         return;
     pm_value_replace(result, given);
     pm_pass_changed(t->ctx);
@@ -66,10 +67,10 @@ static void drop_unused(body *t)
     }
 }
 
-static pm_status take_constants(pm_pass_ctx *ctx, pm_op *op)
+static pm_status take_constants(pm_pass_ctx *ctx, const pm_id_set *overwritten, pm_op *op)
 {
     bool is_if = op->code == PM_OP_if;
-    body t = {.ctx = ctx, .op = op, .own = is_if ? 1 : 0,
+    body t = {.ctx = ctx, .overwritten = overwritten, .op = op, .own = is_if ? 1 : 0,
               .captured = is_if ? 1 : 2 + (uint32_t)pm_op_i64(op, "carried")};
     for (uint32_t i = 0; i + 2 < t.captured; i++)
         bypass(&t, i);
@@ -88,6 +89,9 @@ static bool is_body(const pm_op *op)
 pm_status pm_pass_captures(pm_pass_ctx *ctx)
 {
     pm_module *m = ctx->module;
+    pm_graph_vec all;
+    pm_graphs_of(m, m->arena, &all);
+    pm_id_set overwritten = pm_overwritten_values(m, &all, m->arena);
     for (size_t i = 0; i < m->entries.n; i++) {
         pm_graph *g = m->entries.data[i];
         PM_VEC(pm_op *) ops = {0};
@@ -95,9 +99,9 @@ pm_status pm_pass_captures(pm_pass_ctx *ctx)
             if (is_body(op))
                 PM_PUSH(m->arena, &ops, op);
         for (size_t k = 0; k < ops.n; k++) // outer ones first: constants go all the way in
-            PM_TRY(take_constants(ctx, ops.data[k]));
+            PM_TRY(take_constants(ctx, &overwritten, ops.data[k]));
         for (size_t k = ops.n; k-- > 0;) // inner ones first: what they dropped, outer ones drop
-            PM_TRY(take_constants(ctx, ops.data[k]));
+            PM_TRY(take_constants(ctx, &overwritten, ops.data[k]));
     }
     return PM_OK;
 }

@@ -79,6 +79,17 @@ bool pm_may_stand_for(const pm_id_set *overwritten, const pm_value *old, const p
            !pm_id_set_has(overwritten, old->id) && !pm_id_set_has(overwritten, value->id);
 }
 
+pm_status pm_stand_in(pm_op *op, const pm_id_set *overwritten, const pm_value *old, pm_value *value,
+                      pm_value **out_value)
+{
+    *out_value = value;
+    if (pm_may_stand_for(overwritten, old, value))
+        return PM_OK;
+    pm_builder b = {op->graph, op, op->loc};
+    return pm_build1(&b, out_value, PM_OP_cast, PM_OPERANDS(value),
+                     PM_ATTRS(pm_attr_elem("to", value->type->elem)));
+}
+
 static pm_dim known_extent(pm_module *m, const pm_symbol_extents *known, pm_dim dim)
 {
     for (size_t i = 0; i < known->n; i++)

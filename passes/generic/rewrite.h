@@ -2,7 +2,7 @@
 #ifndef PM_PASSES_GENERIC_REWRITE_H
 #define PM_PASSES_GENERIC_REWRITE_H
 
-#include "ir/graph.h"
+#include "ir/builder.h"
 
 typedef PM_VEC(pm_graph *) pm_graph_vec;
 
@@ -38,6 +38,10 @@ static inline void pm_id_set_add(pm_id_set *set, uint32_t id)
 pm_id_set pm_overwritten_values(const pm_module *m, const pm_graph_vec *graphs, pm_arena *scratch);
 /// True when `old` may be replaced by `value` as far as in-place ops are concerned.
 bool pm_may_stand_for(const pm_id_set *overwritten, const pm_value *old, const pm_value *value);
+
+/// What `old` may be replaced by: `value`, or, where in-place ops forbid that, a copy of it before `op`.
+PM_NODISCARD pm_status pm_stand_in(pm_op *op, const pm_id_set *overwritten, const pm_value *old,
+                                   pm_value *value, pm_value **out_value);
 
 /// Symbols and the extents that they turned out to be.
 typedef struct pm_symbol_extent {

@@ -24,6 +24,7 @@ typedef struct unroller {
     pm_module *m;
     pm_arena *scratch; ///< of one loop
     pm_graph_vec graphs;
+    pm_id_set overwritten;
     uint64_t made;     ///< ops
 } unroller;
 
@@ -157,11 +158,12 @@ static void note_known(unroller *u, pm_symbol_extents *known, const pm_type *old
 }
 
 /// The op gives way to `values`.
-static void replace_op(unroller *u, pm_op *op, pm_value *const *values, const char *what)
+static pm_status replace_op(unroller *u, pm_op *op, pm_value **values, const char *what)
 {
     pm_symbol_extents known = {0};
     for (uint32_t i = 0; i < op->n_results; i++) {
         note_known(u, &known, op->results[i]->type, values[i]->type);
+        PM_TRY(pm_stand_in(op, &u->overwritten, op->results[i], values[i], &values[i]));
         if (!values[i]->name)
             values[i]->name = op->results[i]->name;
         pm_value_replace(op->results[i], values[i]);
@@ -171,6 +173,7 @@ static void replace_op(unroller *u, pm_op *op, pm_value *const *values, const ch
         pm_symbols_replace(u->m, &known, u->scratch);
     pm_pass_changed(u->ctx);
     pm_pass_count(u->ctx, what);
+    return PM_OK;
 }
 
 /// Locations of the ops between, which were copied.
@@ -187,8 +190,7 @@ static pm_status take_branch(unroller *u, pm_op *op, bool condition)
     pm_builder b = {op->graph, op, op->loc};
     pm_value **values = PM_NEW_ARRAY(u->scratch, pm_value *, op->n_results + 1);
     PM_TRY(pm_region_inline(&b, op->regions[condition ? 0 : 1], op->operands + 1, values));
-    replace_op(u, op, values, "branches taken");
-    return PM_OK;
+    return replace_op(u, op, values, "branches taken");
 }
 
 /// The scanned slices of all rounds, stacked.
@@ -242,8 +244,7 @@ static pm_status unroll(unroller *u, pm_op *loop, int64_t trips)
         memcpy(values, args + 2, carried * sizeof *values);
     for (size_t i = 0; i < scanned; i++)
         PM_TRY(stack(&b, u, slices + i * (size_t)trips, (size_t)trips, &values[carried + i]));
-    replace_op(u, loop, values, "loops unrolled");
-    return PM_OK;
+    return replace_op(u, loop, values, "loops unrolled");
 }
 
 /* ---- the walk ------------------------------------------------------------------------------------- */
@@ -293,6 +294,9 @@ pm_status pm_pass_unroll(pm_pass_ctx *ctx)
     pm_module *m = ctx->module;
     unroller u = {.ctx = ctx, .m = m, .scratch = pm_arena_child(m->arena)};
     pm_status status = PM_OK;
+    pm_graph_vec all;
+    pm_graphs_of(m, m->arena, &all);
+    u.overwritten = pm_overwritten_values(m, &all, m->arena);
     for (size_t i = 0; i < m->entries.n; i++)
         PM_PUSH(m->arena, &u.graphs, m->entries.data[i]);
     for (size_t i = 0; i < u.graphs.n && status == PM_OK; i++) // grows while it is walked
