@@ -35,6 +35,14 @@ prints pass
 expect 0 "$pimoe" check "$source/samples/classics" --json --threads 1
 claims pass=true moe_layers=4 experts=16 experts_total=64 entry=forward outputs.logits.cases.0.shape.2=2048 \
     reference_dispatches=0
+# … a checkpoint's reference also says which experts are chosen, and how greedy decoding goes on
+expect 0 "$pimoe" check "$source/tests/data/checkpoints/mixtral" --json
+claims pass=true outputs.router_indices_1.pass=true outputs.greedy.pass=true outputs.greedy.cases.0.shape.1=8 \
+    outputs.prefill_and_decode.pass=true
+LC_ALL=C sed 's/router_indices_0/router_indices_X/g;s/router_indices_1/router_indices_0/g;s/router_indices_X/router_indices_1/g' \
+    "$source/tests/data/checkpoints/mixtral/reference.npz" >exchanged.npz
+expect 1 "$pimoe" check "$source/tests/data/checkpoints/mixtral" --in exchanged.npz --want exchanged.npz --json
+claims pass=false outputs.logits.pass=true outputs.router_indices_0.pass=false outputs.greedy.pass=true
 expect 0 "$pimoe" check "$source/samples/classics" --quantize=bf16 --target=x86-64-v3
 # what differs, or can't be compared
 expect 1 "$pimoe" check "$unlike/model.json" --in "$data/inputs_deflated.npz" --want "$data/expected_wrong.npz" --json
