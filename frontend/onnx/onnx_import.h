@@ -245,10 +245,6 @@ PM_NODISCARD pm_status pm_onnx_check_shape(pm_onnx_call *call, int i, const char
 PM_NODISCARD pm_status pm_onnx_dequantize(pm_onnx_call *call, pm_value *codes, pm_value *scales,
                                           pm_value *zeros, int64_t k, int64_t bits, int64_t block,
                                           pm_value **out);
-/// Rotary embedding of x [.., width]: the first elements of each row, twice as many as the tables cosine and sine
-/// [.., half] have, are turned as pairs: halves apart, or neighbours (interleaved).
-PM_NODISCARD pm_status pm_onnx_rotate(pm_onnx_call *call, pm_value *x, pm_value *cosine, pm_value *sine,
-                                      bool interleaved, pm_value **out);
 /// Slice of an axis with known bounds.
 PM_NODISCARD pm_status pm_onnx_slice(pm_onnx_call *call, pm_value *x, int64_t axis, int64_t start,
                                      int64_t end, pm_value **out);

@@ -229,8 +229,9 @@ static pm_status rotate(pm_onnx_call *call, pm_value *x, pm_value *cosine, pm_va
     return pm_onnx_reshape(call, *out, x->type->dims, x->type->rank, out);
 }
 
-pm_status pm_onnx_rotate(pm_onnx_call *call, pm_value *x, pm_value *cosine, pm_value *sine, bool interleaved,
-                         pm_value **out)
+/* The first elements of each row, as many as the tables have; the others stay. */
+static pm_status rotate_first(pm_onnx_call *call, pm_value *x, pm_value *cosine, pm_value *sine,
+                              bool interleaved, pm_value **out)
 {
     int32_t last = x->type->rank - 1;
     int64_t width = pm_onnx_extent(call, x, last), half = pm_onnx_extent(call, cosine, cosine->type->rank - 1);
@@ -286,7 +287,7 @@ static pm_status rotary(pm_onnx_call *call, pm_value *x, pm_value *cosine, pm_va
         return pm_onnx_error(call, PM_ERR_INVALID,
                              "rotary_embedding_dim is %" PRId64 ", but the cache has %" PRId64,
                              turned, 2 * half);
-    PM_TRY(pm_onnx_rotate(call, x, cosine, sine, interleaved, &x));
+    PM_TRY(rotate_first(call, x, cosine, sine, interleaved, &x));
     return pm_onnx_reshape(call, x, given->dims, given->rank, &call->out[0]);
 }
 

@@ -74,7 +74,8 @@ static const char *take(const char *at, const char *stops, char *out, size_t siz
 }
 
 /* Words that are defaults of text attributes. */
-static const char *const words[] = {"constant", "NOTSET", "none", "DCR", "up", "relu", "int", "linear"};
+static const char *const words[] = {"constant", "NOTSET", "none", "DCR", "up", "relu", "int", "linear",
+                                    "NONE", "gated_delta"};
 
 static void parse_default(const char *text, const char *end, pm_onnx_decl *decl)
 {

@@ -1529,6 +1529,126 @@ def dequantize_cases():
     faulty("dequantize", "zeros", [np.zeros((2, 16), np.uint8), np.zeros((2, 2), np.float32), np.zeros((2, 2), np.uint8)], outs, k=32, block=16)
 
 
+# ---- attention over whole tensors ---------------------------------------------------------------
+
+
+def joined(x):
+    """[B, heads, T, size] as [B, T, heads * size]."""
+    return np.ascontiguousarray(x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], x.shape[1] * x.shape[3]))
+
+
+def kv_append_cases():
+    for i, (batch, heads, before, size, tokens, at, total) in enumerate([
+            (1, 2, 4, 3, 2, (4,), 6), (2, 1, 8, 2, 3, (1, 5), 8), (2, 2, 0, 2, 3, (0,), 3), (1, 1, 6, 2, 2, (4,), 3), (1, 2, 5, 4, 0, (5,), 5),
+            (1, 1, 2, 3, 1, (4,), 7), (2, 1, None, 2, 3, (0,), 3)]):
+        past = None if before is None else normal((batch, heads, before, size))
+        new = normal((batch, heads, tokens, size))
+        whole = max(before or 0, total)
+        y = np.zeros((batch, heads, whole, size), np.float32)
+        if past is not None:
+            y[:, :, :before] = past
+        for b in range(batch):
+            first = at[b % len(at)]
+            y[b, :, first:first + tokens] = new[b]
+        at, total = np.array(at), np.array([total])
+        case("kv_append", f"{i}_apart", [new, at, total] + ([] if past is None else [past]), [y])
+        if past is not None:
+            case("kv_append", f"{i}_joined", [joined(new), at, total.reshape(()), past], [y])
+    past, new = np.zeros((1, 1, 4, 2), np.float32), np.zeros((1, 1, 2, 2), np.float32)
+    for name, at in [("full", 3), ("negative", -1), ("far", 2**63 - 1)]:
+        faulty("kv_append", name, [new, np.array([at]), np.array([4]), past], [(past.shape, np.float32)])
+    faulty("kv_append", "size", [np.zeros((1, 1, 2, 3), np.float32), np.array([0]), np.array([4]), past], [(past.shape, np.float32)])
+
+
+def seen_keys(tokens, keys, first, left, right):
+    position, j = first + np.arange(tokens)[:, None], np.arange(keys)
+    seen = np.ones((tokens, keys), bool)
+    if left >= 0:
+        seen &= j >= position - left
+    if right >= 0:
+        seen &= j <= position + right
+    return seen
+
+
+def sdpa_reference(q, k, v, bias, seen, scale, softcap, sinks, nothing):
+    """All in float64; bias and seen broadcast to [B, heads, T, S]."""
+    group = q.shape[1] // k.shape[1]
+    k, v = np.repeat(wide(k), group, 1), np.repeat(wide(v), group, 1)
+    s = wide(q) @ k.swapaxes(-1, -2) * scale
+    if softcap:
+        s = softcap * np.tanh(s / softcap)
+    s = np.where(seen & ~np.isneginf(bias), s + bias, -np.inf)
+    sink = np.full(q.shape[1], -np.inf) if sinks is None else wide(sinks)
+    sink = np.broadcast_to(sink[:, None, None], s.shape[:3] + (1,))
+    largest = np.max(np.concatenate([s, sink], -1), -1, keepdims=True)
+    empty = np.isneginf(largest)
+    largest = np.where(empty, 0, largest)
+    w = np.exp(s - largest)
+    total = w.sum(-1, keepdims=True) + np.exp(sink - largest)
+    return np.where(empty, nothing, w @ v / np.where(total == 0, 1, total))
+
+
+def sdpa_cases():
+    inf = -np.inf
+    float_mask = np.where(rng.random((2, 1, 4, 7)) < 0.3, inf, rng.standard_normal((2, 1, 4, 7))).astype(np.float32)
+    lowest = np.where(rng.random((4, 7)) < 0.5, np.finfo(np.float32).min, 0).astype(np.float32)
+    lowest[2] = np.finfo(np.float32).min
+    bools = rng.random((2, 4, 4, 7)) < 0.6
+    bools[1, :, 1] = False
+    table = [
+        # batch, heads, kv, size, value size, T, S, past, total, mask, sinks, elem, attributes
+        (1, 1, 1, 4, 4, 3, 3, None, None, None, False, "f32", {}),
+        (2, 4, 2, 3, 5, 4, 7, None, None, None, False, "f32", {"right": 0}),
+        (2, 4, 2, 3, 5, 4, 7, (3,), None, None, False, "f32", {"right": 0}),
+        (2, 4, 4, 3, 2, 4, 7, (-2, 1), (2, 5), None, False, "f32", {"right": 0}),
+        (2, 4, 1, 3, 2, 4, 7, (0, 3), None, None, False, "f32", {"left": 2, "right": 1, "softcap": 2.0}),
+        (2, 4, 1, 3, 3, 4, 7, None, None, float_mask, False, "f32", {}),
+        (2, 4, 2, 3, 3, 4, 7, None, None, lowest, False, "f32", {"unseen": "nan"}),
+        (2, 4, 2, 3, 3, 4, 7, None, None, bools, False, "f32", {"left": 3}),
+        (2, 4, 2, 3, 3, 4, 7, None, None, bools, False, "f32", {"unseen": "nan"}),
+        (2, 4, 2, 3, 3, 4, 9, None, None, bools, True, "f32", {"softcap": 5.0}),
+        (2, 2, 2, 4, 4, 3, 5, (2,), (5, 4), None, True, "f32", {"right": 0, "left": 1}),
+        (1, 1, 1, 130, 130, 2, 5, None, None, None, False, "f32", {}),
+        (1, 2, 1, 4, 4, 0, 3, None, None, None, False, "f32", {}),
+        (1, 2, 1, 4, 4, 3, 0, None, None, None, False, "f32", {}),
+        (2, 4, 2, 3, 5, 4, 7, (3,), None, None, False, "f16", {"right": 0}),
+        (2, 4, 2, 3, 5, 4, 7, (3,), None, None, False, "bf16", {"right": 0}),
+        (2, 4, 2, 3, 5, 4, 7, (3,), None, None, False, "f64", {"right": 0}),
+    ]
+    for i, (batch, heads, kv, size, value_size, tokens, keys, past, total, mask, has_sinks, elem, attrs) in enumerate(table):
+        q, k = normal((batch, heads, tokens, size), elem, 2), normal((batch, kv, keys, size), elem)
+        v = normal((batch, kv, keys, value_size), elem)
+        sinks = normal((heads,)) if has_sinks else None
+        seen = np.stack([seen_keys(tokens, keys, past[b % len(past)] if past else 0, attrs.get("left", -1), attrs.get("right", -1))
+                         & (np.arange(keys) < (total[b % len(total)] if total else keys)) for b in range(batch)])[:, None]
+        bias = np.zeros((1, 1, 1, keys))
+        if mask is not None:
+            given = np.where(mask, 0, inf) if mask.dtype == bool else wide(mask)
+            given = np.broadcast_to(given, (2, 4, 4, 7))
+            bias = np.concatenate([given, np.full((2, 4, 4, keys - 7), inf)], -1)
+        y = sdpa_reference(q, k, v, bias, seen, 0.75, attrs.get("softcap", 0), sinks, np.nan if attrs.get("unseen") == "nan" else 0)
+        extra = [mask, None if past is None else np.array(past), None if total is None else np.array(total), sinks]
+        while extra and extra[-1] is None:
+            extra.pop()
+        tol = (8, 1e-14) if elem == "f64" else (1, 1e-6) if elem == "f32" else (1, 1e-6)
+        case("sdpa", f"{i}_apart", [q, k, v] + extra, [round_to(y, elem)], tol=tol, heads=heads, kv_heads=kv, scale=0.75, **attrs)
+        case("sdpa", f"{i}_joined", [joined(q), joined(k), joined(v)] + extra, [joined(round_to(y, elem))], tol=tol, heads=heads, kv_heads=kv,
+             scale=0.75, **attrs)
+        if i < 9 and past is None and "unseen" not in attrs and not has_sinks:
+            other = onnx_run("Attention", [q, k, v, mask], opset=25, scale=0.75, softcap=attrs.get("softcap", 0.0),
+                             left_window_size=attrs.get("left", -1), right_window_size=attrs.get("right", -1))[0]
+            assert np.allclose(other, y, atol=1e-5), i
+    q, k = np.zeros((1, 2, 3, 4), np.float32), np.zeros((1, 1, 5, 4), np.float32)
+    same = {"heads": 2, "kv_heads": 1, "scale": 1.0}
+    faulty("sdpa", "heads", [q, k, k], [(q.shape, np.float32)], heads=2, kv_heads=2, scale=1.0)
+    faulty("sdpa", "values", [q, k, k[:, :, :4]], [(q.shape, np.float32)], **same)
+    faulty("sdpa", "mask", [q, k, k, np.zeros((3, 6), np.float32)], [(q.shape, np.float32)], **same)
+    faulty("sdpa", "mask_rows", [q, k, k, np.zeros((2, 5), np.float32)], [(q.shape, np.float32)], **same)
+    faulty("sdpa", "total", [q, k, k, None, None, np.array([6])], [(q.shape, np.float32)], **same)
+    faulty("sdpa", "past", [q, k, k, None, np.array([2**63 - 1])], [(q.shape, np.float32)], **same)
+
+
+
 def main():
     family("elementwise")
     unary_cases()
@@ -1567,6 +1687,9 @@ def main():
     dequantize_cases()
     family("recurrent")
     biased_attention_cases()
+    family("attention")
+    kv_append_cases()
+    sdpa_cases()
     OUT.mkdir(parents=True, exist_ok=True)
     for name, cases in files.items():
         text = f"# {len(cases)} cases, made by tests/tools/make_eval_vectors.py\n\n" + "\n".join(cases)

@@ -280,7 +280,8 @@ static size_t run_family(const char *family)
 }
 
 static const char *const families[] = {"elementwise", "reduce", "shape", "gather",
-                                       "linalg",      "lm",     "moe",    "recurrent", "lowbit"};
+                                       "linalg",      "lm",     "moe",    "recurrent", "lowbit",
+                                       "attention"};
 
 START_TEST(test_family)
 {

@@ -620,6 +620,35 @@ START_TEST(language_models)
 }
 END_TEST
 
+START_TEST(whole_attention)
+{
+    pm_dim S = pm_dim_symbol(m, "S", 0, 1 << 20), P = pm_dim_symbol(m, "Before", 0, 1 << 20);
+    pm_value *q = ARG(PM_F32, B, T, c(8 * 4)), *k = ARG(PM_F32, B, c(2), S, c(4));
+    pm_value *v = ARG(PM_F32, B, S, c(2 * 6)), *at = ARG(PM_I64, B), *mask = ARG(PM_BOOL, c(1), T, S);
+    const pm_attr heads[] = {pm_attr_i64("heads", 8), pm_attr_i64("kv_heads", 2), pm_attr_f64("scale", 1)};
+    check_type(OP(sdpa, PM_OPERANDS(q, k, v, mask, at, INTS(3), ARG(PM_F32, c(8))), heads, 3),
+               "f32[B, T, 48]");
+    check_type(OP(sdpa, PM_OPERANDS(ARG(PM_F32, B, c(8), T, c(4)), k, v), heads, 3), "f32[B, 8, T, 6]");
+    REFUSED("the heads of an operand must be 8, found 2", sdpa, PM_OPERANDS(k, k, v), heads, 3);
+    REFUSED("not a multiple of 8 heads", sdpa, PM_OPERANDS(v, k, v), heads, 3);
+    REFUSED("the head size of keys must be 4, found 6", sdpa, PM_OPERANDS(q, v, v), heads, 3);
+    REFUSED("an extent of the mask must be 8, found 3", sdpa,
+            PM_OPERANDS(q, k, v, ARG(PM_F32, c(3), T, S)), heads, 3);
+    REFUSED("the number of sinks must be 8, found 2", sdpa,
+            PM_OPERANDS(q, k, v, NULL, NULL, NULL, ARG(PM_F32, c(2))), heads, 3);
+    REFUSED("unseen is 'none'", sdpa, PM_OPERANDS(q, k, v),
+            PM_ATTRS(heads[0], heads[1], heads[2], pm_attr_str("unseen", "none")));
+
+    pm_value *past = ARG(PM_F32, B, c(2), P, c(6));
+    check_type(OP(kv_append, PM_OPERANDS(v, at, INTS(7), past), PM_NO_ATTRS), "f32[B, 2, max(Before, 7), 6]");
+    check_type(OP(kv_append, PM_OPERANDS(k, INTS(0), SCALAR(PM_I64)), PM_NO_ATTRS), "f32[B, 2, n, 4]");
+    REFUSED("the size of the new rows must be 6, found 4", kv_append, PM_OPERANDS(k, at, INTS(7), past),
+            PM_NO_ATTRS);
+    REFUSED("need a past that tells their heads", kv_append, PM_OPERANDS(v, at, INTS(7)), PM_NO_ATTRS);
+    REFUSED("the number of elements of total", kv_append, PM_OPERANDS(v, at, INTS(7, 8), past), PM_NO_ATTRS);
+}
+END_TEST
+
 START_TEST(recurrences)
 {
     pm_value *past = ARG(PM_I64, B), *x = ARG(PM_F32, B, T, c(12)), *state = ARG(PM_F32, B,
@@ -931,6 +960,7 @@ int main(void)
     tcase_add_test(tc, reductions);
     tcase_add_test(tc, products);
     tcase_add_test(tc, language_models);
+    tcase_add_test(tc, whole_attention);
     tcase_add_test(tc, recurrences);
     tcase_add_test(tc, mixture_of_experts);
     tcase_add_test(tc, loops);

@@ -151,6 +151,7 @@ START_TEST(test_ops_covered)
         PM_OP_rope_table,      PM_OP_rope,      PM_OP_cache_key,
         PM_OP_cache_value,
         PM_OP_attention,                    // a block of their own: test_interp.c
+        PM_OP_kv_append,       PM_OP_sdpa,  // operands that fit one another: cases of test_native
         PM_OP_causal_conv,     PM_OP_linear_attention,
         PM_OP_selective_scan,               // likewise: states and their vectors
         PM_OP_capacity,                     // its operands are a route's
