@@ -76,6 +76,33 @@ static pm_status by_choice(raiser *r, pm_builder *b, pm_value *v, const pm_axes 
     return pm_build_reshape_dims(b, v, 2, dims, out);
 }
 
+/// Dense weights that are computed, element by element, from the choices' weights put at their experts: at the
+/// chosen experts they are what is computed from the choices' weights. NULL: they aren't.
+static pm_status undense(raiser *r, pm_builder *b, pm_value *w, pm_value **out)
+{
+    pm_op *chain[4];
+    int n = 0;
+    *out = NULL;
+    for (;; w = w->def->operands[0]) {
+        const pm_moe_fact *fact = pm_moe_fact_of(&r->facts, w);
+        if (!fact || fact->kind != PM_FACT_MASKED || !w->def)
+            return PM_OK;
+        if (fact->source) {
+            *out = fact->source;
+            break;
+        }
+        if (w->def->code == PM_OP_transpose || w->def->code == PM_OP_reshape)
+            continue;
+        if (w->def->n_operands != 1 || n == (int)PM_COUNT(chain) ||
+            !(pm_op_info_of(w->def)->traits & PM_T_ELEMENTWISE))
+            return PM_OK;
+        chain[n++] = w->def;
+    }
+    while (n-- > 0)
+        PM_TRY(pm_build1(b, out, chain[n]->code, PM_OPERANDS(*out), chain[n]->attrs, chain[n]->n_attrs));
+    return PM_OK;
+}
+
 /// The weights of the choices [tokens, k] in f32, from what the body found.
 static pm_status build_weights(raiser *r, pm_builder *b, const pm_expert_body *body, pm_value *ids,
                                pm_value **out)
@@ -91,9 +118,17 @@ static pm_status build_weights(raiser *r, pm_builder *b, const pm_expert_body *b
         PM_TRY(pm_build_const_f32(b, 0, NULL, &one, &value));
         return pm_build1(b, out, PM_OP_fill, PM_OPERANDS(shape, value), PM_NO_ATTRS);
     }
-    const pm_moe_fact *fact = pm_moe_fact_of(&r->facts, w);
-    pm_axes axes = fact->axes;
-    if (is_dense) { // [.., experts] by tokens: those that were chosen
+    pm_axes axes = pm_moe_fact_of(&r->facts, w)->axes;
+    pm_value *plain = NULL;
+    if (is_dense)
+        PM_TRY(undense(r, b, w, &plain));
+    if (plain) {
+        const pm_value *source = plain;
+        while (!pm_moe_fact_of(&r->facts, source))
+            source = source->def->operands[0];
+        axes = pm_moe_fact_of(&r->facts, source)->axes;
+        PM_TRY(by_choice(r, b, plain, &axes, seed, out));
+    } else if (is_dense) { // [.., experts] by tokens: those that were chosen
         int64_t perm[PM_MAX_RANK];
         int32_t n = 0, id_axis = -1;
         for (int32_t i = 0; i < axes.n; i++)
