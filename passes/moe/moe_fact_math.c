@@ -139,6 +139,27 @@ static bool as_mask(const pm_moe_fact *x, pm_moe_fact *out)
     return diagonal || (out->expert >= 0 && x->n_rows == 1 && x->table[out->expert] == 1);
 }
 
+/// What nothing is known of, beside a mask over tokens and choices, with their extents: weights of the choices.
+static const pm_moe_fact *label_weights(finder *f, uint32_t operand, const pm_moe_fact *mask)
+{
+    pm_value *v = f->op->operands[operand];
+    pm_axes plain = pm_axes_plain(f->m, v->type), axes = {.rank = v->type->rank};
+    int32_t shift = mask->axes.rank - v->type->rank;
+    for (int32_t i = 0; i < plain.n; i++) {
+        const pm_atom *theirs;
+        if (pm_axes_at(&mask->axes, plain.atoms[i].axis + shift, &theirs) != 1 ||
+            theirs->kind != PM_ATOM_SEED || theirs->dim != plain.atoms[i].dim)
+            return NULL;
+        pm_axes_put(&axes, *theirs, plain.atoms[i].axis);
+    }
+    if (axes.n == 0 || !pm_axes_fit(&axes) || v->id >= f->facts->n)
+        return NULL;
+    pm_moe_fact *copy = PM_NEW(f->arena, pm_moe_fact);
+    *copy = (pm_moe_fact){.kind = PM_FACT_AXES, .seed = mask->seed, .expert = -1, .choice = -1, .axes = axes};
+    f->facts->of[v->id] = copy;
+    return copy;
+}
+
 /// Something times a mask: where the mask is 0, so is the product.
 static bool masked_product(finder *f, uint32_t mask_operand, pm_moe_fact *y)
 {
@@ -148,6 +169,8 @@ static bool masked_product(finder *f, uint32_t mask_operand, pm_moe_fact *y)
     if (!mask || !as_mask(mask, y) || y->off != 0 || (other && other->seed != mask->seed) ||
         !pm_axes_broadcast(&y->axes, &axes, f->op->results[0]->type->rank, &y->axes))
         return false;
+    if (ones && !other)
+        other = label_weights(f, 1 - mask_operand, mask);
     y->source = ones && other && other->kind == PM_FACT_AXES && pm_moe_is_choice_weight(other)
                     ? f->op->operands[1 - mask_operand]
                     : NULL;
@@ -543,7 +566,7 @@ pm_status pm_moe_rule_cumsum(finder *f)
     return PM_OK;
 }
 
-static bool is_filled_with(finder *f, const pm_value *v, double *out)
+bool pm_moe_is_filled_with(finder *f, const pm_value *v, double *out)
 {
     double value;
     for (int step = 0; step < 8 && v->def; step++) {
@@ -612,7 +635,7 @@ static bool scattered_weights(finder *f, const pm_moe_fact *ids, int32_t axis, p
     double off;
     const pm_atom *first;
     if (!pm_fact_is_id(ids) || !ids->seed->distinct || pm_moe_const_dim(f, type, axis) != ids->seed->experts ||
-        !is_filled_with(f, f->op->operands[0], &off))
+        !pm_moe_is_filled_with(f, f->op->operands[0], &off))
         return false;
     int32_t n = pm_axes_at(&ids->axes, axis, &first);
     if (n > 1 || (n == 1 && first->at != ids->seed->choice))
@@ -643,8 +666,8 @@ static bool scattered_counts(finder *f, const pm_moe_fact *ids, pm_moe_fact *y)
     int64_t n = pm_moe_const_dim(f, f->op->results[0]->type, 0), experts = ids->seed->experts;
     if (f->op->results[0]->type->rank != 1 || n < 1 || n > PM_MAX_MOE_EXPERTS || ids->n_rows != 1 ||
         ids->kind != PM_FACT_OF_ID || !covers_all(ids->seed, &ids->axes, false) ||
-        !is_filled_with(f, f->op->operands[0], &zero_value) || zero_value != 0 ||
-        !is_filled_with(f, f->op->operands[2], &one) || one != 1)
+        !pm_moe_is_filled_with(f, f->op->operands[0], &zero_value) || zero_value != 0 ||
+        !pm_moe_is_filled_with(f, f->op->operands[2], &one) || one != 1)
         return false;
     double *table = pm_moe_new_table(f, ids->seed, n);
     for (int64_t j = 0; j < n; j++)

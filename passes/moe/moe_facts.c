@@ -1,6 +1,7 @@
 /// The forward walk: one rule per op, in a table at the end. Here: seeds, indexing and shape.
 #include "passes/moe/moe_fact_rules.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "ir/op_table.h"
@@ -449,6 +450,44 @@ static void note_source(finder *f, const pm_moe_fact *x, pm_moe_fact *y)
         y->source = f->op->operands[0];
 }
 
+/// Data that nothing is known of, picked by an index over the choices: the axis that is picked from counts
+/// what the index counts. Its fact is noted, since it's the choices' weights.
+static const pm_moe_fact *label_by_index(finder *f, uint32_t data, int32_t axis, const pm_seed *seed,
+                                         const pm_index_form *form, pm_moe_fact *y)
+{
+    pm_value *v = f->op->operands[data];
+    if (seed->choice < 0 || form->coef[seed->choice] == pm_moe_zero(f) || v->id >= f->facts->n)
+        return NULL;
+    for (int32_t first = 0; first < seed->n_dims; first++)
+        for (int32_t end = first + 1; end <= seed->n_dims; end++) {
+            pm_index_form own = pm_moe_no_form(f);
+            pm_dim stride = pm_dim_const(f->m, 1);
+            for (int32_t i = end - 1; i >= first; i--) {
+                own.coef[i] = stride;
+                stride = pm_dim_mul(f->m, stride, seed->dims[i]);
+            }
+            if (stride != v->type->dims[axis] || !pm_moe_form_same(&own, form))
+                continue;
+            pm_axes plain = pm_axes_plain(f->m, v->type);
+            *y = (pm_moe_fact){.kind = PM_FACT_AXES, .seed = seed, .expert = -1, .choice = -1,
+                               .axes = {.rank = v->type->rank}};
+            for (int32_t k = 0; k < v->type->rank; k++) {
+                for (int32_t i = first; k == axis && i < end; i++)
+                    pm_axes_put(&y->axes, (pm_atom){.kind = PM_ATOM_SEED, .at = i, .dim = seed->dims[i]}, k);
+                for (int32_t i = 0; k != axis && i < plain.n; i++)
+                    if (plain.atoms[i].axis == k)
+                        pm_axes_put(&y->axes, plain.atoms[i], k);
+            }
+            pm_moe_fact *copy = PM_NEW(f->arena, pm_moe_fact);
+            *copy = *y;
+            if (!pm_axes_fit(&copy->axes))
+                return NULL;
+            f->facts->of[v->id] = copy;
+            return copy;
+        }
+    return NULL;
+}
+
 static pm_status rule_gather(finder *f)
 {
     const pm_moe_fact *index = pm_moe_operand_fact(f, 1), *x = pm_moe_operand_fact(f, 0);
@@ -460,6 +499,9 @@ static pm_status rule_gather(finder *f)
             seed_from_table(f);
         return PM_OK;
     }
+    pm_moe_fact labelled;
+    if (!x && index->kind == PM_FACT_FORMS && index->n_forms == 1 && !index->forms[0].position_in)
+        x = label_by_index(f, 0, axis, index->seed, &index->forms[0], &labelled);
     pm_moe_fact y = x ? *x : (pm_moe_fact){.kind = PM_FACT_AXES, .expert = -1, .choice = -1};
     pm_axes axes = pm_moe_operand_axes(f, 0);
     if (index->kind == PM_FACT_OF_ID || (index->kind == PM_FACT_FORMS && index->n_forms != 1) ||
@@ -492,6 +534,33 @@ static pm_status rule_gather(finder *f)
     return PM_OK;
 }
 
+/// Weights [tokens, k, ..] picked by (token, choice), of which nothing is known.
+static const pm_moe_fact *label_two(finder *f, const pm_moe_fact *index)
+{
+    pm_value *v = f->op->operands[0];
+    const pm_seed *seed = index->seed;
+    pm_dim tokens = pm_dim_const(f->m, 1);
+    pm_axes axes = {.rank = v->type->rank};
+    for (int32_t i = 0; i < seed->n_dims; i++)
+        if (i != seed->choice) {
+            tokens = pm_dim_mul(f->m, tokens, seed->dims[i]);
+            pm_axes_put(&axes, (pm_atom){.kind = PM_ATOM_SEED, .at = i, .dim = seed->dims[i]}, 0);
+        }
+    if (seed->choice != seed->n_dims - 1 || v->type->rank < 2 || v->id >= f->facts->n ||
+        v->type->dims[0] != tokens || v->type->dims[1] != seed->dims[seed->choice])
+        return NULL;
+    pm_axes_put(&axes, (pm_atom){.kind = PM_ATOM_SEED, .at = seed->choice, .dim = seed->dims[seed->choice]}, 1);
+    for (int32_t k = 2; k < v->type->rank; k++)
+        if (!pm_moe_is_one(f->m, v->type->dims[k]))
+            pm_axes_put(&axes, (pm_atom){.kind = PM_ATOM_PLAIN, .dim = v->type->dims[k]}, k);
+    pm_moe_fact *copy = PM_NEW(f->arena, pm_moe_fact);
+    *copy = (pm_moe_fact){.kind = PM_FACT_AXES, .seed = seed, .expert = -1, .choice = -1, .axes = axes};
+    if (!pm_axes_fit(&axes))
+        return NULL;
+    f->facts->of[v->id] = copy;
+    return copy;
+}
+
 /// gather_nd without batch dims: the forms along the index's last axis, one per leading axis of the data.
 static pm_status rule_gather_nd(finder *f)
 {
@@ -508,6 +577,11 @@ static pm_status rule_gather_nd(finder *f)
     bool inverse = index->kind == PM_FACT_INVERSE && depth == 1;
     if (!inverse && (index->kind != PM_FACT_FORMS || index->n_forms != depth))
         return PM_OK;
+    pm_moe_fact labelled;
+    if (!x && !inverse && depth == 1 && !index->forms[0].position_in)
+        x = label_by_index(f, 0, 0, index->seed, &index->forms[0], &labelled);
+    if (!x && !inverse && depth == 2)
+        x = label_two(f, index);
     pm_moe_fact y = x && x->seed == index->seed ? *x : (pm_moe_fact){.kind = PM_FACT_AXES, .expert = -1, .choice = -1};
     pm_axes axes = pm_moe_operand_axes(f, 0), rows = index->axes;
     y.seed = index->seed;
@@ -672,12 +746,46 @@ static pm_status rule_split(finder *f)
     return PM_OK;
 }
 
+/// argmax of what has -inf at the ids chosen before: another expert.
+static bool chooses_another(finder *f, const pm_value *ids, const pm_value *before)
+{
+    double fill;
+    while (pm_value_is(ids, PM_OP_reshape))
+        ids = ids->def->operands[0];
+    if (!pm_value_is(ids, PM_OP_argmax) || !pm_value_is(ids->def->operands[0], PM_OP_scatter_elements))
+        return false;
+    const pm_op *scatter = ids->def->operands[0]->def;
+    return scatter->operands[1] == before && pm_moe_is_filled_with(f, scatter->operands[2], &fill) &&
+           fill == -INFINITY;
+}
+
+/// One choice after the other, side by side along the last axis: a seed of its own.
+static pm_status join_choices(finder *f)
+{
+    const pm_op *op = f->op;
+    int64_t experts = 0;
+    bool distinct = op->n_operands == 2;
+    for (uint32_t i = 0; i < op->n_operands; i++) {
+        const pm_moe_fact *x = pm_moe_operand_fact(f, i);
+        if (!x || !pm_fact_is_id(x) || x->seed->choice >= 0 || (experts && x->seed->experts != experts) ||
+            pm_moe_const_dim(f, op->operands[i]->type, op->operands[i]->type->rank - 1) != 1)
+            return PM_OK;
+        experts = x->seed->experts;
+    }
+    distinct = distinct && chooses_another(f, op->operands[1], op->operands[0]);
+    make_seed(f, 0, experts, distinct, true);
+    return PM_OK;
+}
+
 /// Forms side by side: [rows, 1] and [rows, 1] along their last axis.
 static pm_status rule_concat(finder *f)
 {
     const pm_type *type = f->op->results[0]->type;
     int32_t axis = pm_moe_axis_of(f->op, "axis", type->rank);
     pm_moe_fact y = {0};
+    if (axis == type->rank - 1 && pm_elem_is_int(type->elem) && pm_moe_operand_fact(f, 0) &&
+        pm_fact_is_id(pm_moe_operand_fact(f, 0)))
+        return join_choices(f);
     for (uint32_t i = 0; i < f->op->n_operands; i++) {
         const pm_moe_fact *x = pm_moe_operand_fact(f, i);
         const pm_atom *first;

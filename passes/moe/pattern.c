@@ -59,7 +59,7 @@ static bool works_along(const pm_op *op, int64_t from_end)
     if (pm_op_info_of(op)->traits & PM_T_REDUCE) {
         const pm_attr *axes = pm_op_attr(op, "axes");
         axis = axes->n == 1 ? axes->ints[0] : -rank - 1;
-    } else if (op->code == PM_OP_softmax || op->code == PM_OP_topk) {
+    } else if (op->code == PM_OP_softmax || op->code == PM_OP_topk || op->code == PM_OP_argmax) {
         axis = pm_op_i64(op, "axis");
     } else {
         return true;

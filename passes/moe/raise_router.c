@@ -46,6 +46,12 @@ static const struct {
     {"reduce_sum(%0topk(?g, 2))", "top2"},
 };
 
+/// SparseMixer in two rounds: scores ?l, then ?s, which lacks the first choice ?a; ?b is the second. Each is weighed by
+/// the softmax over the experts within $j of the best.
+static const char sparse_mixer[] =
+    "concat(gather_elements(softmax(where(less($j, div(sub(reduce_max(?l), ?l), max(abs(?l), reduce_max(?l)))), $f, ?l)), ?a), "
+    "gather_elements(softmax(where(less($j, div(sub(reduce_max(?s), ?l), max(abs(?l), reduce_max(?s)))), $f, ?s)), ?b))";
+
 typedef struct routing {
     pm_pass_ctx *ctx;
     pm_module *m;
@@ -53,6 +59,8 @@ typedef struct routing {
     pm_value *weights; ///< what `route` gives in its stead
     pm_value *scores, *bias;
     const char *act, *weigh, *group_score;
+    bool sparse_mixer;
+    double jitter;
     bool sigmoid_after; ///< chosen by the scores, weighed by their sigmoid
     double eps, least, scale;
     int64_t groups, keep;
@@ -194,6 +202,32 @@ static bool match_router(routing *r)
     return !r->sigmoid_after || strcmp(r->act, "none") == 0 || stop(r, chosen, "scores are activated twice");
 }
 
+static bool match_sparse_mixer(routing *r, const pm_value *ids)
+{
+    pm_match match, parts;
+    if (!pm_pattern_matches(sparse_mixer, r->weights, r->m, &match) ||
+        !pm_pattern_matches("concat(?a, ?b)", (pm_value *)ids, r->m, &parts))
+        return stop(r, r->weights, "the experts aren't chosen by a topk of scores");
+    pm_value *l = pm_match_value(&match, 'l'), *s = pm_match_value(&match, 's');
+    pm_value *a = pm_match_value(&match, 'a'), *b = pm_match_value(&match, 'b');
+    pm_match first, second, masked;
+    bool fits = match.numbers['f' - 'a'] == -INFINITY && pm_match_value(&parts, 'a') == a &&
+                pm_match_value(&parts, 'b') == b && pm_pattern_matches("argmax(?l)", a, r->m, &first) &&
+                pm_match_value(&first, 'l') == l && pm_pattern_matches("argmax(?s)", b, r->m, &second) &&
+                pm_match_value(&second, 's') == s &&
+                pm_pattern_matches("scatter_elements(?l, ?a, $f)", s, r->m, &masked) &&
+                pm_match_value(&masked, 'l') == l && pm_match_value(&masked, 'a') == a &&
+                masked.numbers['f' - 'a'] == -INFINITY;
+    if (!fits)
+        return stop(r, r->weights, "the rounds of a SparseMixer don't fit together");
+    r->scores = l;
+    r->act = "softmax";
+    r->weigh = "as_is";
+    r->sparse_mixer = true;
+    r->jitter = match.numbers['j' - 'a'] / 2;
+    return true;
+}
+
 /// A factor by expert beside the weights stays outside: w * f[ids].
 static pm_value *inside_factor(pm_value *w)
 {
@@ -212,7 +246,7 @@ static pm_status replace(routing *r)
 {
     pm_op *op = r->experts, *route;
     pm_builder b = {op->graph, r->weights->def->next ? r->weights->def->next : op,
-                    pm_loc_derive(r->m, r->topk->loc, "raise-router")};
+                    pm_loc_derive(r->m, r->weights->def->loc, "raise-router")};
     // behind whichever of its operands comes last
     pm_dim dims[2] = {op->operands[1]->type->dims[0], r->scores->type->dims[r->scores->type->rank - 1]};
     pm_value *scores, *weights, *bias = r->bias;
@@ -225,6 +259,7 @@ static pm_status replace(routing *r)
         pm_attr_f64("eps", r->eps), pm_attr_f64("least", r->least), pm_attr_f64("scale", r->scale),
         pm_attr_i64("groups", r->groups), pm_attr_i64("keep_groups", r->keep),
         pm_attr_str("group_score", r->group_score),
+        pm_attr_str("select", r->sparse_mixer ? "sparsemixer" : "topk"), pm_attr_f64("jitter", r->jitter),
     };
     pm_value *operands[3] = {scores, bias, NULL};
     if (r->sigmoid_after)
@@ -265,17 +300,23 @@ static pm_value *under_integer_views(pm_value *v)
 static pm_status visit(pm_pass_ctx *ctx, pm_op *op)
 {
     routing r = {.ctx = ctx, .m = ctx->module, .experts = op, .scale = 1, .groups = 1, .keep = 1,
-                 .group_score = "max"};
+                 .group_score = "max", .jitter = 0.01};
     pm_value *ids = under_integer_views(op->operands[1]);
     if (pm_value_is(ids, PM_OP_route))
         return PM_OK;
+    r.weights = pm_under_views(inside_factor(op->operands[2]));
+    if (pm_value_is(ids, PM_OP_concat) && r.weights->def && op->operands[1]->type->rank == 2) {
+        if (match_sparse_mixer(&r, ids))
+            return replace(&r);
+        note(&r);
+        return PM_OK;
+    }
     if (!pm_value_is(ids, PM_OP_topk) || ids->index != 1 || !pm_op_i64(ids->def, "largest") ||
         op->operands[1]->type->rank != 2) {
         note(&r);
         return PM_OK;
     }
     r.topk = ids->def;
-    r.weights = pm_under_views(inside_factor(op->operands[2]));
     if (!r.weights->def || !match_router(&r)) {
         note(&r);
         return PM_OK;
