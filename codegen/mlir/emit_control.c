@@ -65,7 +65,7 @@ static void leave_region(entry *n, const state *before)
 {
     n->symbol_lists.n--;
     while (n->bound_list.n > before->n_bound)
-        n->bound[n->bound_list.data[--n->bound_list.n]] = false;
+        n->bound[n->bound_list.data[--n->bound_list.n]] = 0;
 }
 
 /// ---- handing values on --------------------------------------------------------------------------------
@@ -88,6 +88,12 @@ static bool binds(const entry *n, pm_dim dim, uint32_t *out_symbol)
            n->e->module->symbols.data[*out_symbol].data_dependent;
 }
 
+/// Whether a symbol is among the first `outside` ones: it belongs to what stands around.
+static bool was_bound(const entry *n, uint32_t symbol, size_t outside)
+{
+    return n->bound[symbol] != 0 && n->bound[symbol] <= outside;
+}
+
 static void compare(handover *h, MlirValue found, pm_dim want)
 {
     mb *b = h->n->b;
@@ -95,9 +101,9 @@ static void compare(handover *h, MlirValue found, pm_dim want)
     pm_entry_fault(h->n, mb_convert(b, "extui", mb_cmpi(b, "ne", found, value), b->i32), h->dispatch);
 }
 
-/// Visits the extents that aren't the same expression on both sides. `bound`: symbols that belong to those
-/// who take; each is stored once. Without `found` it only counts.
-static size_t each_extent(handover *h, const bool *outside, MlirValue *found, bool store)
+/// Visits the extents that aren't the same expression on both sides. Symbols that had no value outside belong
+/// to those who take; each is stored once. Without `found` it only counts.
+static size_t each_extent(handover *h, size_t outside, MlirValue *found, bool store)
 {
     entry *n = h->n;
     mb *b = n->b;
@@ -109,7 +115,7 @@ static size_t each_extent(handover *h, const bool *outside, MlirValue *found, bo
             uint32_t symbol;
             if (from->dims[k] == to->dims[k])
                 continue;
-            bool own = binds(n, to->dims[k], &symbol) && !outside[symbol], first = own;
+            bool own = binds(n, to->dims[k], &symbol) && !was_bound(n, symbol, outside), first = own;
             for (size_t s = 0; s < stored.n && own; s++)
                 first = first && stored.data[s] != symbol;
             if (found && !store)
@@ -137,7 +143,7 @@ static void place_dynamic(handover *h, const pm_value *to)
 }
 
 /// Extents that differ are bound or compared, and dynamic values get their memory: by worker 0.
-static void hand_over_extents(handover *h, const bool *outside)
+static void hand_over_extents(handover *h, size_t outside)
 {
     entry *n = h->n;
     mb *b = n->b;
@@ -179,7 +185,7 @@ static void copy_bytes(entry *n, MlirValue from, MlirValue to, MlirValue bytes)
     mb_if_end(b, &some);
 }
 
-static void hand_over(handover *h, const bool *outside)
+static void hand_over(handover *h, size_t outside)
 {
     entry *n = h->n;
     hand_over_extents(h, outside);
@@ -202,14 +208,6 @@ static void bind_all(entry *n, pm_value *const *to, size_t count)
                 pm_entry_bind(n, symbol);
 }
 
-static bool *copy_bound(const entry *n)
-{
-    size_t count = n->e->module->symbols.n + 1;
-    bool *copy = PM_NEW_ARRAY(n->e->arena, bool, count);
-    memcpy(copy, n->bound, count * sizeof *copy);
-    return copy;
-}
-
 static MlirValue load_bool(entry *n, const pm_value *v)
 {
     mb *b = n->b;
@@ -221,7 +219,7 @@ static MlirValue load_bool(entry *n, const pm_value *v)
 pm_status pm_emit_if(entry *n, pm_op *op, int64_t dispatch)
 {
     mb *b = n->b;
-    const bool *outside = copy_bound(n);
+    size_t outside = n->bound_list.n;
     pm_entry_access(n, op->operands[0], NULL);
     MlirValue cond = load_bool(n, op->operands[0]);
     MlirBlock ways[] = {mb_block(b), mb_block(b)}, behind = mb_block(b);
@@ -253,7 +251,7 @@ typedef struct loop {
     int64_t dispatch;
     size_t carried, scanned;
     MlirValue trips, round, goes_on; ///< round and goes_on: this worker's memory
-    const bool *outside;
+    size_t outside; ///< so many symbols have had values before
 } loop;
 
 /// Where slice `round` of a scanned result lies, and how large it is.
@@ -278,7 +276,7 @@ static void compare_slice(loop *l, const pm_value *result, const pm_value *slice
         if (have == want)
             continue;
         MlirValue found = pm_emit_dim_at(n->e, n->symbols, have);
-        if (binds(n, want, &symbol) && !l->outside[symbol]) {
+        if (binds(n, want, &symbol) && !was_bound(n, symbol, l->outside)) {
             mb_if first;
             mb_if_begin(b, &first, is_first);
             mb_store(b, found, mb_at_const(b, b->i64, n->symbols, symbol));
@@ -347,7 +345,7 @@ static void begin_scanned(loop *l)
     for (size_t i = l->carried; i < l->op->n_results; i++)
         for (int32_t k = 0; k < l->op->results[i]->type->rank; k++)
             any = any || is_dynamic_place(l->op->results[i]) ||
-                  (binds(n, l->op->results[i]->type->dims[k], &symbol) && !l->outside[symbol]);
+                  (binds(n, l->op->results[i]->type->dims[k], &symbol) && !was_bound(n, symbol, l->outside));
     if (!any)
         return;
     pm_entry_barrier(n);
@@ -356,7 +354,7 @@ static void begin_scanned(loop *l)
     for (size_t i = l->carried; i < l->op->n_results; i++) {
         const pm_value *result = l->op->results[i];
         for (int32_t k = 0; k < result->type->rank; k++)
-            if (binds(n, result->type->dims[k], &symbol) && !l->outside[symbol])
+            if (binds(n, result->type->dims[k], &symbol) && !was_bound(n, symbol, l->outside))
                 mb_store(b, mb_i64(b, 0), mb_at_const(b, b->i64, n->symbols, symbol));
         if (is_wanted(result) && is_dynamic_place(result)) {
             MlirValue args[] = {n->call, mb_i64(b, pm_value_root(result)->place.index), mb_i64(b, 0),
@@ -388,7 +386,7 @@ static void bind_results(loop *l)
     for (size_t i = l->carried; i < l->op->n_results; i++) {
         pm_dim rounds = l->op->results[i]->type->dims[0];
         MlirValue count = mb_load(b, b->i64, l->round);
-        if (binds(n, rounds, &symbol) && !l->outside[symbol])
+        if (binds(n, rounds, &symbol) && !was_bound(n, symbol, l->outside))
             mb_store(b, count, mb_at_const(b, b->i64, n->symbols, symbol));
         compare(&h, count, rounds);
     }
@@ -445,7 +443,7 @@ pm_status pm_emit_loop(entry *n, pm_op *op, int64_t dispatch)
     mb *b = n->b;
     size_t carried = (size_t)pm_op_i64(op, "carried");
     loop l = {.n = n, .op = op, .body = op->regions[0], .dispatch = dispatch, .carried = carried,
-              .scanned = op->n_results - carried, .outside = copy_bound(n)};
+              .scanned = op->n_results - carried, .outside = n->bound_list.n};
     begin_loop(&l);
     MlirBlock head = mb_block(b), body = mb_block(b), behind = mb_block(b);
     // workers read the condition behind the barrier that ends a round

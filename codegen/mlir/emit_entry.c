@@ -186,8 +186,8 @@ void pm_entry_bind(entry *n, uint32_t symbol)
 {
     if (n->bound[symbol])
         return;
-    n->bound[symbol] = true;
     PM_PUSH(n->e->arena, &n->bound_list, symbol);
+    n->bound[symbol] = (uint32_t)n->bound_list.n;
 }
 
 /// Worker 0 finds the extents, the others wait.
@@ -401,7 +401,7 @@ static pm_status emit_run(emitter *e, pm_graph *graph, uint32_t number)
     pm_map lists;
     pm_map_init(&lists, e->arena);
     PM_PUSH(e->arena, &n.symbol_lists, lists);
-    n.bound = PM_NEW_ARRAY(e->arena, bool, e->module->symbols.n + 1);
+    n.bound = PM_NEW_ARRAY(e->arena, uint32_t, e->module->symbols.n + 1);
     pm_status status = pm_entry_ops(&n, graph);
     mb_return(b, (MlirValue){0});
     mb_function_end(b, &f);

@@ -25,7 +25,7 @@ typedef struct entry {
     MlirValue arena, inputs, outputs, states, weights, symbols, scratch;
     PM_VEC(access) epoch; ///< what was touched since the last barrier
     bool may_fail;        ///< some dispatch since the last barrier may have noted a fault
-    bool *bound;          ///< by symbol
+    uint32_t *bound;      ///< by symbol: its number in the list + 1; 0: no value yet
     PM_VEC(uint32_t) bound_list; ///< those, in order: a region's own are forgotten at its end
     MlirValue *offsets;   ///< by pm_dim: places in the arena, computed at the head
     /// Symbol numbers -> MlirValue *: their values, one behind the other. One map for each region that
