@@ -472,6 +472,16 @@ def ok_cases():
     made = model([node("Scan", ["s0", "x"], ["last", "y"], body=body, num_scan_inputs=1)],
                  outputs=[info("last", shape=None), info("y", shape=None)], initializers=[tensor("s0", rand(4))])
     ok("scan", made, {"x": x})
+    begin = np.float32([1, 2, 3])  # onnx.reference runs forwards only
+    body = graph([node("Add", ["s", "e"], ["s_out"], "add"), node("Mul", ["s_out", "e"], ["o"], "mul")],
+                 [out("s_out"), out("o")],
+                 [h.make_tensor_value_info("s", T.FLOAT, [3]), h.make_tensor_value_info("e", T.FLOAT, [3])])
+    made = model([node("Scan", ["s0", "x"], ["last", "y"], body=body, num_scan_inputs=1, scan_input_axes=[1],
+                       scan_input_directions=[1], scan_output_axes=[-1], scan_output_directions=[1])],
+                 inputs=[info("x", shape=[3, "n"])], outputs=[info("last", shape=None), info("y", shape=None)],
+                 initializers=[tensor("s0", begin)])
+    sums = begin[:, None] + np.cumsum(x[:, ::-1], axis=1)
+    ok("scan_backwards", made, {"x": x}, {"last": sums[:, -1], "y": (sums * x[:, ::-1])[:, ::-1]})
 
     # an output that we don't compute doesn't matter while nothing uses it
     ok("unused_output", model([node("BatchNormalization", ["x", "w", "o", "o", "w"], ["y", "m", "v"], epsilon=0.0)],

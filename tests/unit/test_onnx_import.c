@@ -80,6 +80,7 @@ static const char *const models[] = {
     "loop_condition",
     "loop_grows",
     "scan",
+    "scan_backwards",
     "unused_output",
     "log_sum_exp",
     "dim_expression",
