@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Writes an ONNX model that spells out every expert of every layer, as exporters do that unroll the loop over
-experts: tens or hundreds of thousands of nodes. For tests of scale and of correctness.
+"""Writes an ONNX model whose experts are spelled out, in one of the forms that exporters have. For tests of scale
+(those that unroll the loop over experts write hundreds of thousands of nodes) and of correctness.
 
-make_unrolled.py OUT.onnx [--form=dense|picked] [--layers=L] [--experts=E] [--top-k=K] [--hidden=H] [--inner=I]
+make_experts.py OUT.onnx [--form=dense|picked|gathered|tiled] [--layers=L] [--experts=E] [--top-k=K] [--hidden=H] [--inner=I]
                  [--activation=silu|relu]
 
 dense    every expert on every token, times the sum of the weights of the choices that named it
 picked   one-hot choices; NonZero names the rows of an expert, which are gathered and added back
+gathered weights stacked [experts, ...] and gathered by the choices; batched products
+tiled    the tokens once per expert, batched products, and weights that are zero where an expert isn't chosen
 """
 import argparse
 
@@ -100,6 +102,50 @@ def picked_experts(g, at, x, ids, weights):
     return total
 
 
+def stacked_mlp(g, at, x, gate_up, down):
+    """Batched products [.., rows, hidden] with gate and up side by side."""
+    i = g.o.inner
+    both = g.op("MatMul", [x, gate_up], f"{at}/gate_up/MatMul")
+    gate, up = g.op("Split", [both, g.const(f"{at}/halves", np.array([i, i], np.int64))], f"{at}/Split", 2, axis=-1)
+    act = g.op("Sigmoid" if g.o.activation == "silu" else "Relu", [gate], f"{at}/act_fn/Sigmoid")
+    if g.o.activation == "silu":
+        act = g.op("Mul", [gate, act], f"{at}/act_fn/Mul")
+    return g.op("MatMul", [g.op("Mul", [act, up], f"{at}/Mul"), down], f"{at}/down/MatMul")
+
+
+def gathered_experts(g, at, x, ids, weights):
+    o = g.o
+    gate_up = g.weight(f"{at}.experts.gate_up_proj", o.experts, o.hidden, 2 * o.inner)
+    down = g.weight(f"{at}.experts.down_proj", o.experts, o.inner, o.hidden)
+    own_gate_up = g.op("Gather", [gate_up, ids], f"{at}/experts/Gather", axis=0)
+    own_down = g.op("Gather", [down, ids], f"{at}/experts/Gather_1", axis=0)
+    rows = g.op("Unsqueeze", [x, g.const(f"{at}/row_axes", np.array([1, 2], np.int64))], f"{at}/Unsqueeze")
+    y = stacked_mlp(g, f"{at}/experts", rows, own_gate_up, own_down)
+    y = g.op("Squeeze", [y, g.const(f"{at}/row_axis", np.array([2], np.int64))], f"{at}/Squeeze")
+    share = g.op("Unsqueeze", [weights, "last"], f"{at}/Unsqueeze_1")
+    y = g.op("Mul", [y, share], f"{at}/Mul")
+    return g.op("ReduceSum", [y, g.const(f"{at}/choices", np.array([1], np.int64))], f"{at}/ReduceSum_1", keepdims=0)
+
+
+def tiled_experts(g, at, x, ids, weights):
+    o = g.o
+    gate_up = g.weight(f"{at}.experts.gate_up_proj", o.experts, o.hidden, 2 * o.inner)
+    down = g.weight(f"{at}.experts.down_proj", o.experts, o.inner, o.hidden)
+    rows = g.op("Unsqueeze", [x, g.const(f"{at}/expert_axis", np.array([0], np.int64))], f"{at}/Unsqueeze")
+    rows = g.op("Tile", [rows, g.const(f"{at}/copies", np.array([o.experts, 1, 1], np.int64))], f"{at}/Tile")
+    y = stacked_mlp(g, f"{at}/experts", rows, gate_up, down)
+    number = g.op("Shape", [f"{at}/Softmax"], f"{at}/Shape")
+    zeros = g.op("ConstantOfShape", [number], f"{at}/ConstantOfShape",
+                 value=numpy_helper.from_array(np.zeros(1, np.float32)))
+    share = g.op("ScatterElements", [zeros, ids, weights], f"{at}/ScatterElements", axis=1)
+    share = g.op("Transpose", [share], f"{at}/Transpose", perm=[1, 0])
+    y = g.op("Mul", [y, g.op("Unsqueeze", [share, "last"], f"{at}/Unsqueeze_1")], f"{at}/Mul")
+    return g.op("ReduceSum", [y, g.const(f"{at}/experts_axis", np.array([0], np.int64))], f"{at}/ReduceSum_1", keepdims=0)
+
+
+FORMS = {"dense": dense_experts, "picked": picked_experts, "gathered": gathered_experts, "tiled": tiled_experts}
+
+
 def layer(g, number, x):
     at = f"/layers.{number}/mlp"
     o = g.o
@@ -109,7 +155,7 @@ def layer(g, number, x):
                         axis=-1, largest=1, sorted=1)
     weights = g.op("Div", [weights, g.op("ReduceSum", [weights, "last"], f"{at}/ReduceSum", keepdims=1)],
                    f"{at}/Div")
-    y = (dense_experts if o.form == "dense" else picked_experts)(g, at, x, ids, weights)
+    y = FORMS[o.form](g, at, x, ids, weights)
     return g.op("Add", [x, y], f"{at}/Add")
 
 
@@ -130,7 +176,7 @@ def make(options):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("out")
-    p.add_argument("--form", choices=["dense", "picked"], default="dense")
+    p.add_argument("--form", choices=list(FORMS), default="dense")
     p.add_argument("--layers", type=int, default=2)
     p.add_argument("--experts", type=int, default=8)
     p.add_argument("--top-k", type=int, default=2)
