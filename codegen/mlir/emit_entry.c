@@ -3,6 +3,7 @@
 
 #include "codegen/mlir/emit_entry.h"
 #include "ir/builder.h"
+#include "ir/extent_rules.h"
 #include "runtime/runtime_abi.h"
 
 _Static_assert(sizeof(void *) == 8, "generated code addresses pm_rt_call by 64-bit offsets");
@@ -303,6 +304,56 @@ static bool may_fail(const pm_op *op, const pm_lowering *how)
     }
 }
 
+static bool not_bound(const pm_module *m, uint32_t symbol, const void *arg)
+{
+    const entry *n = arg;
+    return m->symbols.data[symbol].data_dependent && !n->bound[symbol];
+}
+
+/// Extents of an op that must fit, of which only the run can tell whether they do.
+typedef struct extent_checks {
+    entry *n;
+    int64_t dispatch; ///< -1: they are just counted
+    int count;
+} extent_checks;
+
+static void check_extents(void *user, pm_dim a, pm_dim b, bool broadcast)
+{
+    extent_checks *c = user;
+    entry *n = c->n;
+    pm_module *m = n->e->module;
+    uint32_t symbol;
+    int64_t x = 0, y = 0;
+    if (pm_dim_same(a, b))
+        return;
+    bool a_const = pm_dim_is_const(m, a, &x), b_const = pm_dim_is_const(m, b, &y);
+    if ((a_const && b_const) || (broadcast && ((a_const && x == 1) || (b_const && y == 1))) ||
+        pm_dim_find_symbol(m, a, not_bound, n, &symbol) || pm_dim_find_symbol(m, b, not_bound, n, &symbol))
+        return; // inference has compared them, they fit, or they aren't known yet
+    c->count++;
+    if (c->dispatch < 0)
+        return;
+    mb *code = n->b;
+    MlirValue u = pm_emit_dim_at(n->e, n->symbols, a), v = pm_emit_dim_at(n->e, n->symbols, b);
+    MlirValue bad = mb_cmpi(code, "ne", u, v);
+    if (broadcast) {
+        bad = mb_bin(code, "andi", bad, mb_cmpi(code, "ne", u, mb_i64(code, 1)));
+        bad = mb_bin(code, "andi", bad, mb_cmpi(code, "ne", v, mb_i64(code, 1)));
+    }
+    pm_entry_fault(n, mb_convert(code, "extui", bad, code->i32), c->dispatch);
+    mb_return_if(code, bad); // every worker finds the same, so all of them leave
+}
+
+/// Emits the checks of an op, and of what it fused; `dispatch` -1: only counts them.
+static int check_op(entry *n, const pm_op *op, int64_t dispatch)
+{
+    extent_checks checks = {n, dispatch, 0};
+    pm_op_extent_rules(op, check_extents, &checks);
+    for (const pm_op *o = op->code == PM_OP_fused ? op->regions[0]->first : NULL; o; o = o->next)
+        pm_op_extent_rules(o, check_extents, &checks);
+    return checks.count;
+}
+
 static pm_status emit_op(entry *n, pm_op *op)
 {
     emitter *e = n->e;
@@ -314,7 +365,8 @@ static pm_status emit_op(entry *n, pm_op *op)
         return PM_OK;
     int64_t number = (int64_t)e->dispatches.n;
     bool binds = binds_symbols(n, op) || pm_op_finds_extents(op);
-    if (!binds && (how->view || !has_place(op)))
+    bool checks = has_place(op) && !how->control && check_op(n, op, -1) > 0;
+    if (!binds && !checks && (how->view || !has_place(op)))
         return PM_OK;
     pm_dispatch info = {
         .name = pm_arena_printf(e->arena, "%s %u", pm_op_info_of(op)->name, op->serial),
@@ -324,6 +376,8 @@ static pm_status emit_op(entry *n, pm_op *op)
         return op->code == PM_OP_if ? pm_emit_if(n, op, number) : pm_emit_loop(n, op, number);
     if (binds)
         PM_TRY(bind_symbols(n, op, number));
+    if (checks)
+        check_op(n, op, number);
     if (how->view || !has_place(op))
         return PM_OK;
     pm_dispatch_fn fn;

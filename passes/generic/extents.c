@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "ir/builder.h"
+#include "ir/extent_rules.h"
 #include "ir/op_table.h"
 #include "passes/generic/rewrite.h"
 #include "passes/passes.h"
@@ -197,67 +198,12 @@ static void equate_broadcast(solver *s, pm_dim a, pm_dim b)
         equate(s, a, b, false);
 }
 
-static void broadcast(solver *s, const pm_dim *x, int32_t n_x, const pm_dim *y, int32_t n_y)
+static void equate_rule(void *user, pm_dim a, pm_dim b, bool broadcast)
 {
-    for (int32_t i = 1; i <= n_x && i <= n_y; i++)
-        equate_broadcast(s, x[n_x - i], y[n_y - i]);
-}
-
-static void equate_products(solver *s, const pm_op *op)
-{
-    const pm_type *x = op->operands[0]->type, *y = op->operands[1]->type;
-    bool is_matmul = op->code == PM_OP_matmul;
-    if (x->rank == 0 || y->rank == 0)
-        return;
-    int32_t k_x = x->rank - 1, k_y = y->rank > 1 ? y->rank - 2 : 0;
-    if (is_matmul && pm_op_i64(op, "trans_a") && x->rank > 1)
-        k_x = x->rank - 2;
-    if (!is_matmul || (pm_op_i64(op, "trans_b") && y->rank > 1))
-        k_y = y->rank - 1;
-    equate(s, x->dims[k_x], y->dims[k_y], true);
-    if (is_matmul && x->rank > 2 && y->rank > 2)
-        broadcast(s, x->dims, x->rank - 2, y->dims, y->rank - 2);
-}
-
-static void equate_concat(solver *s, const pm_op *op)
-{
-    const pm_type *x = op->operands[0]->type;
-    int64_t axis = pm_op_i64(op, "axis");
-    for (uint32_t i = 1; i < op->n_operands; i++)
-        for (int32_t d = 0; d < x->rank; d++)
-            if (d != (axis < 0 ? axis + x->rank : axis))
-                equate(s, x->dims[d], op->operands[i]->type->dims[d], true);
-}
-
-/// The equations of an op.
-static void equate_op(solver *s, pm_op *op)
-{
-    const pm_type *x = op->n_operands && op->operands[0] ? op->operands[0]->type : NULL;
-    int64_t n;
-    if (pm_op_info_of(op)->traits & PM_T_ELEMENTWISE) {
-        for (uint32_t i = 0; i < op->n_operands; i++)
-            for (uint32_t k = i + 1; k < op->n_operands; k++)
-                broadcast(s, op->operands[i]->type->dims, op->operands[i]->type->rank,
-                          op->operands[k]->type->dims, op->operands[k]->type->rank);
-        return;
-    }
-    switch (op->code) {
-    case PM_OP_matmul:
-    case PM_OP_linear: equate_products(s, op); break;
-    case PM_OP_concat: equate_concat(s, op); break;
-    case PM_OP_reshape:
-        equate(s, pm_type_count(s->m, x), pm_type_count(s->m, op->results[0]->type), true);
-        break;
-    case PM_OP_expand:
-        if (op->operands[1]->content && pm_type_const_count(s->m, op->operands[1]->type, &n))
-            broadcast(s, x->dims, x->rank, op->operands[1]->content, (int32_t)n);
-        break;
-    case PM_OP_scatter_elements:
-        for (int32_t i = 0; i < x->rank; i++)
-            equate(s, op->operands[1]->type->dims[i], op->operands[2]->type->dims[i], true);
-        break;
-    default: break;
-    }
+    if (broadcast)
+        equate_broadcast(user, a, b);
+    else
+        equate(user, a, b, true);
 }
 
 /* ---- inference, again ------------------------------------------------------------------------ */
@@ -353,7 +299,7 @@ static pm_status run_round(solver *s)
             if (is_used(op)) {
                 if (has_open_extents(s, op) || has_open_content(s, op))
                     PM_TRY(infer_again(s, op));
-                equate_op(s, op);
+                pm_op_extent_rules(op, equate_rule, s);
             }
     if (s->progress) {
         replace_all(s);

@@ -32,6 +32,7 @@ class Editor:
                 self.types[info.name] = info.type.tensor_type
         except Exception:
             pass
+        del self.graph.value_info[:] # what it says of a mutant would be a second fault
         self.producers = {name: node for node in self.graph.node for name in node.output if name}
         self.users = {}
         for node in self.graph.node:
@@ -463,8 +464,8 @@ def router_narrower(e, random):
 
 @mutation
 def router_ties(e, random):
-    """Two rows of the router are equal: the lower number is chosen."""
-    found = pick(random, router_weights(e))
+    """Two rows of the router are equal: TopK chooses the lower number (of MoE nodes nobody says which)."""
+    found = pick(random, router_weights(e)) if e.of("TopK") else None
     if found is None:
         return None
     node, at, w, axis = found

@@ -9,6 +9,7 @@ Each mutant is run by ONNX Runtime, as its definition, and by `pimoe check`. Goo
   caught     the reference refuses it, and so do we, with a diagnostic
   stricter   the reference computes something, we refuse with a diagnostic (an export that lost experts, an extent
              that can't be known): allowed, counted apart
+  unjudged   the reference says that it doesn't have what the definition has
 Anything else is a fault of ours: other numbers, a crash, a result where the reference and the ONNX package's own
 evaluator refuse. Exit code 0: no faults; 77: the packages onnx and onnxruntime aren't there.
 
@@ -97,7 +98,8 @@ def quiet(function, arguments):
     sys.stderr = sys.stdout = open("/dev/null", "w")
     try:
         function(*arguments)
-    except BaseException:
+    except BaseException as error:
+        pathlib.Path(arguments[-1]).with_suffix(".error").write_text(str(error))
         os._exit(1)
     os._exit(0) # nothing of the parent's threads is waited for
 
@@ -130,20 +132,23 @@ def judge(pimoe, folder, inputs, baseline):
     """(verdict, what was said)."""
     np.savez(folder / "inputs.npz", **inputs)
     want = folder / "want.npz"
+    failed = want.with_suffix(".error")
+    failed.unlink(missing_ok=True)
     reference = in_child(ort_child, folder / "model.onnx", inputs, want)
+    lacks = failed.exists() and re.search(r"(?i)not.?(implemented|supported)|unsupported|only supports?", failed.read_text())
     evaluated = not reference and in_child(evaluator_child, folder / "model.onnx", inputs, want)
     if not reference and not evaluated:
         np.savez(want, **baseline) # nobody knows: there should be no answer
     code, result = pimoe_check(pimoe, folder)
-    if result is None or code not in (0, 1):
+    error = result and result["error"]
+    if result is None or code not in ((0, 1, 2) if error else (0, 1)): # 2: inputs that don't fit
         return "crash", f"exit code {code}"
-    error = result["error"]
     if error:
         if error["code"] in ("internal", "no_memory", "crash", "timeout") or not error["message"]:
             return "crash", error["message"]
         return "stricter" if reference else "caught", error["message"]
     if not reference and not evaluated:
-        return "accepted", "the reference refuses it"
+        return "unjudged" if lacks else "accepted", "the reference refuses it"
     if not result["pass"]:
         if not reference: # two definitions, and ours is a third
             return "accepted", "the reference refuses it, the evaluator computes other numbers"
@@ -199,7 +204,7 @@ def plan(options, models):
 
 
 def table(results):
-    columns = ("caught", "computed", "stricter") + FAULTS
+    columns = ("caught", "computed", "stricter", "unjudged") + FAULTS
     rows = [("mutation", "tried", *columns)]
     for mutation in MUTATIONS:
         own = [r for r in results if r["mutation"] == mutation]
