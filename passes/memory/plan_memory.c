@@ -134,11 +134,17 @@ static pm_status copy_value(plan *p, pm_value *v, pm_op *before, pm_value **out)
     return pm_build1(&b, out, PM_OP_cast, PM_OPERANDS(v), PM_ATTRS(pm_attr_elem("to", v->type->elem)));
 }
 
+/// Whether `v` shows the bytes of its op's operand 0.
+static bool shows_operand(const pm_value *v)
+{
+    return v->def && v->index == 0 && v->def->n_operands && v->def->operands[0] &&
+           (pm_op_info_of(v->def)->traits & (PM_T_VIEW | PM_T_INPLACE));
+}
+
 /// The value whose bytes `v` shows, following views and in-place ops.
 static pm_value *origin(pm_value *v)
 {
-    while (v->def && v->def->n_operands && v->def->operands[0] &&
-           (pm_op_info_of(v->def)->traits & (PM_T_VIEW | PM_T_INPLACE)))
+    while (shows_operand(v))
         v = v->def->operands[0];
     return v;
 }
@@ -178,24 +184,37 @@ static pm_status separate_carried(plan *p, pm_op *loop)
     return PM_OK;
 }
 
-/// In regions: what is overwritten in place must be the region's own.
+/// Whether something else reads the bytes that `v` shows.
+static bool is_shared(const pm_value *v)
+{
+    while (pm_value_use_count(v) < 2) {
+        if (!shows_operand(v))
+            return false;
+        v = v->def->operands[0];
+    }
+    return true;
+}
+
+/// What is overwritten in place must be a state, or nobody else's: no constant, no input, no value that another
+/// op reads, in a region none from outside.
 static pm_status separate_overwritten(plan *p, pm_op *op)
 {
     pm_value *from = origin(op->operands[0]), *fresh;
-    if (from->def && !is_weight_op(from->def) && !has_body(from->def))
+    if (!from->def && from->graph == p->g && p->g->arg_states.data[from->index] >= 0)
+        return PM_OK;
+    if (from->def && !is_weight_op(from->def) && !has_body(from->def) && !is_shared(op->operands[0]))
         return PM_OK;
     PM_TRY(copy_value(p, op->operands[0], op, &fresh));
     pm_op_set_operand(op, 0, fresh);
     return PM_OK;
 }
 
-static pm_status separate_in_regions(plan *p)
+static pm_status separate_in_place(plan *p)
 {
     for (pm_op *op = p->g->first; op; op = pm_op_next_nested(p->g, op)) {
         if (op->code == PM_OP_loop)
             PM_TRY(separate_carried(p, op));
-        if (pm_op_info_of(op)->traits & PM_T_INPLACE && op->graph != p->g &&
-            op->graph->parent->code != PM_OP_fused)
+        if (pm_op_info_of(op)->traits & PM_T_INPLACE && (!op->graph->parent || op->graph->parent->code != PM_OP_fused))
             PM_TRY(separate_overwritten(p, op));
     }
     return PM_OK;
@@ -452,7 +471,7 @@ static pm_status plan_entry(pm_pass_ctx *ctx, pm_graph *g)
     pm_module *m = ctx->module;
     plan p = {.ctx = ctx, .m = m, .g = g};
     PM_TRY(separate_results(&p));
-    PM_TRY(separate_in_regions(&p));
+    PM_TRY(separate_in_place(&p));
     p.is_read = PM_NEW_ARRAY(m->arena, bool, m->next_value + 1);
     p.last_use = PM_NEW_ARRAY(m->arena, uint64_t, m->next_value + 1);
     p.typical = PM_NEW_ARRAY(m->arena, int64_t, m->symbols.n + 1);
