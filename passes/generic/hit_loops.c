@@ -364,8 +364,9 @@ static pm_status visit(pm_pass_ctx *ctx, pm_op *loop, pm_arena *scratch)
 
 pm_status pm_pass_hit_loops(pm_pass_ctx *ctx)
 {
-    for (size_t i = 0; i < ctx->module->entries.n; i++)
-        for (pm_op *op = ctx->module->entries.data[i]->first; op; op = op->next) {
+    for (size_t i = 0; i < ctx->module->entries.n; i++) {
+        pm_graph *entry = ctx->module->entries.data[i];
+        for (pm_op *op = entry->first; op; op = pm_op_next_nested(entry, op)) {
             if (op->code != PM_OP_loop)
                 continue;
             pm_arena *scratch = pm_arena_child(ctx->module->arena);
@@ -373,5 +374,6 @@ pm_status pm_pass_hit_loops(pm_pass_ctx *ctx)
             pm_arena_destroy(scratch);
             PM_TRY(status);
         }
+    }
     return PM_OK;
 }

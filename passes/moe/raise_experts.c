@@ -630,20 +630,28 @@ static pm_status visit(raiser *r, pm_op *op)
     }
 }
 
+static pm_status visit_graph(raiser *r, pm_graph *g)
+{
+    r->seeds.n = 0;
+    PM_TRY(pm_moe_facts_find(r->m, g, r->scratch, &r->facts));
+    for (pm_op *op = g->first, *next; op; op = next) {
+        next = op->next;
+        PM_TRY(visit(r, op));
+    }
+    return PM_OK;
+}
+
 pm_status pm_pass_raise_experts(pm_pass_ctx *ctx)
 {
     pm_arena *scratch = pm_arena_child(ctx->module->arena);
     raiser r = {.ctx = ctx, .m = ctx->module, .scratch = scratch};
     pm_status status = PM_OK;
     for (size_t i = 0; i < ctx->module->entries.n && status == PM_OK; i++) {
-        pm_graph *g = ctx->module->entries.data[i];
-        r.seeds.n = 0;
+        pm_graph_vec graphs;
+        pm_bodies_of(ctx->module->entries.data[i], scratch, &graphs);
         r.n_layers = 0;
-        status = pm_moe_facts_find(r.m, g, scratch, &r.facts);
-        for (pm_op *op = g->first, *next; op && status == PM_OK; op = next) {
-            next = op->next;
-            status = visit(&r, op);
-        }
+        for (size_t k = 0; k < graphs.n && status == PM_OK; k++)
+            status = visit_graph(&r, graphs.data[k]);
     }
     pm_arena_destroy(scratch);
     return status;
@@ -690,18 +698,27 @@ static pm_status name_pieces(pm_pass_ctx *ctx, const pm_hits_split *hits)
     return PM_OK;
 }
 
+static pm_status raise_traces(pm_pass_ctx *ctx, pm_graph *g, pm_arena *scratch)
+{
+    pm_moe_facts facts;
+    PM_TRY(pm_moe_facts_find(ctx->module, g, scratch, &facts));
+    for (size_t k = 0; k < facts.hits.n; k++) {
+        const pm_hits_split *hits = &facts.hits.data[k];
+        PM_TRY(hits->op->n_results == hits->seed->experts ? name_pieces(ctx, hits)
+                                                          : report_trace(ctx, hits));
+    }
+    return PM_OK;
+}
+
 pm_status pm_pass_raise_traces(pm_pass_ctx *ctx)
 {
     pm_arena *scratch = pm_arena_child(ctx->module->arena);
     pm_status status = PM_OK;
     for (size_t i = 0; i < ctx->module->entries.n && status == PM_OK; i++) {
-        pm_moe_facts facts;
-        status = pm_moe_facts_find(ctx->module, ctx->module->entries.data[i], scratch, &facts);
-        for (size_t k = 0; k < facts.hits.n && status == PM_OK; k++) {
-            const pm_hits_split *hits = &facts.hits.data[k];
-            status = hits->op->n_results == hits->seed->experts ? name_pieces(ctx, hits)
-                                                                : report_trace(ctx, hits);
-        }
+        pm_graph_vec graphs;
+        pm_bodies_of(ctx->module->entries.data[i], scratch, &graphs);
+        for (size_t k = 0; k < graphs.n && status == PM_OK; k++)
+            status = raise_traces(ctx, graphs.data[k], scratch);
     }
     pm_arena_destroy(scratch);
     return status;

@@ -5,6 +5,7 @@
 
 #include "ir/op_table.h"
 #include "passes/moe/pattern.h"
+#include "passes/generic/rewrite.h"
 #include "passes/passes.h"
 
 /// How weights come from the chosen scores; outermost first. ?x is what is weighed.
@@ -326,9 +327,13 @@ static pm_status visit(pm_pass_ctx *ctx, pm_op *op)
 
 pm_status pm_pass_raise_router(pm_pass_ctx *ctx)
 {
-    for (size_t i = 0; i < ctx->module->entries.n; i++)
-        for (pm_op *op = ctx->module->entries.data[i]->first; op; op = op->next)
-            if (op->code == PM_OP_experts)
-                PM_TRY(visit(ctx, op));
+    for (size_t i = 0; i < ctx->module->entries.n; i++) {
+        pm_graph_vec graphs;
+        pm_bodies_of(ctx->module->entries.data[i], ctx->module->arena, &graphs);
+        for (size_t k = 0; k < graphs.n; k++)
+            for (pm_op *op = graphs.data[k]->first; op; op = op->next)
+                if (op->code == PM_OP_experts)
+                    PM_TRY(visit(ctx, op));
+    }
     return PM_OK;
 }
