@@ -698,6 +698,32 @@ static pm_status name_pieces(pm_pass_ctx *ctx, const pm_hits_split *hits)
     return PM_OK;
 }
 
+/// A list of what was found among so many, cut into single pieces: nothing but a trace does that. It is right only
+/// for inputs in which just as many are found.
+static pm_status report_cut_list(pm_pass_ctx *ctx, const pm_op *op)
+{
+    const pm_value *v = op->operands[0];
+    int64_t whole, piece;
+    while (pm_value_is(v, PM_OP_reshape) || pm_value_is(v, PM_OP_transpose))
+        v = v->def->operands[0];
+    if (!pm_value_is(v, PM_OP_nonzero) || v->def->operands[0]->type->rank != 1 || op->n_results < 2 ||
+        !pm_dim_is_const(ctx->module, v->def->operands[0]->type->dims[0], &whole))
+        return PM_OK;
+    for (uint32_t i = 0; i < op->n_results; i++)
+        if (!pm_type_const_count(ctx->module, op->results[i]->type, &piece) || piece != 1 ||
+            !pm_value_is_used(op->results[i]))
+            return PM_OK;
+    pm_status status = pm_error(
+        ctx->diag, op->loc, PM_ERR_INVALID,
+        "a list of up to %" PRId64 " is cut into just %" PRIu32
+        " pieces, as many as there were in the example that the graph was traced with: it is wrong for any other input",
+        whole, op->n_results);
+    pm_note(ctx->diag, v->def->loc,
+            "the list is made here; export again with experts that don't depend on the input (batched or grouped "
+            "products), or with an exporter that doesn't trace");
+    return status;
+}
+
 static pm_status raise_traces(pm_pass_ctx *ctx, pm_graph *g, pm_arena *scratch)
 {
     pm_moe_facts facts;
@@ -707,6 +733,9 @@ static pm_status raise_traces(pm_pass_ctx *ctx, pm_graph *g, pm_arena *scratch)
         PM_TRY(hits->op->n_results == hits->seed->experts ? name_pieces(ctx, hits)
                                                           : report_trace(ctx, hits));
     }
+    for (const pm_op *op = g->first; op; op = op->next)
+        if (op->code == PM_OP_split)
+            PM_TRY(report_cut_list(ctx, op));
     return PM_OK;
 }
 
