@@ -95,6 +95,11 @@ static uint32_t make_operands(pm_builder *b, pm_opcode code, operand *o, uint32_
         for (int i = 0; i < 3; i++)
             ints(b, &o[i], 0, 1, (int64_t[]){between(-9, 9)});
         return 3;
+    case PM_OP_kv_append:
+        tensor(b, &o[0], 4, 1, 3);
+        ints(b, &o[1], 1, 1, (int64_t[]){0});
+        ints(b, &o[2], 0, 1, (int64_t[]){between(0, 6)});
+        return 3;
     case PM_OP_fill:
         list(b, &o[0], between(0, 4), -1, 4);
         tensor(b, &o[1], 0, 0, 0);
