@@ -308,6 +308,19 @@ static pm_status run_round(solver *s)
     return PM_OK;
 }
 
+/// Equations that no extents fulfil show when they are put in: an op whose operands can't go together. That is the
+/// model's fault.
+static pm_status check_ops(const solver *s)
+{
+    for (size_t i = 0; i < s->graphs.n; i++)
+        for (pm_op *op = s->graphs.data[i]->first; op; op = op->next)
+            if (pm_op_check(op) != PM_OK) {
+                pm_note(s->m->diag, op->loc, "the extents of the model contradict one another");
+                return PM_ERR_INVALID;
+            }
+    return PM_OK;
+}
+
 pm_status pm_pass_extents(pm_pass_ctx *ctx)
 {
     pm_module *m = ctx->module;
@@ -327,6 +340,8 @@ pm_status pm_pass_extents(pm_pass_ctx *ctx)
     pm_status status = PM_OK;
     for (int round = 0; round < MAX_ROUNDS && s.progress && status == PM_OK; round++)
         status = run_round(&s);
+    if (status == PM_OK && ctx->changes)
+        status = check_ops(&s);
     pm_arena_destroy(scratch);
     return status;
 }
