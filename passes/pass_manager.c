@@ -163,7 +163,7 @@ static pm_status run_pass(pm_module *m, const pm_pass_run *run, const pm_pass *p
                           double *out_seconds)
 {
     pm_pass_ctx ctx = {.module = m, .diag = m->diag, .options = run->options, .pass = pass,
-                       .notes = run->stats ? stderr : NULL};
+                       .notes = run->stats ? stderr : NULL, .findings = run->findings};
     pm_map_init(&ctx.counts, m->arena);
     if (is_named(run->print_before, pass))
         print_module(run, pass, "before", m);
@@ -203,6 +203,8 @@ pm_status pm_passes_run(pm_module *m, const pm_pass_run *run)
             PM_TRY(run->on_watched(run->user, m));
             watched = true;
         }
+        if (run->stop_before && strcmp(passes.data[i]->name, run->stop_before) == 0)
+            break;
         if (run->pass_limit >= 0 && i >= (uint64_t)run->pass_limit)
             break;
         PM_TRY(run_pass(m, run, passes.data[i], i + 1, &seconds));

@@ -22,6 +22,8 @@ typedef struct pm_device {
     uint64_t memory;
 } pm_device;
 
+typedef struct pm_findings pm_findings; ///< passes/findings.h
+
 typedef struct pm_pass_ctx {
     pm_module *module;
     pm_diag *diag;
@@ -30,6 +32,7 @@ typedef struct pm_pass_ctx {
     uint64_t changes; ///< set by the pass: 0 means that nothing changed
     pm_map counts;    ///< --stats: text -> uintptr_t
     FILE *notes;      ///< --stats: where a pass may tell more; NULL: nowhere
+    pm_findings *findings; ///< what raising found; NULL: nobody asks
 } pm_pass_ctx;
 
 void pm_pass_changed(pm_pass_ctx *ctx);
@@ -57,6 +60,8 @@ typedef struct pm_pass_run {
     const char *dump_dir;     ///< numbered .pm files, each runnable with pimoe-opt
     bool verify_each, time_passes, stats;
     const char *stop_after;
+    const char *stop_before;  ///< no pass from the first one of this name on; NULL: all
+    pm_findings *findings;    ///< gets what raising finds; NULL: nobody asks
     int64_t pass_limit;       ///< stop after so many passes (bisect); -1: all
     FILE *out;                ///< where printing goes
     /// Called before the first run of the pass named `watch`; NULL: nobody watches.

@@ -8,9 +8,16 @@
 #include <string.h>
 
 #include "ir/op_table.h"
+#include "passes/findings.h"
 #include "passes/generic/rewrite.h"
 #include "passes/moe/expert_body.h"
 #include "passes/passes.h"
+
+typedef struct near_miss {
+    const pm_seed *seed;
+    size_t n_nodes; ///< how far matching came
+    pm_near_miss miss;
+} near_miss;
 
 typedef struct raiser {
     pm_pass_ctx *ctx;
@@ -19,6 +26,7 @@ typedef struct raiser {
     pm_moe_facts facts;
     PM_VEC(const pm_seed *) seeds; ///< in the order of the graph
     uint32_t n_layers;
+    PM_VEC(near_miss) missed;
 } raiser;
 
 /// A sum that may be over experts: its place, and the values that hold the experts' results.
@@ -29,6 +37,7 @@ typedef struct candidate {
     uint32_t width;
     const pm_seed *seed;
     bool by_choice;        ///< one for each choice of a token instead
+    bool scatters;         ///< each is of rows picked for its expert
     int32_t summed_axis;   ///< of the one value; -1: the results are added up as they are
     pm_value **others;     ///< what else the sum holds (a residual)
     size_t n_others;
@@ -257,11 +266,31 @@ static bool result_fits(raiser *r, const candidate *c, const pm_expert_body *bod
     return any_list || next == c->seed->n_dims;
 }
 
+/// How the graph writes the experts, for people.
+static const char *form_of(const candidate *c, const pm_expert_body *body)
+{
+    const pm_atom *atom;
+    if (c->by_choice)
+        return "choice by choice";
+    if (c->scatters)
+        return "rows picked expert by expert";
+    if (c->width > 1)
+        return "every expert on every token, one by one";
+    if (c->summed_axis >= 0 && pm_axes_at(&body->result->axes, c->summed_axis, &atom) == 1 && atom->kind == PM_ATOM_ID)
+        return "every expert on every token, in batched products";
+    for (size_t i = 0; i < body->nodes.n; i++)
+        for (int32_t k = 0; k < body->nodes.data[i]->axes.n; k++)
+            if (body->nodes.data[i]->axes.atoms[k].kind == PM_ATOM_LIST)
+                return "rows sorted by expert";
+    return "weights gathered by choice";
+}
+
 static pm_status replace(raiser *r, const candidate *c, pm_expert_body *bodies, uint32_t n_bodies)
 {
     pm_builder b = {c->anchor->graph, c->anchor, pm_loc_derive(r->m, c->anchor->loc, "raise-experts")};
-    pm_value *y;
-    PM_TRY(build_experts(r, &b, c, bodies, n_bodies, &y));
+    pm_value *experts, *y;
+    PM_TRY(build_experts(r, &b, c, bodies, n_bodies, &experts));
+    y = experts;
     PM_TRY(pm_build_reshape_dims(&b, y, c->result->type->rank, c->result->type->dims, &y));
     if (y->type->elem != c->result->type->elem)
         PM_TRY(pm_build1(&b, &y, PM_OP_cast, PM_OPERANDS(y), PM_ATTRS(pm_attr_elem("to", c->result->type->elem))));
@@ -274,6 +303,7 @@ static pm_status replace(raiser *r, const candidate *c, pm_expert_body *bodies, 
     if (!y->name)
         y->name = c->result->name;
     pm_value_replace(c->result, y);
+    pm_found_raised(r->ctx, experts->def, form_of(c, &bodies[0]), &c->result, 1);
     r->n_layers++;
     pm_pass_changed(r->ctx);
     pm_pass_count(r->ctx, "layers of experts raised");
@@ -282,16 +312,81 @@ static pm_status replace(raiser *r, const candidate *c, pm_expert_body *bodies, 
 
 /* ---- trying ---------------------------------------------------------------------------------- */
 
+/// What is run as long as the experts aren't raised.
+static const char *cost_of(raiser *r, const candidate *c)
+{
+    int64_t top_k = 1;
+    (void)pm_dim_is_const(r->m, count_of(r, c->seed, true), &top_k);
+    bool by_choice = c->by_choice;
+    if (c->summed_axis >= 0) {
+        int64_t extent;
+        by_choice = !pm_dim_is_const(r->m, c->results[0]->type->dims[c->summed_axis], &extent) ||
+                    extent != c->seed->experts;
+    }
+    if (by_choice)
+        return "every choice gets a copy of its expert's weights";
+    if (c->scatters)
+        return pm_arena_printf(r->m->arena, "the rows of %" PRId64 " experts are picked and added one by one",
+                               c->seed->experts);
+    return pm_arena_printf(r->m->arena, "all %" PRId64 " experts run on every token, of which it chooses %" PRId64,
+                           c->seed->experts, top_k);
+}
+
+/// Kept until the end: by then it is known whether the sum was a part of something that was raised.
 static void note(raiser *r, const candidate *c, const pm_expert_body *body)
 {
-    FILE *out = r->ctx->notes;
-    if (!out)
+    bool any = c->width > 1;
+    for (size_t i = 0; i < body->nodes.n && !any; i++)
+        any = body->nodes.data[i] != body->result && (body->nodes.data[i]->kind == PM_BODY_STACK ||
+                                                      body->nodes.data[i]->kind == PM_BODY_WEIGHT);
+    if (!any || !(r->ctx->findings || r->ctx->notes))
+        return; // a sum of something else
+    near_miss near = {
+        .seed = c->seed, .n_nodes = body->nodes.n,
+        .miss = {.what = "experts", .op = c->anchor, .loc = c->anchor->loc,
+                 .stopped_op = body->stopped ? pm_op_info_of(body->stopped)->name : NULL,
+                 .stopped = body->stopped ? body->stopped->loc : NULL,
+                 .why = body->why ? body->why : "the sum has another shape", .cost = cost_of(r, c)}};
+    PM_PUSH(r->scratch, &r->missed, near);
+}
+
+/// Ops that something depends on, after raising, have mark 1.
+static void mark_live(raiser *r, pm_graph *g)
+{
+    PM_VEC(pm_op *) work = {0};
+    for (pm_op *op = g->first; op; op = op->next)
+        op->mark = 0;
+    for (size_t i = 0; i < g->results.n; i++)
+        if (g->results.data[i]->def)
+            PM_PUSH(r->scratch, &work, g->results.data[i]->def);
+    while (work.n) {
+        pm_op *op = work.data[--work.n];
+        if (op->mark)
+            continue;
+        op->mark = 1;
+        for (uint32_t i = 0; i < op->n_operands; i++)
+            if (op->operands[i] && op->operands[i]->def && !op->operands[i]->def->mark)
+                PM_PUSH(r->scratch, &work, op->operands[i]->def);
+    }
+}
+
+/// Of the near misses of each router that are still there, the one that came furthest.
+static void tell_near_misses(raiser *r, pm_graph *g)
+{
+    if (!r->missed.n)
         return;
-    fprintf(out, "  experts not raised at %s: ", pm_loc_text(r->scratch, c->anchor->loc));
-    if (body->stopped)
-        fprintf(out, "matching stopped at %s (%s): ", pm_op_info_of(body->stopped)->name,
-                pm_loc_text(r->scratch, body->stopped->loc));
-    fprintf(out, "%s\n", body->why ? body->why : "the sum has another shape");
+    mark_live(r, g);
+    for (size_t s = 0; s < r->seeds.n; s++) {
+        const near_miss *best = NULL;
+        for (size_t i = 0; i < r->missed.n; i++) {
+            const near_miss *near = &r->missed.data[i];
+            if (near->seed == r->seeds.data[s] && near->miss.op->mark && near->miss.op->graph &&
+                (!best || near->n_nodes >= best->n_nodes))
+                best = near;
+        }
+        if (best)
+            pm_found_near_miss(r->ctx, &best->miss);
+    }
 }
 
 static pm_status try_unlike(raiser *r, const candidate *c, bool *out_done)
@@ -546,7 +641,7 @@ static pm_status try_chain(raiser *r, pm_op *op)
     for (int64_t e = 0; e < k.n; e++)
         found += k.parts[e] != NULL;
     candidate c = {.anchor = op, .result = op->results[0], .results = k.parts, .width = (uint32_t)k.n,
-                   .seed = k.seed, .by_choice = k.by_choice, .summed_axis = -1, .others = k.others.data, .n_others = k.others.n};
+                   .seed = k.seed, .by_choice = k.by_choice, .scatters = k.scatters, .summed_axis = -1, .others = k.others.data, .n_others = k.others.n};
     if (found != k.n && k.by_choice)
         return PM_OK;
     if (found != k.n)
@@ -633,11 +728,13 @@ static pm_status visit(raiser *r, pm_op *op)
 static pm_status visit_graph(raiser *r, pm_graph *g)
 {
     r->seeds.n = 0;
+    r->missed.n = 0;
     PM_TRY(pm_moe_facts_find(r->m, g, r->scratch, &r->facts));
     for (pm_op *op = g->first, *next; op; op = next) {
         next = op->next;
         PM_TRY(visit(r, op));
     }
+    tell_near_misses(r, g);
     return PM_OK;
 }
 

@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "ir/op_table.h"
-#include "passes/moe/pattern.h"
+#include "passes/findings.h"
 #include "passes/generic/rewrite.h"
-#include "passes/passes.h"
+#include "passes/moe/pattern.h"
 
 /// How weights come from the chosen scores; outermost first. ?x is what is weighed.
 static const struct {
@@ -250,7 +250,7 @@ static pm_status replace(routing *r)
                     pm_loc_derive(r->m, r->weights->def->loc, "raise-router")};
     // behind whichever of its operands comes last
     pm_dim dims[2] = {op->operands[1]->type->dims[0], r->scores->type->dims[r->scores->type->rank - 1]};
-    pm_value *scores, *weights, *bias = r->bias;
+    pm_value *scores, *weights, *bias = r->bias, *old[2] = {r->weights, op->operands[1]};
     int64_t top_k = last_extent(r, op->operands[1], 0);
     PM_TRY(pm_build_reshape_dims(&b, r->scores, 2, dims, &scores));
     if (bias)
@@ -273,6 +273,7 @@ static pm_status replace(routing *r)
                          PM_ATTRS(pm_attr_elem("to", r->weights->type->elem))));
     pm_value_replace(r->weights, weights);
     pm_op_set_operand(op, 1, route->results[0]);
+    pm_found_raised(r->ctx, route, "plain ops", old, PM_COUNT(old));
     pm_pass_changed(r->ctx);
     pm_pass_count(r->ctx, "routers raised");
     return PM_OK;
@@ -280,14 +281,13 @@ static pm_status replace(routing *r)
 
 static void note(const routing *r)
 {
-    FILE *out = r->ctx->notes;
-    if (!out)
-        return;
-    fprintf(out, "  router not raised at %s: ", pm_loc_text(r->m->arena, r->experts->loc));
-    if (r->stopped)
-        fprintf(out, "matching stopped at %s (%s): ", pm_op_info_of(r->stopped)->name,
-                pm_loc_text(r->m->arena, r->stopped->loc));
-    fprintf(out, "%s\n", r->why ? r->why : "the experts aren't chosen by a topk of scores");
+    pm_near_miss miss = {
+        .what = "router", .op = r->experts, .loc = r->experts->loc,
+        .stopped_op = r->stopped ? pm_op_info_of(r->stopped)->name : NULL,
+        .stopped = r->stopped ? r->stopped->loc : NULL,
+        .why = r->why ? r->why : "the experts aren't chosen by a topk of scores",
+        .cost = "the choice is computed op by op, as the graph writes it"};
+    pm_found_near_miss(r->ctx, &miss);
 }
 
 /// The ids under casts and views.

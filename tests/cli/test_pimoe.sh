@@ -18,6 +18,49 @@ expect 0 "$pimoe" inspect "$source/samples/classics" --ops
 prints "16 experts, 2 chosen"
 expect 0 "$pimoe" inspect small.pm --json
 claims kind=ir moe_layers=0
+# what raising finds: experts that are spelled out, how they were, what nearly is one, what is odd
+expect 0 "$pimoe" inspect "$source/tests/ir/raise_experts_each.pm" --json
+claims moe_layers=1 layers.0.n_experts=2 layers.0.top_k=1 layers.0.alike=true layers.0.route.activation=none \
+    "layers.0.form=every expert on every token, one by one" layers.0.experts.1.hash "layers.0.experts.0.shapes=f32[4, 4]" \
+    "#remarks=0"
+expect 0 "$pimoe" inspect "$source/tests/ir/raise_experts_near.pm" --json
+claims moe_layers=0 "#remarks=1" remarks.0.kind=near_miss remarks.0.what=experts remarks.0.stopped_op=softmax \
+    "remarks.0.message=it mixes rows" "remarks.0.instead=all 2 experts run on every token, of which it chooses 1"
+expect 0 "$pimoe" inspect "$source/tests/ir/raise_experts_near.pm"
+prints "near miss: experts not raised: matching stopped at softmax"
+cat >odd.pm <<'EOF'
+module "odd" {
+  symbol T in [0, inf]
+  symbol n dynamic in [0, inf] <= T
+  entry main(%x: f32[T, 2]) -> (y: %y) {
+    %router = const {value = [1, 2, 3, 4, 5, 6, 1, 2]} : f32[4, 2]
+    %bias = const {value = [0, 0, -inf, 0]} : f32[4]
+    %scores = linear(%x, %router)
+    %p = softmax(%scores)
+    %chosen = add(%p, %bias)
+    %k = const {value = [1]} : i64[1]
+    %w, %ids = topk(%chosen, %k)
+    %i = cast(%ids) {to = i32}
+    %a = const {value = [1, 0, 0, 1, 2, 0, 0, 2, 3, 0, 0, 3, 2, 0, 0, 2]} : f32[4, 2, 2]
+    %y = experts(%x, %i, %w, %a) {experts = 4, top_k = 1, name = "layer"} regions {
+      (%rows: f32[n, 2], %wa: f32[2, 2]) -> (%r) {
+        %r = linear(%rows, %wa)
+      }
+    }
+  }
+}
+EOF
+expect 0 "$pimoe" inspect odd.pm --json
+claims "#remarks=4" remarks.0.kind=warning remarks.1.kind=warning remarks.2.kind=note remarks.3.kind=near_miss \
+    remarks.3.what=router
+prints "expert 2 can never be chosen"
+prints "experts 0 and 3 always have equal scores"
+prints "experts 1 and 3 are equal"
+expect 0 "$pimoec" odd.pm --emit=ir -o odd.out --report=odd.json
+says "expert 2 can never be chosen"
+grep -q '"kind": "note", "message": "layer: experts 1 and 3 are equal"' odd.json || fail "no remark in the report"
+expect 0 "$pimoec" odd.pm --emit=ir -o odd.out --report=odd.html
+grep -q 'always have equal scores' odd.html || fail "no remark in the report for people"
 expect 1 "$pimoe" inspect /bin/true --json
 claims ok=false diagnostics.0.code=invalid
 expect 3 "$pimoe" inspect nowhere --json

@@ -11,6 +11,8 @@
 #include "ir/op_table.h"
 #include "ir/text.h"
 #include "runtime/artifact_format.h"
+#include "tools/driver/layer_checks.h"
+#include "tools/driver/origins.h"
 #include "tools/driver/report.h"
 
 const char *const pm_emit_words[] = {"exe", "obj", "lib", "shared", "header", "ir", "mlir", "llvm", "asm"};
@@ -57,8 +59,41 @@ static pm_status summarise(pm_driver *d)
 
 static pm_status summarise_raised(void *user, pm_module *m)
 {
-    (void)m;
-    return summarise(user);
+    pm_driver *d = user;
+    pm_summary *as_loaded = d->summary;
+    PM_TRY(summarise(d));
+    if (d->summary == as_loaded) { // the layers are those that were there; what is told of them is from now
+        pm_summary *now = pm_summary_make(m);
+        if (d->origins) {
+            PM_TRY(pm_summary_experts(now));
+            d->summary = now;
+        }
+        PM_TRY(pm_check_routers(now, d->diag));
+    } else {
+        PM_TRY(pm_check_routers(d->summary, d->diag));
+    }
+    if (d->origins) {
+        d->summary->findings = d->findings;
+        pm_origins_assign(d->origins, d->findings, d->summary);
+    }
+    return PM_OK;
+}
+
+pm_status pm_driver_raise(pm_module *m, pm_summary **out_summary)
+{
+    static const pm_pass_options options = {.opt_level = 3, .vector_floats = 8, .quantize = "none"};
+    pm_findings *findings = PM_NEW(m->arena, pm_findings);
+    findings->arena = m->arena;
+    pm_origins *origins = pm_origins_take(m);
+    pm_pass_run run = {.options = &options, .pass_limit = -1, .stop_before = "place-experts", .findings = findings};
+    PM_TRY(pm_passes_run(m, &run));
+    pm_summary *s = pm_summary_make(m);
+    PM_TRY(pm_summary_experts(s));
+    PM_TRY(pm_check_routers(s, m->diag));
+    s->findings = findings;
+    pm_origins_assign(origins, findings, s);
+    *out_summary = s;
+    return PM_OK;
 }
 
 static pm_status keep_entry(pm_driver *d, const char *name)
@@ -94,6 +129,11 @@ pm_status pm_driver_front(pm_driver *d, const char *path)
     if (d->watch && d->watch->on_load)
         d->watch->on_load(d->watch->user, d->module);
     PM_TRY(summarise(d));
+    if (o->report) {
+        d->findings = PM_NEW(d->arena, pm_findings);
+        d->findings->arena = d->module->arena;
+        d->origins = pm_origins_take(d->module);
+    }
     step(d, "passes", 2);
     double loaded = now_ms();
     d->result.frontend_ms = loaded - start;
@@ -111,7 +151,7 @@ pm_status pm_driver_front(pm_driver *d, const char *path)
                        .dump_dir = o->dump_dir, .verify_each = o->verify_each,
                        .time_passes = o->time_passes, .stats = o->stats, .stop_after = o->stop_after,
                        .pass_limit = o->has_pass_limit ? o->pass_limit : -1, .out = stderr,
-                       .watch = "place-experts", .on_watched = summarise_raised, .user = d};
+                       .findings = d->findings, .watch = "place-experts", .on_watched = summarise_raised, .user = d};
     PM_TRY(pm_passes_run(d->module, &run));
     d->result.passes_ms = now_ms() - loaded;
     return PM_OK;

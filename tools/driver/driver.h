@@ -17,7 +17,9 @@ typedef struct pm_driver {
     pm_module *module;
     pm_weights *weights;
     pm_native *native;
-    pm_summary *summary; ///< of the module as it was loaded
+    pm_summary *summary; ///< of the module as it was loaded, or once experts are raised
+    struct pm_origins *origins; ///< with a report
+    pm_findings *findings;      ///< with a report
     pm_compile_result result;
     const struct pm_compile_watch *watch; ///< NULL: nobody
 } pm_driver;
@@ -35,6 +37,8 @@ PM_NODISCARD pm_status pm_compile_seen(const char *path, const char *output, con
                                        FILE *messages, int messages_json, pm_compile_result *out_result,
                                        const pm_compile_watch *watch);
 
+/// Runs the passes that find experts and routers, and tells what they found. The module is changed.
+PM_NODISCARD pm_status pm_driver_raise(pm_module *m, pm_summary **out_summary);
 /// Loads the model and runs the passes.
 PM_NODISCARD pm_status pm_driver_front(pm_driver *d, const char *path);
 /// Makes the output.

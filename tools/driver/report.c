@@ -42,6 +42,7 @@ static void write_json(pm_driver *d, const char *model, const char *output, FILE
     pm_summary_layers_json(&w, d->summary);
     pm_summary_entries_json(&w, d->module);
     pm_summary_ops_json(&w, d->summary);
+    pm_summary_remarks_json(&w, d->summary, d->diag);
     pm_jo_object(&w, "bytes");
     pm_jo_uint(&w, "weights_of_the_model", d->summary->weight_bytes);
     pm_jo_uint(&w, "payload", r->payload_bytes);
@@ -153,7 +154,7 @@ static void html_layers(pm_driver *d, FILE *out)
         cell(out, layer->name);
         cell(out, pm_arena_printf(d->arena, "%" PRId64 "%s", layer->n_experts, layer->alike ? "" : " (unlike)"));
         cell(out, pm_arena_printf(d->arena, "%" PRId64, layer->top_k));
-        cell(out, layer->route ? pm_summary_route(d->arena, layer->route) : "computed otherwise");
+        cell(out, layer->route ? pm_summary_route(d->arena, layer->route) : "as the graph writes it");
         cell(out, least > most ? ""
                   : least == most ? pm_bytes_text(d->arena, most)
                                   : pm_arena_printf(d->arena, "%s to %s", pm_bytes_text(d->arena, least),
@@ -161,6 +162,57 @@ static void html_layers(pm_driver *d, FILE *out)
         cell(out, pm_loc_text(d->arena, layer->loc));
         fputs("</tr>\n", out);
     }
+    fputs("</table>\n", out);
+}
+
+/// Which nodes of the input became the layers.
+static void html_absorbed(pm_driver *d, FILE *out)
+{
+    static const char *const columns[] = {"layer", "as", "nodes of the model", NULL};
+    table(out, "What became experts", columns);
+    for (size_t i = 0; i < d->summary->layers.n; i++) {
+        const pm_layer_summary *layer = &d->summary->layers.data[i];
+        fputs("<tr>", out);
+        cell(out, layer->name);
+        cell(out, layer->form ? layer->form : "one op");
+        cell(out, layer->nodes.n ? pm_summary_kinds(d->arena, &layer->nodes) : pm_loc_text(d->arena, layer->loc));
+        fputs("</tr>\n", out);
+        if (layer->route_nodes.n == 0)
+            continue;
+        fputs("<tr>", out);
+        cell(out, layer->name);
+        cell(out, "router");
+        cell(out, pm_summary_kinds(d->arena, &layer->route_nodes));
+        fputs("</tr>\n", out);
+    }
+    fputs("</table>\n", out);
+}
+
+static void html_remark(pm_driver *d, FILE *out, const char *kind, const char *text, const pm_loc *loc)
+{
+    fputs("<tr>", out);
+    cell(out, kind);
+    cell(out, text);
+    cell(out, loc ? pm_loc_text(d->arena, loc) : "");
+    fputs("</tr>\n", out);
+}
+
+static void html_remarks(pm_driver *d, FILE *out)
+{
+    static const char *const columns[] = {"remark", "what", "where", NULL};
+    const pm_findings *findings = d->summary->findings;
+    const char *text;
+    table(out, "Remarks", columns);
+    for (size_t i = 0; i < pm_diag_size(d->diag); i++) {
+        const pm_diag_entry *entry = pm_diag_at(d->diag, i);
+        html_remark(d, out, entry->severity == PM_NOTE ? "note" : "warning", entry->text, entry->loc);
+    }
+    for (size_t i = 0; i < d->summary->layers.n; i++)
+        if ((text = pm_summary_equal(d->summary, i)) != NULL)
+            html_remark(d, out, "note", text, d->summary->layers.data[i].loc);
+    for (size_t i = 0; findings && i < findings->missed.n; i++)
+        html_remark(d, out, "near miss", pm_near_miss_text(d->arena, &findings->missed.data[i]),
+                    findings->missed.data[i].loc);
     fputs("</table>\n", out);
 }
 
@@ -214,6 +266,8 @@ static void write_html(pm_driver *d, const char *model, const char *output, FILE
     fputs("</h1>\n", out);
     html_overview(d, model, output, out);
     html_layers(d, out);
+    html_absorbed(d, out);
+    html_remarks(d, out);
     html_entries(d, out);
     html_dispatches(d, out);
     fputs("</body></html>\n", out);

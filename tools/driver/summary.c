@@ -5,6 +5,7 @@
 
 #include "base/str.h"
 #include "ir/op_table.h"
+#include "tools/driver/layer_checks.h"
 
 const char *pm_bytes_text(pm_arena *arena, uint64_t bytes)
 {
@@ -80,6 +81,8 @@ static void count_weight(pm_summary *s, pm_map *seen, const pm_data *data)
 static const pm_op *route_of(const pm_op *experts)
 {
     const pm_value *v = experts->n_operands > 1 ? experts->operands[1] : NULL;
+    while (pm_value_is(v, PM_OP_reshape) || pm_value_is(v, PM_OP_cast))
+        v = v->def->operands[0];
     return pm_value_is(v, PM_OP_route) ? v->def : NULL;
 }
 
@@ -137,6 +140,16 @@ static uint64_t own_bytes(const pm_module *m, const pm_value *value, int64_t n, 
     return shown < size ? shown : size;
 }
 
+static void add_shape(pm_summary *s, pm_expert_summary *x, const pm_value *value, int64_t n)
+{
+    pm_module *m = s->module;
+    const pm_type *type = value->type;
+    if (n && type->rank > 0)
+        type = pm_type_get(m, type->elem, type->rank - 1, type->dims + 1);
+    x->shapes = pm_arena_printf(m->arena, "%s%s%s", x->shapes ? x->shapes : "", x->shapes ? ", " : "",
+                                pm_type_text(m, type));
+}
+
 /// The bytes of one expert's part of `value` (part `e` of `n`; n 0: all of it), added to the expert. What is computed
 /// from a constant by ops that keep its first extent counts as that constant.
 static pm_status add_part(pm_summary *s, pm_expert_summary *x, pm_hasher *hasher, const pm_value *value, int64_t e,
@@ -169,6 +182,7 @@ static pm_status add_part(pm_summary *s, pm_expert_summary *x, pm_hasher *hasher
     PM_TRY(pm_data_bytes(s->module, part, &bytes));
     pm_hasher_add(hasher, bytes, size);
     x->bytes += own_bytes(s->module, value, all, size);
+    add_shape(s, x, value, all);
     x->n_tensors++;
     return PM_OK;
 }
@@ -294,6 +308,87 @@ static void route_json(pm_json_out *w, const pm_op *route)
     pm_jo_end(w);
 }
 
+/// The nodes of the input that became something: how many of each kind, and their names.
+static void nodes_json(pm_json_out *w, const char *key, pm_arena *arena, const pm_loc_vec *nodes)
+{
+    pm_map counts;
+    pm_map_init(&counts, arena);
+    pm_jo_object(w, key);
+    pm_jo_object(w, "ops");
+    for (size_t i = 0; i < nodes->n; i++) {
+        void **slot = pm_map_at(&counts, nodes->data[i]->detail, strlen(nodes->data[i]->detail));
+        *slot = (void *)((uintptr_t)*slot + 1);
+    }
+    for (size_t i = 0; i < counts.n; i++)
+        pm_jo_uint(w, counts.entries[i].key, (uintptr_t)counts.entries[i].value);
+    pm_jo_end(w);
+    pm_jo_array(w, "nodes");
+    for (size_t i = 0; i < nodes->n; i++)
+        pm_jo_text(w, NULL, nodes->data[i]->name);
+    pm_jo_end(w);
+    pm_jo_end(w);
+}
+
+const char *pm_summary_kinds(pm_arena *arena, const pm_loc_vec *nodes)
+{
+    pm_map counts;
+    pm_map_init(&counts, arena);
+    pm_str text = pm_str_new(arena);
+    for (size_t i = 0; i < nodes->n; i++) {
+        void **slot = pm_map_at(&counts, nodes->data[i]->detail, strlen(nodes->data[i]->detail));
+        *slot = (void *)((uintptr_t)*slot + 1);
+    }
+    for (size_t i = 0; i < counts.n; i++)
+        pm_str_printf(&text, "%s%" PRIuPTR " %s", i ? ", " : "", (uintptr_t)counts.entries[i].value,
+                      counts.entries[i].key);
+    return text.data ? text.data : "";
+}
+
+const char *pm_summary_equal(const pm_summary *s, size_t layer)
+{
+    const pm_layer_summary *l = &s->layers.data[layer];
+    int64_t a = 0, b = 0, n = pm_equal_experts(l, &a, &b);
+    if (n == 0)
+        return NULL;
+    return pm_arena_printf(s->module->arena, "%s: experts %" PRId64 " and %" PRId64 " are equal%s", l->name, a, b,
+                           n > 1 ? pm_arena_printf(s->module->arena, "; copies in all: %" PRId64, n) : "");
+}
+
+static void remark(pm_json_out *w, const char *kind, const char *message, const pm_loc *loc, pm_arena *arena)
+{
+    pm_jo_object(w, NULL);
+    pm_jo_text(w, "kind", kind);
+    pm_jo_text(w, "message", message);
+    pm_jo_text(w, "location", loc ? pm_loc_text(arena, loc) : NULL);
+}
+
+void pm_summary_remarks_json(pm_json_out *w, const pm_summary *s, const pm_diag *diag)
+{
+    pm_arena *arena = s->module->arena;
+    const char *text;
+    pm_jo_array(w, "remarks");
+    for (size_t i = 0; i < pm_diag_size(diag); i++) {
+        const pm_diag_entry *entry = pm_diag_at(diag, i);
+        remark(w, entry->severity == PM_NOTE ? "note" : "warning", entry->text, entry->loc, arena);
+        pm_jo_end(w);
+    }
+    for (size_t i = 0; i < s->layers.n; i++)
+        if ((text = pm_summary_equal(s, i)) != NULL) {
+            remark(w, "note", text, s->layers.data[i].loc, arena);
+            pm_jo_end(w);
+        }
+    for (size_t i = 0; s->findings && i < s->findings->missed.n; i++) {
+        const pm_near_miss *miss = &s->findings->missed.data[i];
+        remark(w, "near_miss", miss->why, miss->loc, arena);
+        pm_jo_text(w, "what", miss->what);
+        pm_jo_text(w, "stopped_op", miss->stopped_op);
+        pm_jo_text(w, "stopped_at", miss->stopped ? pm_loc_text(arena, pm_loc_origin(miss->stopped)) : NULL);
+        pm_jo_text(w, "instead", miss->cost);
+        pm_jo_end(w);
+    }
+    pm_jo_end(w);
+}
+
 static void experts_json(pm_json_out *w, const pm_layer_summary *layer)
 {
     pm_jo_array(w, "experts");
@@ -307,6 +402,7 @@ static void experts_json(pm_json_out *w, const pm_layer_summary *layer)
             pm_jo_text(w, "name", x->name);
         pm_jo_uint(w, "tensors", x->n_tensors);
         pm_jo_uint(w, "bytes", x->bytes);
+        pm_jo_text(w, "shapes", x->shapes);
         pm_jo_text(w, "hash", x->hashed ? hash : NULL);
         pm_jo_end(w);
     }
@@ -331,6 +427,9 @@ void pm_summary_layers_json(pm_json_out *w, const pm_summary *s)
             route_json(w, layer->route);
         else
             pm_jo_null(w, "route");
+        pm_jo_text(w, "form", layer->form);
+        nodes_json(w, "absorbed", s->module->arena, &layer->nodes);
+        nodes_json(w, "absorbed_by_route", s->module->arena, &layer->route_nodes);
         if (layer->experts)
             experts_json(w, layer);
         pm_jo_end(w);

@@ -6,7 +6,7 @@
 
 #include "frontend/frontend.h"
 #include "ir/op_table.h"
-#include "tools/driver/summary.h"
+#include "tools/driver/driver.h"
 #include "tools/pimoe/artifact_file.h"
 #include "tools/pimoe/commands.h"
 
@@ -27,7 +27,7 @@ static const char *kind_name(pm_model_kind kind)
     return names[kind];
 }
 
-static void model_json(const inspector *x, pm_model_kind kind, const pm_summary *s)
+static void model_json(const inspector *x, pm_model_kind kind, const pm_summary *s, const pm_summary *raised)
 {
     const pm_module *m = s->module;
     pm_json_out w = {.out = stdout};
@@ -39,8 +39,9 @@ static void model_json(const inspector *x, pm_model_kind kind, const pm_summary 
     pm_jo_text(&w, "name", m->name);
     pm_jo_uint(&w, "weight_bytes", s->weight_bytes);
     pm_summary_entries_json(&w, m);
-    pm_summary_layers_json(&w, s);
+    pm_summary_layers_json(&w, raised);
     pm_summary_ops_json(&w, s);
+    pm_summary_remarks_json(&w, raised, x->diag);
     pm_jo_object(&w, "meta");
     for (size_t i = 0; i < m->meta.n; i++)
         pm_jo_text(&w, m->meta.entries[i].key, m->meta.entries[i].value);
@@ -62,18 +63,39 @@ static void print_layer(const inspector *x, const pm_layer_summary *layer)
 {
     printf("  %s: %" PRId64 " experts%s, %" PRId64 " chosen; %s\n", layer->name, layer->n_experts,
            layer->alike ? "" : " unlike each other", layer->top_k,
-           layer->route ? pm_summary_route(x->arena, layer->route) : "the choice is computed otherwise");
+           layer->route ? pm_summary_route(x->arena, layer->route) : "chosen as the graph writes it");
+    if (layer->form)
+        printf("    was %s%s%s\n", layer->form, layer->nodes.n ? ": " : "", pm_summary_kinds(x->arena, &layer->nodes));
+    if (layer->route_nodes.n)
+        printf("    its router was %s\n", pm_summary_kinds(x->arena, &layer->route_nodes));
     for (int64_t e = 0; e < layer->n_experts; e++) {
         const pm_expert_summary *one = &layer->experts[e];
         char hash[PM_HASH_TEXT_SIZE];
         pm_hash_text(one->hash, hash);
-        printf("    %3" PRId64 "%s%s  %s in %" PRIu64 " tensor%s  %s\n", e, one->name ? " " : "",
+        printf("    %3" PRId64 "%s%s  %s in %" PRIu64 " tensor%s  %s  %s\n", e, one->name ? " " : "",
                one->name ? one->name : "", pm_bytes_text(x->arena, one->bytes), one->n_tensors,
-               one->n_tensors == 1 ? "" : "s", one->hashed ? hash : "(computed weights)");
+               one->n_tensors == 1 ? "" : "s", one->hashed ? hash : "(computed weights)", one->shapes ? one->shapes : "");
     }
 }
 
-static void model_text(const inspector *x, pm_model_kind kind, const pm_summary *s)
+/// What is odd: on standard output, as the rest; errors end the command.
+static void print_remarks(const inspector *x, const pm_summary *s)
+{
+    const char *text;
+    for (size_t i = 0; i < pm_diag_size(x->diag); i++) {
+        const pm_diag_entry *entry = pm_diag_at(x->diag, i);
+        printf("%s: %s%s%s\n", entry->severity == PM_NOTE ? "note" : "warning", entry->text, entry->loc ? ", at " : "",
+               entry->loc ? pm_loc_text(x->arena, entry->loc) : "");
+    }
+    for (size_t i = 0; i < s->layers.n; i++)
+        if ((text = pm_summary_equal(s, i)) != NULL)
+            printf("note: %s\n", text);
+    for (size_t i = 0; i < s->findings->missed.n; i++)
+        printf("near miss: %s, at %s\n", pm_near_miss_text(x->arena, &s->findings->missed.data[i]),
+               pm_loc_text(x->arena, s->findings->missed.data[i].loc));
+}
+
+static void model_text(const inspector *x, pm_model_kind kind, const pm_summary *s, const pm_summary *raised)
 {
     pm_module *m = s->module;
     printf("%s: %s, %s of weights\n", m->name ? m->name : x->path, kind_name(kind),
@@ -96,24 +118,29 @@ static void model_text(const inspector *x, pm_model_kind kind, const pm_summary 
     }
     for (size_t i = 0; i < m->states.n; i++)
         printf("  state %s: %s\n", m->states.data[i].name, pm_type_text(m, m->states.data[i].type));
-    printf("%zu layers of experts, %" PRId64 " experts in all\n", s->layers.n, s->total_experts);
-    for (size_t i = 0; i < s->layers.n; i++)
-        print_layer(x, &s->layers.data[i]);
+    printf("%zu layers of experts, %" PRId64 " experts in all\n", raised->layers.n, raised->total_experts);
+    for (size_t i = 0; i < raised->layers.n; i++)
+        print_layer(x, &raised->layers.data[i]);
+    print_remarks(x, raised);
     for (int i = 0; x->ops && i < PM_OP_COUNT; i++)
         if (s->ops[i])
             printf("  %7" PRIu32 "  %s\n", s->ops[i], pm_op_table[i].name);
 }
 
-static pm_status inspect_model(const inspector *x, pm_model_kind kind)
+static pm_status inspect_model(inspector *x, pm_model_kind kind)
 {
-    pm_module *m;
+    pm_module *m, *copy;
+    pm_summary *raised;
     PM_TRY(pm_frontend_load(x->arena, x->diag, x->path, &m));
     pm_summary *s = pm_summary_make(m);
-    PM_TRY(pm_summary_experts(s));
+    // once more, for raising: what is told of entries and ops is as they were loaded
+    x->diag = pm_diag_create(x->arena);
+    PM_TRY(pm_frontend_load(x->arena, x->diag, x->path, &copy));
+    PM_TRY(pm_driver_raise(copy, &raised));
     if (x->json)
-        model_json(x, kind, s);
+        model_json(x, kind, s, raised);
     else
-        model_text(x, kind, s);
+        model_text(x, kind, s, raised);
     return PM_OK;
 }
 
@@ -322,7 +349,7 @@ static pm_status artifact_text(const inspector *x, const pm_artifact *a)
 
 /// ---- both -------------------------------------------------------------------------------------------------
 
-static pm_status inspect(const inspector *x)
+static pm_status inspect(inspector *x)
 {
     pm_model_kind kind;
     pm_artifact *a;
@@ -339,7 +366,7 @@ int pm_command_inspect(pm_arena *arena, const pm_cli_args *args)
                    .json = args->count[INSPECT_JSON], .ops = args->count[INSPECT_OPS]};
     pm_status status = inspect(&x);
     if (status == PM_OK)
-        return pm_diag_size(x.diag) && !x.json ? pm_command_failed(x.diag, PM_OK) : 0;
+        return 0;
     if (!x.json)
         return pm_command_failed(x.diag, status);
     printf("{\"schema_version\": 1, \"ok\": false, \"path\": ");
