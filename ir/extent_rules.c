@@ -48,6 +48,60 @@ static void concat(const rules *r, const pm_op *op)
                 r->rule(r->user, x->dims[d], op->operands[i]->type->dims[d], false);
 }
 
+/// Extents of queries, keys or values: [B, heads, rows, size], or [B, rows, heads * size].
+typedef struct head_rows {
+    pm_dim batch, heads, rows, size;
+} head_rows;
+
+static head_rows head_rows_of(pm_module *m, const pm_type *type, pm_dim heads)
+{
+    const pm_dim *d = type->dims;
+    if (type->rank == 4)
+        return (head_rows){d[0], d[1], d[2], d[3]};
+    return (head_rows){d[0], heads, d[1], pm_dim_floordiv(m, d[2], heads)};
+}
+
+/// Numbers that all sequences share or have each.
+static void positions(const rules *r, const pm_op *op, uint32_t i, pm_dim batch)
+{
+    if (i < op->n_operands && op->operands[i])
+        r->rule(r->user, op->operands[i]->type->dims[0], batch, true);
+}
+
+static void attention(const rules *r, const pm_op *op)
+{
+    pm_dim heads = pm_dim_const(r->m, pm_op_i64(op, "heads")), kv = pm_dim_const(r->m, pm_op_i64(op, "kv_heads"));
+    head_rows q = head_rows_of(r->m, op->operands[0]->type, heads);
+    head_rows k = head_rows_of(r->m, op->operands[1]->type, kv);
+    head_rows v = head_rows_of(r->m, op->operands[2]->type, kv);
+    const pm_dim pairs[][2] = {{k.batch, q.batch}, {v.batch, q.batch}, {q.heads, heads}, {k.heads, kv},
+                               {v.heads, kv},      {k.size, q.size},   {v.rows, k.rows}};
+    for (size_t i = 0; i < PM_COUNT(pairs); i++)
+        r->rule(r->user, pairs[i][0], pairs[i][1], false);
+    if (op->n_operands > 3 && op->operands[3]) {
+        const pm_type *mask = op->operands[3]->type;
+        const pm_dim over[] = {q.batch, heads, q.rows};
+        broadcast(r, mask->dims, mask->rank - 1, over, 3);
+    }
+    positions(r, op, 4, q.batch);
+    positions(r, op, 5, q.batch);
+    if (op->n_operands > 6 && op->operands[6])
+        r->rule(r->user, op->operands[6]->type->dims[0], heads, false);
+}
+
+static void growth(const rules *r, const pm_op *op)
+{
+    const pm_dim *out = op->results[0]->type->dims;
+    head_rows rows = head_rows_of(r->m, op->operands[0]->type, out[1]);
+    positions(r, op, 1, rows.batch);
+    if (op->n_operands < 4 || !op->operands[3])
+        return;
+    const pm_dim *past = op->operands[3]->type->dims;
+    const pm_dim pairs[][2] = {{past[0], rows.batch}, {past[1], rows.heads}, {past[3], rows.size}};
+    for (size_t i = 0; i < PM_COUNT(pairs); i++)
+        r->rule(r->user, pairs[i][0], pairs[i][1], false);
+}
+
 void pm_op_extent_rules(const pm_op *op, pm_extent_rule_fn *rule, void *user)
 {
     const rules r = {op->graph->module, rule, user};
@@ -61,6 +115,8 @@ void pm_op_extent_rules(const pm_op *op, pm_extent_rule_fn *rule, void *user)
     case PM_OP_matmul:
     case PM_OP_linear: products(&r, op); break;
     case PM_OP_concat: concat(&r, op); break;
+    case PM_OP_sdpa: attention(&r, op); break;
+    case PM_OP_kv_append: growth(&r, op); break;
     case PM_OP_reshape: rule(user, pm_type_count(r.m, x), pm_type_count(r.m, op->results[0]->type), false); break;
     case PM_OP_expand:
         if (op->operands[1]->content && pm_type_const_count(r.m, op->operands[1]->type, &n))

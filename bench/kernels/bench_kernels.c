@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "codegen/kernels/k_attention.c"
+#include "codegen/kernels/k_sdpa.c"
 #include "codegen/kernels/k_cache.c"
 #include "codegen/kernels/k_linear.c"
 #include "codegen/kernels/k_lowbit.c"
@@ -236,6 +237,22 @@ enum { ROWS_each64 = 64 * EXPERTS, ROWS_each16 = 16 * EXPERTS, ROWS_two = 2, ROW
                        NULL, 0, 1, (uint8_t *)scratch[worker], worker, n_workers);                 \
     }
 
+/* The same over plain tensors of keys and values [heads][tokens][size]. */
+#define SDPA(t, past, heads, kv, hd)                                                               \
+    static void sdpa_##t##_##past##_##heads##_##kv##_##hd(int64_t worker, int64_t n_workers,      \
+                                                           int64_t run)                            \
+    {                                                                                              \
+        (void)run;                                                                                 \
+        static const int64_t before[1] = {past};                                                   \
+        int64_t tokens = t;                                                                        \
+        __asm__ volatile("" : "+r"(tokens));                                                       \
+        const float *keys = (const float *)pool;                                                   \
+        int64_t n = (past) + (t);                                                                  \
+        pm_k_sdpa(activations, keys, keys + (int64_t)(kv) * ((past) + (t)) * (hd), NULL, before,   \
+                  NULL, NULL, result, 1, tokens, n, heads, kv, hd, hd, 6, 0, 0, 0, 0, 0, 0, 0,     \
+                  0.125f, -1, 0, 0.0f, 0.0f, (uint8_t *)scratch[worker], worker, n_workers);       \
+    }
+
 #define MATMUL(m, n, k, trans_b)                                                                   \
     static void matmul_##m##_##n##_##k##_##trans_b(int64_t worker, int64_t n_workers, int64_t run) \
     {                                                                                              \
@@ -276,6 +293,7 @@ enum { ROWS_each64 = 64 * EXPERTS, ROWS_each16 = 16 * EXPERTS, ROWS_two = 2, ROW
 #undef LOWBIT
 #undef GROUPED_LOWBIT
 #undef ATTENTION
+#undef SDPA
 #undef MATMUL
 
 typedef void case_fn(int64_t worker, int64_t n_workers, int64_t run);
@@ -319,6 +337,11 @@ typedef struct bench_case {
 #define ATTENTION(t, past, heads, kv, hd, capacity)                                                \
     {"attention " #t " past " #past ", " #heads "/" #kv " x " #hd,                                 \
      attention_##t##_##past##_##heads##_##kv##_##hd, (t) == 1 ? BY_READ : BY_FMA,                  \
+     (t) == 1 ? 8.0 * ((past) + 1) * (kv) * (hd)                                                   \
+              : 4.0 * (hd) * (heads) * ((double)(t) * (past) + (t) * ((t) + 1.0) / 2), 1e9, 0},
+#define SDPA(t, past, heads, kv, hd)                                                               \
+    {"sdpa " #t " past " #past ", " #heads "/" #kv " x " #hd,                                      \
+     sdpa_##t##_##past##_##heads##_##kv##_##hd, (t) == 1 ? BY_READ : BY_FMA,                       \
      (t) == 1 ? 8.0 * ((past) + 1) * (kv) * (hd)                                                   \
               : 4.0 * (hd) * (heads) * ((double)(t) * (past) + (t) * ((t) + 1.0) / 2), 1e9, 0},
 #define MATMUL(m, n, k, trans_b)                                                                   \

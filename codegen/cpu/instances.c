@@ -10,22 +10,24 @@
 
 static const char template_prefix[] = "pm_k_", instance_prefix[] = "pm_i_";
 
-enum { MAX_ARGS = 24, NAME_SIZE = 512 };
+enum { MAX_ARGS = 40, NAME_SIZE = 512 };
 
 /// Arguments that stay arguments though a dispatch knows them: what they say costs a kernel nothing to
 /// look up, and dispatches that differ in them alone (a prefill and a decode, two widths of one
 /// depth) share an instance. What the others say folds into addresses and unrolls loops.
 typedef struct sharing_rule {
     const char *prefix; ///< of the template's name, behind pm_k_
-    uint32_t stays;     ///< bit i: argument i
+    uint64_t stays;     ///< bit i: argument i
 } sharing_rule;
 
-#define ARG(i) (UINT32_C(1) << (i))
+#define ARG(i) (UINT64_C(1) << (i))
 static const sharing_rule rules[] = {
     {"linear_", ARG(2) | ARG(3)},                    // m, n
     {"grouped_", ARG(2) | ARG(4) | ARG(5)},          // expert_stride, experts, n
     {"matmul_", ARG(3) | ARG(4) | ARG(7) | ARG(8)},  // batch, m, strides between matrices
     {"cache_", ARG(3) | ARG(4)},                     // batch, t
+    {"sdpa", ARG(8) | ARG(9) | ARG(10) | ARG(16)},   // batch, t, keys of k and the mask
+    {"kv_append", ARG(5) | ARG(6) | ARG(9) | ARG(10)}, // batch, t, before, length
     {"attention", ARG(6) | ARG(7)},                  // batch, t
     {"rope_table", ARG(3) | ARG(4)},                 // batch, t
     {"rope", ARG(3)},                                // rows
@@ -44,7 +46,7 @@ bool pm_is_kernel_instance(const char *name)
     return starts_with(name, instance_prefix);
 }
 
-static uint32_t arguments_that_stay(const char *kernel)
+static uint64_t arguments_that_stay(const char *kernel)
 {
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++)
         if (starts_with(kernel, rules[i].prefix))
@@ -114,7 +116,7 @@ static void share_call(LLVMModuleRef module, LLVMValueRef call, LLVMValueRef ker
     PM_ASSERT(n <= MAX_ARGS);
     char name[NAME_SIZE];
     size_t at = (size_t)snprintf(name, sizeof name, "%s%s", instance_prefix, kernel_name);
-    uint32_t stays = arguments_that_stay(kernel_name);
+    uint64_t stays = arguments_that_stay(kernel_name);
     LLVMValueRef args[MAX_ARGS], passed[MAX_ARGS];
     bool folded[MAX_ARGS];
     unsigned n_passed = 0;

@@ -110,6 +110,28 @@ void pm_k_attention(const float *q, const float *key_cache, const float *value_c
                     int64_t worker, int64_t n_workers);
 #define PM_K_ATTENTION_SCRATCH(head_dim) ((int64_t)(head_dim) * 1024 + 131072)
 
+/// See sdpa in ir/ops.def; everything f32 but a mask of bytes (is_bool). apart: bits 0 (q and out), 1 (k), 2 (v) say
+/// that heads come before tokens ([batch][heads][t][size], else [batch][t][heads][size]). The mask has rows of `masked`
+/// keys, its strides (0: the same for all) for sequences, heads and tokens. past_step, total_step: 1, or 0 where one
+/// number is that of all sequences. nothing: what a query gives that sees no key. mask, past, total, sinks may be NULL.
+/// As with the caches bits don't depend on batch, t or threads. Returns 1 when a number doesn't fit the keys.
+/// scratch: this worker's, PM_K_SDPA_SCRATCH bytes, of the larger of both sizes.
+int32_t pm_k_sdpa(const float *q, const float *k, const float *v, const void *mask, const int64_t *past,
+                  const int64_t *total, const float *sinks, float *out, int64_t batch, int64_t t,
+                  int64_t keys, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t value_dim,
+                  int64_t apart, int64_t masked, int64_t is_bool, int64_t mask_batch, int64_t mask_head,
+                  int64_t mask_row, int64_t past_step, int64_t total_step, float scale, int64_t left,
+                  int64_t right, float softcap, float nothing, uint8_t *scratch, int64_t worker,
+                  int64_t n_workers);
+#define PM_K_SDPA_SCRATCH(size) ((int64_t)(size) * 640 + 32768)
+
+/// See kv_append in ir/ops.def, f32; rows are shared out. apart: rows are [batch][kv_heads][t][size], else
+/// [batch][t][kv_heads][size]. past may be NULL; it has `before` rows of each head, out has `length`.
+/// Returns 1 when the new rows don't fit (nothing is written then).
+int32_t pm_k_kv_append(const float *rows, const int64_t *at, int64_t at_step, const float *past, float *out,
+                       int64_t batch, int64_t t, int64_t kv_heads, int64_t size, int64_t before,
+                       int64_t length, int64_t apart, int64_t worker, int64_t n_workers);
+
 /// Softmax of each row; split over rows.
 void pm_k_softmax(const float *x, float *out, int64_t rows, int64_t columns, int64_t worker,
                   int64_t n_workers);

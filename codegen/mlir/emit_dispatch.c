@@ -18,6 +18,8 @@ static const pm_lowering lowerings[] = {
     ROW(softmax, pm_lower_softmax, 1), // kinds but f32 along the last axis: as loops
     ROW(cache, pm_lower_cache, 2),
     ROW(attention, pm_lower_attention, 2),
+    ROW(kv_append, pm_lower_kv_append, 2),
+    ROW(sdpa, pm_lower_sdpa, 2),
     ROW(causal_conv, pm_lower_causal_conv, 2),
     ROW(linear_attention, pm_lower_linear_attention, 2),
     ROW(selective_scan, pm_lower_selective_scan, 2),

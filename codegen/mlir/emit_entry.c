@@ -293,6 +293,8 @@ static bool may_fail(const pm_op *op, const pm_lowering *how)
     switch (op->code) {
     case PM_OP_cache_key:
     case PM_OP_cache_value:
+    case PM_OP_kv_append:
+    case PM_OP_sdpa:
     case PM_OP_causal_conv: // as reference where elements aren't f32
     case PM_OP_linear_attention:
     case PM_OP_selective_scan:

@@ -1,4 +1,5 @@
 /// Ops whose dispatch is a call of a C kernel template with constant shapes.
+#include <math.h>
 #include <string.h>
 
 #include "codegen/kernels/kernels.h"
@@ -295,6 +296,94 @@ pm_status pm_lower_attention(dispatch *d)
     return PM_OK;
 }
 
+/// A stride along `extent`: 0 where that is 1 and so broadcast.
+static MlirValue stride_along(dispatch *d, pm_dim extent, MlirValue stride)
+{
+    mb *b = d->b;
+    int64_t n;
+    if (pm_dim_is_const(d->e->module, extent, &n))
+        return n == 1 ? mb_i64(b, 0) : stride;
+    return mb_select(b, mb_cmpi(b, "eq", pm_emit_dim(d, extent), mb_i64(b, 1)), mb_i64(b, 0), stride);
+}
+
+/// Numbers that sequences have each, or all together: how far apart they are.
+static MlirValue step_of(dispatch *d, const pm_op *op, uint32_t i)
+{
+    pm_value *v = i < op->n_operands ? op->operands[i] : NULL;
+    return v ? stride_along(d, v->type->dims[0], mb_i64(d->b, 1)) : mb_i64(d->b, 0);
+}
+
+/// The head size of rows [B, heads, T, size] or [B, T, heads * size]; false when it isn't known.
+static bool head_size(const pm_value *v, int64_t heads, int64_t *out)
+{
+    const pm_type *type = v->type;
+    bool known = pm_dim_is_const(v->graph->module, type->dims[type->rank - 1], out);
+    *out /= known && type->rank == 3 ? heads : 1;
+    return known;
+}
+
+pm_status pm_lower_kv_append(dispatch *d)
+{
+    mb *b = d->b;
+    pm_op *op = d->op;
+    pm_value *rows = op->operands[0], *past = op->n_operands > 3 ? op->operands[3] : NULL;
+    pm_value *out = op->results[0];
+    bool apart = rows->type->rank == 4;
+    if (rows->type->elem != PM_F32)
+        return pm_lower_ref(d);
+    MlirValue args[] = {operand(d, op, 0), operand(d, op, 1), step_of(d, op, 1), operand(d, op, 3),
+                        pm_emit_pointer(d, out), dim(d, out, 0), dim(d, rows, apart ? 2 : 1),
+                        dim(d, out, 1), dim(d, out, 3), past ? dim(d, past, 2) : mb_i64(b, 0),
+                        dim(d, out, 2), mb_i64(b, apart), d->worker, d->n_workers};
+    d->status = mb_call(b, "pm_k_kv_append", b->i32, args, PM_COUNT(args));
+    return PM_OK;
+}
+
+/// The strides of a mask [.., M] over sequences, heads and queries.
+static void mask_strides(dispatch *d, const pm_value *mask, MlirValue *out)
+{
+    mb *b = d->b;
+    const pm_type *type = mask ? mask->type : NULL;
+    MlirValue stride = mask ? dim(d, mask, -1) : mb_i64(b, 0);
+    for (int32_t i = 2; i >= 0; i--) {
+        int32_t axis = type ? type->rank - 4 + i : -1;
+        out[i] = axis >= 0 ? stride_along(d, type->dims[axis], stride) : mb_i64(b, 0);
+        if (axis >= 0)
+            stride = mb_mul(b, stride, pm_emit_dim(d, type->dims[axis]));
+    }
+}
+
+pm_status pm_lower_sdpa(dispatch *d)
+{
+    mb *b = d->b;
+    pm_op *op = d->op;
+    pm_value *q = op->operands[0], *k = op->operands[1], *v = op->operands[2];
+    pm_value *mask = op->n_operands > 3 ? op->operands[3] : NULL;
+    pm_value *sinks = op->n_operands > 6 ? op->operands[6] : NULL;
+    int64_t heads = pm_op_i64(op, "heads"), kv_heads = pm_op_i64(op, "kv_heads"), size, value_size;
+    if (!head_size(q, heads, &size) || !head_size(v, kv_heads, &value_size) ||
+        q->type->elem != PM_F32 || (sinks && sinks->type->elem != PM_F32) ||
+        (mask && mask->type->elem != PM_F32 && mask->type->elem != PM_BOOL))
+        return pm_lower_ref(d);
+    bool nan = strcmp(pm_op_str(op, "unseen"), "nan") == 0;
+    int64_t apart = (q->type->rank == 4 ? 1 : 0) | (k->type->rank == 4 ? 2 : 0) | (v->type->rank == 4 ? 4 : 0);
+    MlirValue strides[3];
+    mask_strides(d, mask, strides);
+    MlirValue args[] = {operand(d, op, 0), operand(d, op, 1), operand(d, op, 2), operand(d, op, 3),
+                        operand(d, op, 4), operand(d, op, 5), operand(d, op, 6),
+                        pm_emit_pointer(d, op->results[0]), dim(d, q, 0), dim(d, q, apart & 1 ? 2 : 1),
+                        dim(d, k, apart & 2 ? 2 : 1), mb_i64(b, heads), mb_i64(b, kv_heads),
+                        mb_i64(b, size), mb_i64(b, value_size), mb_i64(b, apart),
+                        mask ? dim(d, mask, -1) : mb_i64(b, 0),
+                        mb_i64(b, mask && mask->type->elem == PM_BOOL), strides[0], strides[1], strides[2],
+                        step_of(d, op, 4), step_of(d, op, 5), mb_float(b, b->f32, pm_op_f64(op, "scale")),
+                        mb_i64(b, pm_op_i64(op, "left")), mb_i64(b, pm_op_i64(op, "right")),
+                        mb_float(b, b->f32, pm_op_f64(op, "softcap")),
+                        mb_float(b, b->f32, nan ? NAN : 0.0), d->scratch, d->worker, d->n_workers};
+    d->status = mb_call(b, "pm_k_sdpa", b->i32, args, PM_COUNT(args));
+    return PM_OK;
+}
+
 /// ---- recurrences --------------------------------------------------------------------------------------
 
 static bool all_f32(const pm_op *op, uint32_t n)
@@ -433,6 +522,11 @@ int64_t pm_emit_scratch_bytes(const pm_op *op)
         pm_dim_is_const(m, op->operands[1]->type->dims[3], &k);
         pm_dim_is_const(m, op->operands[2]->type->dims[3], &n);
         return PM_K_ATTENTION_SCRATCH(k > n ? k : n);
+    case PM_OP_sdpa:
+        if (!head_size(op->operands[0], pm_op_i64(op, "heads"), &k) ||
+            !head_size(op->operands[2], pm_op_i64(op, "kv_heads"), &n))
+            return 0; // runs as reference
+        return PM_K_SDPA_SCRATCH(k > n ? k : n);
     case PM_OP_matmul: return PM_K_MATMUL_SCRATCH(k);
     case PM_OP_causal_conv:
         pm_dim_is_const(m, op->operands[0]->type->dims[2], &n);

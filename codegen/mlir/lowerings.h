@@ -5,7 +5,7 @@
 #include "codegen/mlir/emit.h"
 
 pm_lower_fn pm_lower_loops, pm_lower_ref, pm_lower_linear, pm_lower_matmul, pm_lower_rope_table,
-    pm_lower_rope, pm_lower_softmax, pm_lower_cache, pm_lower_attention, pm_lower_route, pm_lower_expert_order,
+    pm_lower_rope, pm_lower_softmax, pm_lower_cache, pm_lower_attention, pm_lower_kv_append, pm_lower_sdpa, pm_lower_route, pm_lower_expert_order,
     pm_lower_fused, pm_lower_dims,
     pm_lower_causal_conv, pm_lower_linear_attention, pm_lower_selective_scan;
 

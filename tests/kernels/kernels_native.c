@@ -11,6 +11,7 @@
 #include "codegen/kernels/k_recurrent.c"
 #include "codegen/kernels/k_rope.c"
 #include "codegen/kernels/k_route.c"
+#include "codegen/kernels/k_sdpa.c"
 #include "codegen/kernels/k_softmax.c"
 
 #define WRAP(kind, panel, a_type, w_type)                                                          \
