@@ -218,6 +218,15 @@ static bool input_node(pm_expert_body *body, pm_body_node *node)
     return true;
 }
 
+/// Axes of the tokens and choices alone, not of rows in some order.
+static bool counts_choices(const pm_axes *axes)
+{
+    for (int32_t i = 0; i < axes->n; i++)
+        if (axes->atoms[i].kind != PM_ATOM_SEED)
+            return false;
+    return axes->n > 0;
+}
+
 /// A number per choice: what the results (or the inputs) are multiplied with.
 static bool weight_node(pm_expert_body *body, pm_body_node *node)
 {
@@ -236,7 +245,7 @@ static bool weight_node(pm_expert_body *body, pm_body_node *node)
         } else if (fact->kind == PM_FACT_MASKED) {
             own = fact->expert >= 0 ? fact->dense : node->values[i];
             own_dense = true;
-        } else if (fact->kind == PM_FACT_AXES && node->width == 1) {
+        } else if (fact->kind == PM_FACT_AXES && node->width == 1 && counts_choices(&fact->axes)) {
             own = node->values[i];
         }
         if (!own || (weight && own != weight) || (i && own_dense != dense))

@@ -755,7 +755,7 @@ static bool chooses_another(finder *f, const pm_value *ids, const pm_value *befo
     if (!pm_value_is(ids, PM_OP_argmax) || !pm_value_is(ids->def->operands[0], PM_OP_scatter_elements))
         return false;
     const pm_op *scatter = ids->def->operands[0]->def;
-    return scatter->operands[1] == before && pm_moe_is_filled_with(f, scatter->operands[2], &fill) &&
+    return strcmp(pm_op_str(scatter, "reduction"), "none") == 0 && scatter->operands[1] == before && pm_moe_is_filled_with(f, scatter->operands[2], &fill) &&
            fill == -INFINITY;
 }
 

@@ -67,6 +67,63 @@ static bool works_along(const pm_op *op, int64_t from_end)
     return axis == rank - from_end || axis == -from_end;
 }
 
+/// Numbers 0 and 1: what a mask is made of.
+static bool are_off_and_on(pm_value *v)
+{
+    int64_t values[2];
+    size_t n;
+    if (pm_elem_is_int(v->type->elem))
+        return pm_value_const_ints(v, values, 2, &n) && n == 2 && values[0] == 0 && values[1] == 1;
+    const pm_data *data = pm_value_const(v);
+    static const float want[2] = {0, 1};
+    const uint8_t *bytes;
+    return data && v->type->elem == PM_F32 && data->size == sizeof want &&
+           pm_data_bytes(v->graph->module, data, &bytes) == PM_OK && memcmp(bytes, want, sizeof want) == 0;
+}
+
+/// The op as patterns mean it: attributes that they don't speak of are the usual ones.
+static bool is_usual(const pm_op *op)
+{
+    int32_t rank = op->operands[0]->type->rank;
+    switch (op->code) {
+    case PM_OP_topk: return pm_op_i64(op, "largest");
+    case PM_OP_softmax: return !pm_op_i64(op, "log");
+    case PM_OP_argmax: return !pm_op_i64(op, "last");
+    case PM_OP_scatter_elements:
+        if (strcmp(pm_op_str(op, "reduction"), "none") != 0)
+            return false;
+        return pm_op_i64(op, "axis") == rank - 1 || pm_op_i64(op, "axis") == -1;
+    case PM_OP_gather_elements:
+    case PM_OP_concat: return pm_op_i64(op, "axis") == rank - 1 || pm_op_i64(op, "axis") == -1;
+    case PM_OP_onehot:
+        return (pm_op_i64(op, "axis") == rank || pm_op_i64(op, "axis") == -1) && are_off_and_on(op->operands[2]);
+    default: return true;
+    }
+}
+
+/// Operands of an elementwise op lie row by row on the result: equal extents, or 1 along the last axis; constants
+/// may be broadcast as they like.
+static bool rows_line_up(const pm_op *op)
+{
+    const pm_type *y = op->results[0]->type;
+    int64_t one;
+    if (!(pm_op_info_of(op)->traits & PM_T_ELEMENTWISE))
+        return true;
+    for (uint32_t i = 0; i < op->n_operands; i++) {
+        const pm_value *v = op->operands[i];
+        const pm_type *x = v->type;
+        if (pm_value_const(v) || pm_value_is(v, PM_OP_fill) || pm_value_is(v, PM_OP_expand))
+            continue;
+        if (x->rank != y->rank)
+            return false;
+        for (int32_t k = 0; k < y->rank; k++)
+            if (x->dims[k] != y->dims[k] &&
+                !(k == y->rank - 1 && pm_dim_is_const(op->graph->module, x->dims[k], &one) && one == 1))
+                return false;
+    }
+    return true;
+}
+
 static const char *match_at(const char *at, pm_value *v, pm_match *match);
 
 /// Past a pattern, without matching.
@@ -122,7 +179,8 @@ static const char *match_op(const char *at, pm_value *v, pm_match *match)
     }
     PM_ASSERT(*at == '(');
     at++;
-    if (!v->def || v->def->code != code || v->index != result || !works_along(v->def, from_end))
+    if (!v->def || v->def->code != code || v->index != result || !works_along(v->def, from_end) || !is_usual(v->def) ||
+        !rows_line_up(v->def))
         return NULL;
     pm_match before = *match;
     const char *end = match_operands(at, v->def, false, match);

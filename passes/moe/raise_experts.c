@@ -533,13 +533,19 @@ static const pm_row_list *token_rows(raiser *r, const pm_value *index)
     return NULL;
 }
 
+static bool same_extents(const pm_value *a, const pm_value *b)
+{
+    return a->type->rank == b->type->rank &&
+           memcmp(a->type->dims, b->type->dims, (size_t)a->type->rank * sizeof *a->type->dims) == 0;
+}
+
 /// Rows added at their tokens: acc + scatter(rows). `*out_acc`: what they are added to.
 static bool scattered_rows(raiser *r, pm_op *op, const pm_row_list **out_list, pm_value **out_rows,
                            pm_value **out_acc)
 {
     bool elements = op->code == PM_OP_scatter_elements;
     const char *reduction = pm_op_str(op, "reduction");
-    if (elements && pm_op_i64(op, "axis") != 0)
+    if (elements && (pm_op_i64(op, "axis") != 0 || !same_extents(op->operands[1], op->operands[2])))
         return false;
     *out_list = token_rows(r, op->operands[1]);
     *out_rows = op->operands[2];
@@ -569,7 +575,7 @@ static void collect(raiser *r, pm_op *root, chain *k)
         }
         if (op && (op->code == PM_OP_scatter_nd || op->code == PM_OP_scatter_elements) &&
             scattered_rows(r, op, &list, &rows, &acc)) {
-            while (pm_value_is(rows, PM_OP_expand) && rows->def->operands[0]->type->rank == rows->type->rank)
+            while (pm_value_is(rows, PM_OP_expand) && rows->def->operands[0]->type == rows->type)
                 rows = rows->def->operands[0];
             k->scatters = true;
             add_part(r, k, list->seed, false, list->expert, rows);
