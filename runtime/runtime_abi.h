@@ -7,7 +7,20 @@
 
 #include <stdint.h>
 
-enum { PM_RUNTIME_ABI_VERSION = 1 };
+enum { PM_RUNTIME_ABI_VERSION = 2 };
+
+/// A device's side of a call: addresses on that device. Generated code reads it by offset.
+typedef struct pm_rt_device_call {
+    uint8_t *arena;         ///< activations
+    uint8_t *weights;       ///< what was uploaded, as pm_rt_device.uploads says
+    uint8_t *scratch;       ///< for kernels that work as the CPU's do: PM_RT_DEVICE_WORKERS pieces of scratch_bytes
+    int64_t scratch_bytes;
+    int32_t *status;        ///< 0, or 1 + number of the dispatch that found the data at fault
+    uint8_t *const *states; ///< by state number; those that live there
+    struct pm_rt_device_state *state; ///< the device's own
+} pm_rt_device_call;
+
+enum { PM_RT_DEVICE_WORKERS = 256 };
 
 /// One running call, shared by all workers. Generated code reads the first block by offset: the
 /// order is part of the ABI (checked by static assertions in codegen and runtime).
@@ -27,6 +40,7 @@ typedef struct pm_rt_call {
     struct pm_rt_pool *pool; ///< the runtime's own
     int32_t found;           ///< as error: found since the last barrier, not yet to be acted upon
     int32_t found_kind;
+    pm_rt_device_call *devices; ///< by number of the device in the model's list
 } pm_rt_call;
 
 typedef enum pm_rt_error {
@@ -40,13 +54,55 @@ typedef void pm_rt_entry_fn(pm_rt_call *call, int64_t worker, int64_t n_workers)
 
 /// Sizes for given symbols: out[0] bytes of the arena, out[1] bytes of scratch per worker, then the
 /// dims of every input port and every output port, in order (data-dependent ones: -1 while the
-/// symbol is -1). Symbols that are not bound are -1. An extent that overflows is -2.
+/// symbol is -1), then for each device the bytes of its arena and of one piece of its scratch. Symbols that are not bound are -1. An extent that overflows is -2.
 typedef void pm_rt_plan_fn(const int64_t *symbols, int64_t *out);
 
 typedef struct pm_rt_entry {
     pm_rt_entry_fn *run;
     pm_rt_plan_fn *plan;
 } pm_rt_entry;
+
+/// ---- devices beside the CPU (docs/decisions/0013-gpu.md) ---------------------------------------------------
+
+/// A kernel as the CPU plays it: called once by each thread, with the launch's words.
+typedef void pm_rt_emu_kernel(const uint64_t *words);
+
+typedef enum pm_rt_kernel_flags {
+    PM_RT_KERNEL_MEETS = 1, ///< threads of a block meet at barriers or exchange values: played as fibers
+} pm_rt_kernel_flags;
+
+typedef struct pm_rt_kernel {
+    const char *name;
+    uint32_t code;         ///< number of the code that holds it
+    uint32_t threads;      ///< of a block
+    uint32_t shared_bytes; ///< dynamic shared memory of a block
+    uint32_t flags;
+    pm_rt_emu_kernel *emu; ///< NULL: no code for the CPU to play
+} pm_rt_kernel;
+
+/// Kernels compiled for an architecture; several of the same number serve different ones.
+typedef struct pm_rt_code {
+    uint32_t number, reserved;
+    const char *arch; ///< "sm_90a": PTX runs on it and later ones (an `a`: on it alone), a cubin on it alone
+    const uint8_t *ptx; ///< NUL-terminated
+    const uint8_t *cubin; ///< NULL: none
+    uint64_t ptx_size, cubin_size;
+} pm_rt_code;
+
+/// Bytes of the payload that a device holds.
+typedef struct pm_rt_upload {
+    uint64_t payload_offset, device_offset, size;
+} pm_rt_upload;
+
+typedef struct pm_rt_device {
+    const struct pm_rt_device_ops *ops; ///< pm_rt_cuda_ops or pm_rt_emu_ops
+    const char *name;                   ///< "cuda0"
+    const pm_rt_kernel *kernels;
+    const pm_rt_code *codes;
+    const pm_rt_upload *uploads;
+    uint64_t n_kernels, n_codes, n_uploads;
+    uint64_t weight_bytes; ///< room for all uploads
+} pm_rt_device;
 
 /// What the generated object exports as `pm_model_<name>` (an executable: `pm_model_main`).
 typedef struct pm_rt_model {
@@ -57,6 +113,8 @@ typedef struct pm_rt_model {
     pm_rt_plan_fn *state_bytes;  ///< out[i]: bytes of state i
     const uint8_t *payload;      ///< NULL: appended to the file that the code was loaded from
     const uint64_t *payload_size;
+    const pm_rt_device *devices; ///< NULL: the CPU alone
+    uint64_t n_devices;
 } pm_rt_model;
 
 /// Called by generated code; defined by the runtime.
@@ -69,6 +127,14 @@ void pm_rt_barrier(pm_rt_call *call, int64_t worker);
 void pm_rt_place(pm_rt_call *call, int64_t slot, int64_t bytes, int64_t dispatch);
 /// Makes room for one more in a slot that holds `n` pieces of `bytes` each, and keeps those; only worker 0 calls.
 void pm_rt_grow(pm_rt_call *call, int64_t slot, int64_t n, int64_t bytes, int64_t dispatch);
+/// Gives a device a kernel to run, behind what it was given before; only worker 0 calls.
+/// words: the kernel's parameters, pointers as the device sees them. A failure sets call->found.
+void pm_rt_launch(pm_rt_call *call, int64_t device, int64_t kernel, int64_t blocks, const uint64_t *words,
+                  int64_t n_words, int64_t dispatch);
+/// Copies between memory of the host (device -1) and of a device, or of two devices, in the order of what they were
+/// given; only worker 0 calls. `from` on the host may be reused at once; `to` on the host is there when it returns.
+void pm_rt_transfer(pm_rt_call *call, int64_t to_device, void *to, int64_t from_device, const void *from,
+                    int64_t bytes, int64_t dispatch);
 /// Notes that dispatch `dispatch` found the data at fault; the first one wins.
 void pm_rt_fail(pm_rt_call *call, int64_t dispatch);
 

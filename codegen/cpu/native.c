@@ -170,11 +170,12 @@ static void add_descriptor(pm_native *n, const pm_codegen_options *options)
         payload_size = LLVMAddGlobal(
             n->code, i64, pm_arena_printf(n->module->arena, "pm_payload_size_%s", options->symbol));
     }
-    _Static_assert(sizeof(pm_rt_model) == 48, "the descriptor is laid out below");
+    _Static_assert(sizeof(pm_rt_model) == 64, "the descriptor is laid out below");
     LLVMValueRef fields[] = {
         LLVMConstInt(i32, PM_RUNTIME_ABI_VERSION, false), LLVMConstInt(i32, n_entries, false),
         LLVMConstInt(i64, n->code_hash, false), table,
-        LLVMGetNamedFunction(n->code, "pm_state_bytes"), payload, payload_size};
+        LLVMGetNamedFunction(n->code, "pm_state_bytes"), payload, payload_size,
+        LLVMConstNull(ptr), LLVMConstInt(i64, 0, false)};
     LLVMValueRef value = LLVMConstStructInContext(c, fields, PM_COUNT(fields), false);
     LLVMValueRef model = LLVMAddGlobal(n->code, LLVMTypeOf(value),
                                        pm_arena_printf(n->module->arena, "pm_model_%s", options->symbol));
