@@ -6,7 +6,7 @@ tests/lint/exceptions.txt; an exception that nothing needs is an error, too. The
 
   layers    base < ir < {frontend | passes | codegen} < tools; base < runtime < tools; the three in braces and
             the runtime do not include one another, but for the two headers of the ABI in codegen
-  llvm      only codegen/mlir includes mlir-c/, only codegen/cpu and codegen/mlir llvm-c/, nobody LLVM's C++
+  llvm      only codegen/mlir includes mlir-c/, only codegen/{cpu,cuda,mlir} llvm-c/, nobody LLVM's C++
   root      project headers are included by their path from the root, and exist
   cycles    no header includes itself by way of others
   guard     PM_, folders of the path (none must be there), the file's name, _H; no guard twice
@@ -86,7 +86,7 @@ class Lint:
                     continue
                 kind, path = m.groups()
                 if re.match(r"(llvm-c|mlir-c)/", path):
-                    where = ("codegen/cpu/", "codegen/mlir/") if path.startswith("llvm") else ("codegen/mlir/",)
+                    where = ("codegen/cpu/", "codegen/cuda/", "codegen/mlir/") if path.startswith("llvm") else ("codegen/mlir/",)
                     if not file.startswith(where):
                         self.say("llvm", file, number, f"{path} belongs to {' and '.join(where)}")
                 elif re.match(r"(llvm|mlir|lld|clang)/", path):
