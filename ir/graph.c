@@ -157,7 +157,7 @@ void pm_graph_add_result(pm_graph *g, const char *name, pm_value *value, int32_t
 
 int32_t pm_state_add(pm_module *m, const char *name, const pm_type *type)
 {
-    PM_PUSH(m->arena, &m->states, ((pm_state){pm_intern(m, name), type}));
+    PM_PUSH(m->arena, &m->states, ((pm_state){pm_intern(m, name), type, NULL}));
     return (int32_t)m->states.n - 1;
 }
 
@@ -217,6 +217,8 @@ static pm_op *op_create(pm_graph *g, pm_op *before, pm_opcode code, const pm_loc
     op->code = code;
     op->loc = loc ? loc : pm_loc_intern(m, NULL);
     op->serial = m->next_serial++;
+    bool has_device = code != PM_OP_const && !(pm_op_table[code].traits & PM_T_WEIGHT);
+    op->device = has_device && !g->parent ? m->device : NULL;
     op->n_operands = (uint32_t)n_operands;
     op->n_results = (uint32_t)n_results;
     op->n_regions = (uint32_t)n_regions;
@@ -373,6 +375,18 @@ uint32_t pm_value_use_count(const pm_value *value)
     return n;
 }
 
+const char *pm_value_device(const pm_value *v)
+{
+    if (v->def && v->def->device)
+        return v->def->device;
+    const pm_graph *g = v->graph;
+    for (; g->parent; g = g->parent->graph)
+        if (g->parent->device)
+            return g->parent->device; // regions run where their op does
+    int32_t state = v->def || g != v->graph ? -1 : g->arg_states.data[v->index];
+    return state < 0 ? NULL : v->graph->module->states.data[state].device;
+}
+
 const pm_value *pm_value_root(const pm_value *v)
 {
     for (;;) {
@@ -473,6 +487,7 @@ pm_status pm_op_clone(pm_op *op, pm_graph *g, pm_op *before, pm_map *value_map, 
     if (op->n_attrs)
         memcpy(copy->attrs, op->attrs, op->n_attrs * sizeof *copy->attrs);
     copy->is_clone = true;
+    copy->device = g->parent ? NULL : op->device;
     for (uint32_t i = 0; i < op->n_results; i++) {
         copy_facts(op->results[i], copy->results[i]);
         pm_value_map_put(value_map, op->results[i], copy->results[i]);

@@ -97,6 +97,7 @@ struct pm_value {
 struct pm_op {
     pm_opcode code;
     const pm_loc *loc; ///< never NULL
+    const char *device; ///< interned name of where it runs; NULL: the host, or not decided yet (assign-devices)
     pm_graph *graph;
     pm_op *prev, *next;
     uint32_t serial; ///< unique in the module, for --break-on-op and messages
@@ -110,6 +111,12 @@ struct pm_op {
     bool is_clone; ///< not inferred since pm_op_clone: inference gives it extents of its own
 };
 
+/// Memory plan: a device's arena of a call.
+typedef struct pm_device_arena {
+    const char *device; ///< interned
+    pm_dim bytes;
+} pm_device_arena;
+
 /// One block in SSA form. A module's entry, or a region of an op.
 struct pm_graph {
     pm_module *module;
@@ -122,7 +129,8 @@ struct pm_graph {
     /// For entries, parallel to args / results: index of the state, or -1 for a plain tensor.
     PM_VEC(int32_t) arg_states;
     PM_VEC(int32_t) result_states;
-    pm_dim arena_bytes;     ///< memory plan: bytes of the call's arena
+    pm_dim arena_bytes;     ///< memory plan: bytes of the call's arena on the host
+    PM_VEC(pm_device_arena) device_arenas; ///< memory plan: on the other devices that its ops use
     uint32_t n_dynamic;     ///< memory plan: number of dynamic slots
 };
 
@@ -130,6 +138,7 @@ struct pm_graph {
 typedef struct pm_state {
     const char *name;
     const pm_type *type;
+    const char *device; ///< interned name of where it lives; NULL: the host
 } pm_state;
 
 typedef PM_VEC(pm_symbol) pm_symbol_vec;
@@ -147,6 +156,7 @@ struct pm_module {
     pm_map blobs; ///< const pm_data *
     struct pm_interner *interner; ///< dims, types, strings, locations
     uint32_t next_value, next_serial;
+    const char *device;   ///< what new ops get: a pass that rewrites sets it to that of the op whose place they take
     uint32_t break_on_op; ///< serial to trap on when created; 0: none
 };
 
@@ -182,6 +192,9 @@ void pm_op_drop_captured(pm_op *op, uint32_t operand, uint32_t arg);
 /// Every use of `old`, graph results included, becomes `value`.
 void pm_value_replace(pm_value *old, pm_value *value);
 uint32_t pm_value_use_count(const pm_value *value); ///< graph results count
+
+/// Where the value's bytes lie: the device of its op, an argument's state; NULL: the host. Of constants: everywhere.
+const char *pm_value_device(const pm_value *v);
 
 /// The value whose place says where the bytes of `v` lie, through aliases.
 const pm_value *pm_value_root(const pm_value *v);

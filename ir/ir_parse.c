@@ -33,7 +33,17 @@ typedef struct raw_op {
     PM_VEC(const pm_type *) types;
     PM_VEC(pm_place) places;
     PM_VEC(pm_loc) type_locs;
+    const char *device;
 } raw_op;
+
+/// ["on" device]
+static pm_status parse_device(pm_parser *p, const char **out_device)
+{
+    if (!pm_parse_at_word(p, "on"))
+        return PM_OK;
+    PM_TRY(pm_parse_next(p));
+    return pm_parse_take_name(p, "a device's name", out_device);
+}
 
 static pm_status parse_ints(pm_parser *p, pm_attr *attr)
 {
@@ -297,6 +307,7 @@ static pm_status parse_op_head(pm_parser *p, raw_op *raw)
         PM_TRY(parse_operands(p, raw));
     if (pm_parse_at_mark(p, "{"))
         PM_TRY(parse_attrs(p, raw));
+    PM_TRY(parse_device(p, &raw->device));
     return parse_result_types(p, raw);
 }
 
@@ -372,7 +383,7 @@ static pm_status infer(pm_parser *p, raw_op *raw, pm_op *op)
     return PM_OK;
 }
 
-/// op = [results "="] name [content] ["(" operands ")"] [attrs] [":" types] [loc] ["regions" "{" …
+/// op = [results "="] name [content] ["(" operands ")"] [attrs] ["on" device] [":" types] [loc] ["regions" "{" …
 /// "}"]
 static pm_status parse_op(pm_parser *p, pm_graph *g)
 {
@@ -400,6 +411,7 @@ static pm_status parse_op(pm_parser *p, pm_graph *g)
             return pm_error(p->diag, &raw->loc, PM_ERR_INVALID, "%s needs %u regions, found %u",
                             pm_op_table[op->code].name, (unsigned)op->n_regions, (unsigned)i);
     PM_TRY(infer(p, raw, op));
+    op->device = raw->device;
     op->loc = given; // only now: until here, errors name the place in this text
     for (uint32_t i = 0; i < op->n_results; i++) {
         op->results[i]->name = raw->hints.data[i];
@@ -478,16 +490,37 @@ static pm_status parse_result_refs(pm_parser *p, result_ref_vec *refs)
     return PM_OK;
 }
 
-/// "plan" "(" ["arena" "=" dim] [","] ["dynamic" "=" n] ")"
+/// "arena" [device] "=" dim: on the host without a device, which comes first
+static pm_status parse_arena(pm_parser *p, pm_graph *g)
+{
+    pm_device_arena arena = {NULL, PM_DIM_NONE};
+    pm_loc loc = pm_parse_here(p);
+    PM_TRY(pm_parse_next(p));
+    if (!pm_parse_at_mark(p, "="))
+        PM_TRY(pm_parse_take_name(p, "a device's name", &arena.device));
+    PM_TRY(pm_parse_expect_mark(p, "="));
+    PM_TRY(pm_parse_dim(p, &arena.bytes));
+    bool is_again = arena.device == NULL && g->arena_bytes != PM_DIM_NONE;
+    for (size_t i = 0; i < g->device_arenas.n; i++)
+        is_again = is_again || g->device_arenas.data[i].device == arena.device;
+    if (is_again || (arena.device != NULL && g->arena_bytes == PM_DIM_NONE))
+        return pm_error(p->diag, &loc, PM_ERR_INVALID, "%s", is_again ? "the arena's size is given twice"
+                                                                   : "the host's arena comes first");
+    if (arena.device == NULL)
+        g->arena_bytes = arena.bytes;
+    else
+        PM_PUSH(p->module->arena, &g->device_arenas, arena);
+    return PM_OK;
+}
+
+/// "plan" "(" {"arena" [device] "=" dim ","} ["dynamic" "=" n] ")"
 static pm_status parse_plan(pm_parser *p, pm_graph *g)
 {
     bool has_more = false;
     PM_TRY(pm_parse_next(p));
     PM_TRY(pm_parse_expect_mark(p, "("));
-    if (pm_parse_at_word(p, "arena")) {
-        PM_TRY(pm_parse_next(p));
-        PM_TRY(pm_parse_expect_mark(p, "="));
-        PM_TRY(pm_parse_dim(p, &g->arena_bytes));
+    while (pm_parse_at_word(p, "arena")) {
+        PM_TRY(parse_arena(p, g));
         PM_TRY(pm_parse_take_mark(p, ",", &has_more));
     }
     if (has_more || pm_parse_at_word(p, "dynamic")) {
@@ -638,8 +671,8 @@ static pm_status parse_state(pm_parser *p)
         if (strcmp(m->states.data[i].name, name) == 0)
             return pm_error(p->diag, &loc, PM_ERR_INVALID, "state '%.200s' is declared twice",
                             name);
-    pm_state_add(m, name, type);
-    return PM_OK;
+    int32_t state = pm_state_add(m, name, type);
+    return parse_device(p, &m->states.data[state].device);
 }
 
 static pm_status parse_entry(pm_parser *p)

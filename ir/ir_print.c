@@ -182,6 +182,8 @@ static void mark_value(printer *p, const pm_value *value)
 static void mark_graph(printer *p, const pm_graph *g)
 {
     mark_dim(p, g->arena_bytes);
+    for (size_t i = 0; i < g->device_arenas.n; i++)
+        mark_dim(p, g->device_arenas.data[i].bytes);
     for (size_t i = 0; i < g->args.n; i++)
         mark_value(p, g->args.data[i]);
     for (const pm_op *op = g->first; op != NULL; op = op->next) {
@@ -449,6 +451,14 @@ static void put_loc(printer *p, const pm_loc *loc)
 
 static void put_graph(printer *p, const pm_graph *g);
 
+static void put_device(printer *p, const char *device)
+{
+    if (device == NULL)
+        return;
+    put(p, " on ");
+    put_name(p, device);
+}
+
 static void put_op_head(printer *p, const pm_op *op)
 {
     for (uint32_t i = 0; i < op->n_results; i++) {
@@ -475,6 +485,7 @@ static void put_op_head(printer *p, const pm_op *op)
         put(p, ")");
     }
     put_attrs(p, op);
+    put_device(p, op->device);
 }
 
 static void put_op(printer *p, const pm_op *op)
@@ -546,6 +557,12 @@ static void put_signature(printer *p, const pm_graph *g)
         if (g->arena_bytes != PM_DIM_NONE) {
             put(p, "arena = ");
             put_dim(p, g->arena_bytes);
+            for (size_t i = 0; i < g->device_arenas.n; i++) {
+                put(p, ", arena ");
+                put_name(p, g->device_arenas.data[i].device);
+                put(p, " = ");
+                put_dim(p, g->device_arenas.data[i].bytes);
+            }
             put(p, g->n_dynamic != 0 ? ", " : "");
         }
         if (g->n_dynamic != 0)
@@ -624,6 +641,7 @@ static void put_header(printer *p)
         put_string(p, m->states.data[i].name);
         put(p, " : ");
         put_type(p, m->states.data[i].type);
+        put_device(p, m->states.data[i].device);
         put(p, "\n");
     }
 }

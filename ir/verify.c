@@ -176,6 +176,45 @@ static bool check_shape_of_op(verifier *v, const pm_op *op)
     return v->n_faults == before;
 }
 
+/// Regions run where their op does; constants lie everywhere.
+static void check_device(verifier *v, const pm_op *op)
+{
+    if (!op->device)
+        return;
+    if (op->graph->parent)
+        fault(v, op->loc, "%s has a device, but is in a region", pm_op_info_of(op)->name);
+    else if (op->code == PM_OP_const || (pm_op_info_of(op)->traits & PM_T_WEIGHT))
+        fault(v, op->loc, "%s has a device, but constants lie everywhere", pm_op_info_of(op)->name);
+    else if (op->device[0] == 0)
+        fault(v, op->loc, "%s: its device has no name", pm_op_info_of(op)->name);
+}
+
+/// A constant, or a view of one.
+static bool is_weight(const pm_value *value)
+{
+    while (value->def && value->def->n_operands > 0 && value->def->operands[0] &&
+           (pm_op_info_of(value->def)->traits & PM_T_VIEW))
+        value = value->def->operands[0];
+    return value->def && (value->def->code == PM_OP_const || (pm_op_info_of(value->def)->traits & PM_T_WEIGHT));
+}
+
+/// In a planned graph bytes are read where they lie.
+static void check_operand_devices(verifier *v, const pm_op *op)
+{
+    if (op->graph->parent || op->graph->arena_bytes == PM_DIM_NONE || op->code == PM_OP_transfer ||
+        (pm_op_info_of(op)->traits & PM_T_WEIGHT))
+        return;
+    for (uint32_t i = 0; i < op->n_operands; i++) {
+        const pm_value *value = op->operands[i];
+        if (!value || value->content || value->place.kind == PM_PLACE_NONE || is_weight(value))
+            continue;
+        const char *there = pm_value_device(value);
+        if (there != op->device)
+            fault(v, op->loc, "%s on %s: operand %u lies on %s", pm_op_info_of(op)->name,
+                  op->device ? op->device : "the host", i, there ? there : "the host");
+    }
+}
+
 static void check_graph(verifier *v, const pm_graph *g, int depth);
 
 static void check_op(verifier *v, pm_op *op, const pm_graph *g, int depth)
@@ -211,6 +250,10 @@ static void check_op(verifier *v, pm_op *op, const pm_graph *g, int depth)
         check_found_once(v, op);
     for (uint32_t i = 0; i < op->n_results && v->n_faults == before; i++)
         find_symbols(v, op->loc, op->results[i], op);
+    if (v->n_faults == before)
+        check_device(v, op);
+    if (v->n_faults == 0) // sound so far: no value leads to itself
+        check_operand_devices(v, op);
     // the hooks rely on sound structure
     if (v->n_faults == before && pm_op_check(op) != PM_OK)
         v->n_faults++;

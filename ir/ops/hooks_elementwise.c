@@ -210,6 +210,7 @@ static pm_dim unary_content(pm_module *m, const pm_op *op, pm_dim x)
         if (pm_hook_type(op, 0)->elem != PM_BOOL)
             return pm_dim_sub(m, pm_dim_const(m, -1), x);
         return boolean(m, truth(m, x) < 0 ? -1 : !truth(m, x));
+    case PM_OP_transfer: return x;
     case PM_OP_cast: return pm_op_i64(op, "to") == PM_BOOL ? boolean(m, truth(m, x)) : x;
     default: return PM_DIM_NONE;
     }

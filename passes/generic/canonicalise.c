@@ -337,6 +337,7 @@ static pm_status visit(canonicaliser *c, pm_op *op)
     bool done = false;
     if (op->n_results == 1 && is_unused(op))
         return PM_OK; // left to dce
+    c->ctx->module->device = op->device;
     constants_right(c, op);
     if (info->fold)
         PM_TRY(try_rule(c, op, info->fold, info->name, &done));
@@ -370,6 +371,7 @@ pm_status pm_pass_canonicalise(pm_pass_ctx *ctx)
     }
     if (fuel == 0)
         pm_pass_count(ctx, "stopped before the end");
+    ctx->module->device = NULL;
     pm_arena_destroy(scratch);
     return PM_OK;
 }

@@ -85,6 +85,7 @@ static void make_key(key *k, const pm_op *op)
 {
     k->bytes.n = 0;
     PUT(k, op->code);
+    PUT(k, op->device);
     PUT(k, op->n_operands);
     PUT(k, op->n_results);
     put_operands(k, op);

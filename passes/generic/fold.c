@@ -409,12 +409,14 @@ pm_status pm_pass_fold(pm_pass_ctx *ctx)
     for (size_t i = 0; i < graphs.n; i++)
         for (pm_op *op = graphs.data[i]->first, *next; op; op = next) {
             next = op->next;
+            m->device = op->device;
             PM_TRY(visit(&f, op));
             if (pm_arena_used(f.scratch) > 16 * MAX_BYTES) { // what one op needed is not kept
                 pm_arena_destroy(f.scratch);
                 f.scratch = pm_arena_child(m->arena);
             }
         }
+    m->device = NULL;
     pm_arena_destroy(f.scratch);
     pm_arena_destroy(lists);
     return PM_OK;

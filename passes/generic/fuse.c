@@ -258,7 +258,7 @@ static const pm_type *common_space(const pm_fusion *f, const pm_cluster *c, cons
 
 static bool join(pm_fusion *f, pm_cluster *c, pm_op *op)
 {
-    const pm_type *space = common_space(f, c, op);
+    const pm_type *space = c->members.data[0]->device == op->device ? common_space(f, c, op) : NULL;
     if (!space)
         return false;
     c->space = space;
@@ -282,6 +282,8 @@ static void merge(pm_fusion *f, pm_cluster *a, pm_cluster *b, pm_cluster *into)
 
 static pm_cluster *merged(pm_fusion *f, pm_cluster *a, pm_cluster *b, pm_op *op)
 {
+    if (a->members.data[0]->device != b->members.data[0]->device)
+        return NULL;
     pm_cluster both = {.product = a->product, .second = b->product, .space = a->space};
     merge(f, a, b, &both);
     const pm_type *space = common_space(f, &both, op);
@@ -399,10 +401,14 @@ static pm_status fuse_graph(pm_pass_ctx *ctx, pm_graph *g)
     f.cluster_of = PM_NEW_ARRAY(ctx->module->arena, pm_cluster *, n + 1);
     for (pm_op *op = g->first; op; op = op->next)
         visit(&f, op);
-    for (size_t i = 0; i < f.clusters.n; i++)
+    pm_status status = PM_OK;
+    for (size_t i = 0; i < f.clusters.n && status == PM_OK; i++) {
+        ctx->module->device = f.clusters.data[i]->members.data[0]->device;
         if (!f.clusters.data[i]->into)
-            PM_TRY(pm_cluster_outline(&f, f.clusters.data[i]));
-    return PM_OK;
+            status = pm_cluster_outline(&f, f.clusters.data[i]);
+    }
+    ctx->module->device = NULL;
+    return status;
 }
 
 pm_status pm_pass_fuse(pm_pass_ctx *ctx)

@@ -195,6 +195,7 @@ static pm_status visit_graph(pm_pass_ctx *ctx, pm_graph *g)
         next = op->next;
         if (op->code != PM_OP_linear && op->code != PM_OP_grouped_linear)
             continue;
+        ctx->module->device = op->device;
         if (op->operands[0]->type->elem == PM_F64 || op->operands[1]->type->elem == PM_F64) {
             PM_TRY(use_matmul(ctx, op));
             continue;
@@ -202,6 +203,7 @@ static pm_status visit_graph(pm_pass_ctx *ctx, pm_graph *g)
         PM_TRY(use_kernel_elements(ctx, op));
         PM_TRY(pack_weight(ctx, op));
     }
+    ctx->module->device = NULL;
     return PM_OK;
 }
 

@@ -34,6 +34,32 @@ bool pm_value_is_used(const pm_value *v)
     return false;
 }
 
+bool pm_value_shows_operand(const pm_value *v)
+{
+    return v->def && v->index == 0 && v->def->n_operands && v->def->operands[0] &&
+           (pm_op_info_of(v->def)->traits & (PM_T_VIEW | PM_T_INPLACE));
+}
+
+pm_value *pm_value_origin(pm_value *v)
+{
+    while (pm_value_shows_operand(v))
+        v = v->def->operands[0];
+    return v;
+}
+
+bool pm_op_reads_bytes(const pm_op *op, uint32_t i)
+{
+    const pm_value *v = op->operands[i];
+    switch (op->code) {
+    case PM_OP_reshape:
+    case PM_OP_expand: return i == 0 || !v->content;
+    case PM_OP_fill:
+    case PM_OP_empty: return i != 0 || !v->content;
+    case PM_OP_shape: return false;
+    default: return true;
+    }
+}
+
 pm_id_set pm_id_set_create(pm_arena *scratch, size_t n)
 {
     return (pm_id_set){PM_NEW_ARRAY(scratch, uint8_t, n), n};

@@ -16,6 +16,13 @@ void pm_bodies_of(pm_graph *entry, pm_arena *scratch, pm_graph_vec *out_graphs);
 /// As pm_value_use_count(v) > 0, without counting.
 bool pm_value_is_used(const pm_value *v);
 
+/// Whether `v` shows the bytes of its op's operand 0: views and in-place ops.
+bool pm_value_shows_operand(const pm_value *v);
+/// The value whose bytes `v` shows, following views and in-place ops.
+pm_value *pm_value_origin(pm_value *v);
+/// Whether operand `i` of `op` is read as bytes (a shape that is known is not).
+bool pm_op_reads_bytes(const pm_op *op, uint32_t i);
+
 /// A set of values or types by their ids; ids that came later are not in it.
 typedef struct pm_id_set {
     uint8_t *has;

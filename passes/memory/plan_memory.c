@@ -7,11 +7,15 @@
 /// Regions of `if` and `loop` share the entry's arena. Ops are numbered in the order of the text, and an
 /// op with regions ends behind the last op in them: what it takes lives until then, what it gives lives
 /// from its beginning. So a loop's body never overwrites what the next round reads.
+///
+/// A device beside the CPU has an arena of its own, planned alike; transfers copy between them.
 #include "ir/op_table.h"
+#include "passes/generic/rewrite.h"
 #include "passes/passes.h"
 
 typedef struct slot {
     pm_dim size;
+    const char *device; ///< whose arena it is in
     int64_t typical; ///< bytes at typical sizes, for choosing
     uint64_t free_at; ///< number of the op after whose end the slot is free
     PM_VEC(pm_value *) members;
@@ -27,6 +31,7 @@ typedef struct plan {
     bool *is_read;      ///< by value id: its bytes are read
     uint64_t *end;      ///< by op->mark, the op's number: that of the last op in its regions
     uint32_t n_local;
+    const pm_value *lost; ///< on a device, and too large or unknown in size for its arena; NULL: none
 } plan;
 
 enum {
@@ -57,20 +62,6 @@ static uint32_t first_captured(const pm_op *op)
     return op->code == PM_OP_if ? 1 : 2 + (uint32_t)pm_op_i64(op, "carried");
 }
 
-/// Whether operand `i` of `op` is read as bytes (a shape that is known is not).
-static bool reads_bytes(const pm_op *op, uint32_t i)
-{
-    const pm_value *v = op->operands[i];
-    switch (op->code) {
-    case PM_OP_reshape:
-    case PM_OP_expand: return i == 0 || !v->content;
-    case PM_OP_fill:
-    case PM_OP_empty: return i != 0 || !v->content;
-    case PM_OP_shape: return false;
-    default: return true;
-    }
-}
-
 static bool is_weight_op(const pm_op *op)
 {
     return op->code == PM_OP_const || (pm_op_info_of(op)->traits & PM_T_WEIGHT);
@@ -97,7 +88,7 @@ static bool runs(const pm_op *op)
 static bool use_reads(const plan *p, const pm_use *use)
 {
     const pm_op *op = use->op;
-    if (!runs(op) || !reads_bytes(op, use->index))
+    if (!runs(op) || !pm_op_reads_bytes(op, use->index))
         return false;
     if (!has_body(op) || use->index < first_captured(op))
         return true;
@@ -134,30 +125,15 @@ static pm_status copy_value(plan *p, pm_value *v, pm_op *before, pm_value **out)
     return pm_build1(&b, out, PM_OP_cast, PM_OPERANDS(v), PM_ATTRS(pm_attr_elem("to", v->type->elem)));
 }
 
-/// Whether `v` shows the bytes of its op's operand 0.
-static bool shows_operand(const pm_value *v)
-{
-    return v->def && v->index == 0 && v->def->n_operands && v->def->operands[0] &&
-           (pm_op_info_of(v->def)->traits & (PM_T_VIEW | PM_T_INPLACE));
-}
-
-/// The value whose bytes `v` shows, following views and in-place ops.
-static pm_value *origin(pm_value *v)
-{
-    while (shows_operand(v))
-        v = v->def->operands[0];
-    return v;
-}
-
 static pm_status separate_results(plan *p)
 {
     for (size_t i = 0; i < p->g->results.n; i++) {
         if (p->g->result_states.data[i] >= 0)
             continue;
-        pm_value *v = p->g->results.data[i], *from = origin(v);
+        pm_value *v = p->g->results.data[i], *from = pm_value_origin(v);
         bool copy = !from->def || is_weight_op(from->def);
         for (size_t k = 0; k < i; k++)
-            copy = copy || origin(p->g->results.data[k]) == from;
+            copy = copy || pm_value_origin(p->g->results.data[k]) == from;
         if (!copy)
             continue;
         pm_value *fresh;
@@ -174,7 +150,7 @@ static pm_status separate_carried(plan *p, pm_op *loop)
     pm_graph *g = loop->regions[0];
     uint32_t carried = (uint32_t)pm_op_i64(loop, "carried");
     for (uint32_t i = 0; i < carried; i++) {
-        pm_value *v = g->results.data[1 + i], *from = origin(v), *fresh;
+        pm_value *v = g->results.data[1 + i], *from = pm_value_origin(v), *fresh;
         if (from->def || from->index >= 2 + carried || v == g->args.data[2 + i])
             continue;
         PM_TRY(copy_value(p, v, NULL, &fresh));
@@ -188,7 +164,7 @@ static pm_status separate_carried(plan *p, pm_op *loop)
 static bool is_shared(const pm_value *v)
 {
     while (pm_value_use_count(v) < 2) {
-        if (!shows_operand(v))
+        if (!pm_value_shows_operand(v))
             return false;
         v = v->def->operands[0];
     }
@@ -199,12 +175,15 @@ static bool is_shared(const pm_value *v)
 /// op reads, in a region none from outside.
 static pm_status separate_overwritten(plan *p, pm_op *op)
 {
-    pm_value *from = origin(op->operands[0]), *fresh;
+    pm_value *from = pm_value_origin(op->operands[0]), *fresh;
     if (!from->def && from->graph == p->g && p->g->arg_states.data[from->index] >= 0)
         return PM_OK;
     if (from->def && !is_weight_op(from->def) && !has_body(from->def) && !is_shared(op->operands[0]))
         return PM_OK;
-    PM_TRY(copy_value(p, op->operands[0], op, &fresh));
+    p->m->device = op->device;
+    pm_status status = copy_value(p, op->operands[0], op, &fresh);
+    p->m->device = NULL;
+    PM_TRY(status);
     pm_op_set_operand(op, 0, fresh);
     return PM_OK;
 }
@@ -358,7 +337,7 @@ static void note_uses(plan *p)
             continue;
         uint64_t end = p->end[op->mark];
         for (uint32_t i = 0; i < op->n_operands; i++)
-            if (op->operands[i] && reads_bytes(op, i))
+            if (op->operands[i] && pm_op_reads_bytes(op, i))
                 use_until(p, op->operands[i], end);
         for (uint32_t i = 0; i < op->n_results; i++)
             if (op->results[i]->place.kind != PM_PLACE_NONE)
@@ -380,13 +359,13 @@ static int64_t typical_bytes(plan *p, pm_dim size)
     return pm_dim_eval(p->m, size, p->typical, &bytes) ? bytes : INT64_MAX;
 }
 
-/// The free slot that wastes least; among those too small, the largest.
-static slot *choose_slot(plan *p, int64_t typical, uint64_t number)
+/// The device's free slot that wastes least; among those too small, the largest.
+static slot *choose_slot(plan *p, const char *device, int64_t typical, uint64_t number)
 {
     slot *best = NULL;
     for (size_t i = 0; i < p->slots.n; i++) {
         slot *s = &p->slots.data[i];
-        if (s->free_at >= number)
+        if (s->free_at >= number || s->device != device)
             continue;
         if (!best || (best->typical < typical ? s->typical > best->typical
                                               : s->typical >= typical && s->typical < best->typical))
@@ -399,6 +378,7 @@ static slot *choose_slot(plan *p, int64_t typical, uint64_t number)
 static void place_dynamic(plan *p, pm_value *v)
 {
     v->place = (pm_place){PM_PLACE_DYNAMIC, p->g->n_dynamic++, PM_DIM_NONE};
+    p->lost = pm_value_device(v) ? v : p->lost;
 }
 
 static bool is_scanned(const pm_value *v)
@@ -420,9 +400,10 @@ static void place_in_arena(plan *p, pm_value *v, uint64_t number)
         return;
     }
     int64_t typical = typical_bytes(p, size);
-    slot *s = choose_slot(p, typical, number);
+    const char *device = pm_value_device(v);
+    slot *s = choose_slot(p, device, typical, number);
     if (!s) {
-        slot fresh = {.size = size, .typical = typical};
+        slot fresh = {.size = size, .device = device, .typical = typical};
         PM_PUSH(p->m->arena, &p->slots, fresh);
         s = &p->slots.data[p->slots.n - 1];
     }
@@ -448,9 +429,16 @@ static void place_slots(plan *p)
         for (size_t i = 0; op->code == PM_OP_loop && i < op->regions[0]->args.n; i++)
             place_value(p, op->regions[0]->args.data[i], op->mark);
     }
+}
+
+/// Gives the slots of a device's arena their offsets; returns its size.
+static pm_dim place_arena(plan *p, const char *device)
+{
     pm_dim offset = pm_dim_const(p->m, 0), align = pm_dim_const(p->m, ALIGN);
     for (size_t i = 0; i < p->slots.n; i++) {
         slot *s = &p->slots.data[i];
+        if (s->device != device)
+            continue;
         // At least one unit each, so that equal offsets mean the same slot.
         pm_dim units = pm_dim_max(p->m, pm_dim_ceildiv(p->m, s->size, align), pm_dim_const(p->m, 1));
         pm_dim end = pm_dim_add(p->m, offset, pm_dim_mul(p->m, units, align));
@@ -463,7 +451,26 @@ static void place_slots(plan *p)
         if (is_expression)
             offset = end;
     }
-    p->g->arena_bytes = offset;
+    return offset;
+}
+
+static pm_status place_arenas(plan *p)
+{
+    p->g->arena_bytes = place_arena(p, NULL);
+    p->g->device_arenas.n = 0;
+    for (size_t i = 0; i < p->slots.n; i++) {
+        const char *device = p->slots.data[i].device;
+        bool is_new = device != NULL;
+        for (size_t k = 0; k < p->g->device_arenas.n; k++)
+            is_new = is_new && p->g->device_arenas.data[k].device != device;
+        if (is_new)
+            PM_PUSH(p->m->arena, &p->g->device_arenas, ((pm_device_arena){device, place_arena(p, device)}));
+    }
+    if (!p->lost)
+        return PM_OK;
+    return pm_error(p->ctx->diag, p->lost->def ? p->lost->def->loc : NULL, PM_ERR_UNSUPPORTED,
+                    "a value on device %s has a size that no expression gives: %s", pm_value_device(p->lost),
+                    pm_type_text(p->m, p->lost->type));
 }
 
 static pm_status plan_entry(pm_pass_ctx *ctx, pm_graph *g)
@@ -487,6 +494,7 @@ static pm_status plan_entry(pm_pass_ctx *ctx, pm_graph *g)
     number_ops(&p);
     note_uses(&p);
     place_slots(&p);
+    PM_TRY(place_arenas(&p));
     pm_pass_changed(ctx);
     return PM_OK;
 }

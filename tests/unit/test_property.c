@@ -157,6 +157,7 @@ START_TEST(test_ops_covered)
         PM_OP_capacity,                     // its operands are a route's
         PM_OP_isnan,           PM_OP_isinf, // values stay finite here
         PM_OP_empty,                        // has no value
+        PM_OP_transfer,                     // passes make it: placements of their own
         PM_OP_range,           PM_OP_conv,      PM_OP_reduce_prod, // one each in test_interp.c
         PM_OP_gather_elements, PM_OP_gather_nd, PM_OP_scatter_elements,
         PM_OP_scatter_nd,

@@ -75,6 +75,8 @@ static const pm_cli_option opt_options[OPT_N] = {
     [OPT_QUANTIZE] = {"quantize", 0, "HOW", "none bf16", .group = "Passes", .help = "what quantize does (default: none)"},
     [OPT_PLACE] = {"place", 0, "SPEC", NULL, .group = "Passes",
                    .help = "what place-experts does: experts@cpu0, cpu0=8GiB (what a device may hold), …"},
+    [OPT_DEVICES] = {"devices", 0, "LIST", NULL, .group = "Passes",
+                     .help = "devices that there are, the CPU first (default: cpu0): cpu0,emu0"},
     [OPT_VECTOR] = {"vector-floats", 0, "N", "8 16", .group = "Passes",
                     .help = "f32 that a register of the target holds, 8 or 16 (default: 16)"},
     [OPT_PRINT_BEFORE] = {"print-ir-before", 0, "PASSES", "all", true, false, "Looking inside",

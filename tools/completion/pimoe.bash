@@ -51,6 +51,7 @@ _pimoe_opt() {
         -O) COMPREPLY=($(compgen -W '0 1 2 3' -- "$cur")); return ;;
         --quantize) COMPREPLY=($(compgen -W 'none bf16' -- "$cur")); return ;;
         --place) return ;;
+        --devices) return ;;
         --vector-floats) COMPREPLY=($(compgen -W '8 16' -- "$cur")); return ;;
         --print-ir-before) COMPREPLY=($(compgen -W 'all' -- "$cur")); return ;;
         --print-ir-after) COMPREPLY=($(compgen -W 'all' -- "$cur")); return ;;
@@ -61,7 +62,7 @@ _pimoe_opt() {
         --break-on-op) return ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W '--output --files --passes -O --quantize --place --vector-floats --print-ir-before --print-ir-after --print-ir-all --print-ir-changed --dump-dir --stop-after --pass-limit --verify --time-passes --stats --break-on-op --json --list-passes --markdown --help --version' -- "$cur"))
+            COMPREPLY=($(compgen -W '--output --files --passes -O --quantize --place --devices --vector-floats --print-ir-before --print-ir-after --print-ir-all --print-ir-changed --dump-dir --stop-after --pass-limit --verify --time-passes --stats --break-on-op --json --list-passes --markdown --help --version' -- "$cur"))
         else
             COMPREPLY=($(compgen -f -- "$cur"))
         fi
