@@ -511,6 +511,35 @@ static void find_before(const pm_expert_body *body)
     }
 }
 
+/// Each expert's part of a tuple has the shape of the first's, but for its own number of rows: else one of them
+/// doesn't do what the first does (weights along another axis), though its ops are the same.
+static bool shapes_agree(pm_expert_body *body, uint32_t width)
+{
+    pm_dim *rows = PM_NEW_ARRAY(body->arena, pm_dim, width); // of each expert's list
+    for (uint32_t i = 0; i < width; i++)
+        rows[i] = PM_DIM_NONE;
+    for (size_t pass = 0; pass < 2; pass++) // the lists first: what is spread over them may come before them
+        for (size_t at = 0; at < body->nodes.n; at++) {
+            const pm_body_node *node = body->nodes.data[at];
+            const pm_type *first = node->values[0]->type;
+            for (int32_t axis = 0; node->width > 1 && axis < first->rank; axis++) {
+                const pm_atom *atom;
+                bool is_list = pm_axes_at(&node->axes, axis, &atom) == 1 && atom->kind == PM_ATOM_LIST;
+                for (uint32_t i = 0; is_list && pass == 0 && i < node->width; i++)
+                    if (rows[i] == PM_DIM_NONE)
+                        rows[i] = node->values[i]->type->dims[axis];
+                for (uint32_t i = 0; pass == 1 && i < node->width; i++) {
+                    pm_dim have = node->values[i]->type->dims[axis], want = first->dims[axis];
+                    if (want == rows[0] && (is_list || have != want))
+                        want = rows[i];
+                    if (have != want)
+                        return pm_body_stop(body, node, "the experts' shapes aren't the same here");
+                }
+            }
+        }
+    return true;
+}
+
 bool pm_expert_body_find(pm_expert_body *body, pm_moe_facts *facts, const pm_seed *seed,
                          pm_value *const *results, uint32_t width, bool by_choice)
 {
@@ -519,7 +548,7 @@ bool pm_expert_body_find(pm_expert_body *body, pm_moe_facts *facts, const pm_see
     pm_map_init(&body->known, body->arena);
     find_before(body);
     body->result = node_for(body, results, width);
-    if (!walk(body, body->result))
+    if (!walk(body, body->result) || !shapes_agree(body, width > seed->experts ? width : (uint32_t)seed->experts))
         return false;
     if (body->result->kind != PM_BODY_ROWS || !body->x)
         return pm_body_stop(body, body->result, "there is nothing of an expert in it");

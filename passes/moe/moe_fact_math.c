@@ -723,7 +723,8 @@ pm_status pm_moe_rule_nonzero(finder *f)
         pm_moe_set_fact(f, 0, &hits);
         return PM_OK;
     }
-    if (!x || x->choice >= 0 || !as_mask(x, &mask) || mask.expert < 0 || mask.off != 0 || x->axes.rank > PM_MAX_FORMS)
+    if (!x || x->choice >= 0 || !as_mask(x, &mask) || mask.expert < 0 || mask.off != 0 || x->axes.rank > PM_MAX_FORMS ||
+        !pm_moe_finds_extent(f, type->dims[1]))
         return PM_OK;
     pm_row_list *list = PM_NEW(f->arena, pm_row_list);
     *list = (pm_row_list){.kind = PM_LIST_PICKED, .seed = x->seed, .expert = mask.expert,
@@ -760,6 +761,16 @@ static bool is_segment(const pm_seed *seed, const pm_moe_fact *from, const pm_mo
     return expert >= 0;
 }
 
+/// The segment's extent is its own, or what the segments before leave of the list: that isn't news to the run.
+static bool add_segment(finder *f, pm_row_list *sorted, pm_dim extent)
+{
+    pm_dim whole = pm_dim_const(f->m, 1);
+    for (int32_t i = 0; i < sorted->seed->n_dims; i++)
+        whole = pm_dim_mul(f->m, whole, sorted->seed->dims[i]);
+    sorted->in_segments = pm_dim_add(f->m, sorted->in_segments, extent);
+    return pm_moe_finds_extent(f, extent) || pm_dim_same(sorted->in_segments, whole);
+}
+
 pm_status pm_moe_rule_range(finder *f)
 {
     const pm_moe_fact *from = pm_moe_operand_fact(f, 0), *to = pm_moe_operand_fact(f, 1);
@@ -770,7 +781,7 @@ pm_status pm_moe_rule_range(finder *f)
         !is_segment(to->seed, from, to, &expert))
         return PM_OK;
     const pm_row_list *sorted = to->seed->sorted;
-    if (!sorted)
+    if (!sorted || !add_segment(f, (pm_row_list *)sorted, f->op->results[0]->type->dims[0]))
         return PM_OK;
     pm_row_list *list = PM_NEW(f->arena, pm_row_list);
     *list = (pm_row_list){.kind = PM_LIST_SEGMENT, .seed = to->seed, .expert = expert, .exact = true,

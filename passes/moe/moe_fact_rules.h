@@ -9,6 +9,7 @@ typedef struct finder {
     pm_module *m;
     pm_arena *arena;
     pm_op *op; ///< whose results get their facts
+    uint8_t *found; ///< by symbol: an op before this one finds it
 } finder;
 
 typedef pm_status rule_fn(finder *f);
@@ -38,6 +39,7 @@ pm_status pm_moe_rule_scatter_elements(finder *f);
 pm_status pm_moe_rule_scatter_nd(finder *f);
 pm_status pm_moe_rule_nonzero(finder *f);
 pm_status pm_moe_rule_range(finder *f);
+bool pm_moe_finds_extent(const finder *f, pm_dim extent);
 bool pm_moe_is_filled_with(finder *f, const pm_value *v, double *out);
 
 #endif

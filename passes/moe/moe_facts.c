@@ -287,7 +287,7 @@ static pm_status rule_topk(finder *f)
     int32_t axis = pm_moe_axis_of(f->op, "axis", type->rank);
     if (x && pm_fact_is_id(x) && sorts_ids(f, x)) {
         pm_row_list *list = PM_NEW(f->arena, pm_row_list);
-        *list = (pm_row_list){.kind = PM_LIST_SORTED, .seed = x->seed, .expert = -1};
+        *list = (pm_row_list){.kind = PM_LIST_SORTED, .seed = x->seed, .expert = -1, .in_segments = pm_moe_zero(f)};
         if (!x->seed->sorted)
             ((pm_seed *)x->seed)->sorted = list;
         list_facts(f, x, list, true);
@@ -817,6 +817,27 @@ static pm_status rule_concat(finder *f)
     return PM_OK;
 }
 
+/* ---- extents that ops find ------------------------------------------------------------------------- */
+
+/// The op's own count, and nothing else: where it was taken to be equal to another extent, the run has to compare
+/// them, and would not if the op went.
+bool pm_moe_finds_extent(const finder *f, pm_dim extent)
+{
+    uint32_t symbol;
+    return pm_dim_is_symbol(f->m, extent, &symbol) && f->m->symbols.data[symbol].data_dependent && !f->found[symbol];
+}
+
+static void note_found(finder *f)
+{
+    uint32_t symbol;
+    for (uint32_t i = 0; i < f->op->n_results; i++) {
+        const pm_type *type = f->op->results[i]->type;
+        for (int32_t k = 0; k < type->rank; k++)
+            if (pm_dim_is_symbol(f->m, type->dims[k], &symbol))
+                f->found[symbol] = 1;
+    }
+}
+
 /* ---- the table ------------------------------------------------------------------------------- */
 
 static rule_fn *rule_of(const pm_op *op)
@@ -859,14 +880,15 @@ pm_status pm_moe_facts_find(pm_module *m, pm_graph *g, pm_arena *arena, pm_moe_f
 {
     *out = (pm_moe_facts){.module = m, .arena = arena, .n = m->next_value};
     out->of = PM_NEW_ARRAY(arena, pm_moe_fact *, out->n);
-    finder f = {.facts = out, .m = m, .arena = arena};
+    finder f = {.facts = out, .m = m, .arena = arena, .found = PM_NEW_ARRAY(arena, uint8_t, m->symbols.n + 1)};
     for (pm_op *op = g->first; op; op = op->next) {
         f.op = op;
         rule_fn *rule = rule_of(op);
-        if (!rule)
-            continue;
-        PM_TRY(rule(&f));
-        companion_facts(&f);
+        if (rule) {
+            PM_TRY(rule(&f));
+            companion_facts(&f);
+        }
+        note_found(&f);
     }
     return PM_OK;
 }

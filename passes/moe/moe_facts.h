@@ -56,6 +56,7 @@ typedef struct pm_row_list {
     bool exact;         ///< picked: all choices of the expert, not some of them
     pm_value *mask;     ///< picked: the mask whose nonzero elements they are
     const struct pm_row_list *of; ///< segment: of this sorted list
+    pm_dim in_segments; ///< sorted: how many rows its segments have that were seen so far
 } pm_row_list;
 
 /// An index as a sum: constant + sum of coef[i] * (index along the seed's dim i), or the position in a
