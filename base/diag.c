@@ -76,7 +76,7 @@ static const pm_loc *copy_loc(pm_arena *arena, const pm_loc *loc)
 }
 
 static void add(pm_diag *diag, pm_severity severity, const pm_loc *loc, pm_status code,
-                const char *fmt, va_list ap)
+                const char *kind, const char *fmt, va_list ap)
 {
     if (diag == NULL)
         return;
@@ -97,6 +97,7 @@ static void add(pm_diag *diag, pm_severity severity, const pm_loc *loc, pm_statu
     pm_diag_entry entry = {
         .severity = severity,
         .code = code,
+        .kind = kind,
         .loc = copy_loc(diag->arena, loc),
         .text = copy_text(diag->arena, text),
     };
@@ -107,16 +108,16 @@ pm_status pm_error(pm_diag *diag, const pm_loc *loc, pm_status code, const char 
 {
     va_list ap;
     va_start(ap, fmt);
-    add(diag, PM_ERROR, loc, code, fmt, ap);
+    add(diag, PM_ERROR, loc, code, NULL, fmt, ap);
     va_end(ap);
     return code;
 }
 
-void pm_warning(pm_diag *diag, const pm_loc *loc, const char *fmt, ...)
+void pm_warning(pm_diag *diag, const pm_loc *loc, const char *kind, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    add(diag, PM_WARNING, loc, PM_OK, fmt, ap);
+    add(diag, PM_WARNING, loc, PM_OK, kind, fmt, ap);
     va_end(ap);
 }
 
@@ -124,7 +125,7 @@ void pm_note(pm_diag *diag, const pm_loc *loc, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    add(diag, PM_NOTE, loc, PM_OK, fmt, ap);
+    add(diag, PM_NOTE, loc, PM_OK, NULL, fmt, ap);
     va_end(ap);
 }
 
@@ -411,10 +412,11 @@ void pm_diag_json(const pm_diag *diag, FILE *out)
         const pm_diag_entry *entry = &diag->entries.data[i];
         fprintf(out, "%s{\"severity\":\"%s\",\"code\":", i > 0 ? "," : "",
                 severity_names[entry->severity]);
-        if (entry->code == PM_OK)
+        const char *code = entry->code == PM_OK ? entry->kind : pm_status_name(entry->code);
+        if (code == NULL)
             fputs("null", out);
         else
-            pm_json_write_string(out, pm_status_name(entry->code));
+            pm_json_write_string(out, code);
         fputs(",\"message\":", out);
         pm_json_write_string(out, entry->text);
         fputs(",\"location\":", out);

@@ -27,6 +27,7 @@ typedef enum pm_severity { PM_ERROR, PM_WARNING, PM_NOTE } pm_severity;
 typedef struct pm_diag_entry {
     pm_severity severity;
     pm_status code; ///< PM_OK for warnings and notes
+    const char *kind; ///< of a warning: a word that stays, for programs; NULL otherwise
     const pm_loc *loc; ///< may be NULL
     const char *text;
 } pm_diag_entry;
@@ -40,7 +41,8 @@ pm_diag *pm_diag_create(pm_arena *arena);
 /// Adds an error and returns `code`, so that callers write `return pm_error(…)`.
 pm_status pm_error(pm_diag *diag, const pm_loc *loc, pm_status code, const char *fmt, ...)
     PM_PRINTF(4, 5);
-void pm_warning(pm_diag *diag, const pm_loc *loc, const char *fmt, ...) PM_PRINTF(3, 4);
+/// `kind`: a word that names what is warned of, for programs ("router_ties"); a literal.
+void pm_warning(pm_diag *diag, const pm_loc *loc, const char *kind, const char *fmt, ...) PM_PRINTF(4, 5);
 /// Notes belong to the error or warning before them.
 void pm_note(pm_diag *diag, const pm_loc *loc, const char *fmt, ...) PM_PRINTF(3, 4);
 

@@ -39,7 +39,8 @@ static const char *default_output(pm_arena *arena, const char *path, pm_emit emi
     return name;
 }
 
-static void print_result(const pm_compile_result *r, const char *output, const char *emit)
+static void print_result(pm_arena *arena, const pm_compile_result *r, const char *output, const char *emit,
+                         const char *messages, size_t size)
 {
     pm_json_out w = {.out = stdout};
     pm_jo_object(&w, NULL);
@@ -62,6 +63,7 @@ static void print_result(const pm_compile_result *r, const char *output, const c
     pm_jo_ms(&w, "link", r->link_ms);
     pm_jo_ms(&w, "total", r->total_ms);
     pm_jo_end(&w);
+    pm_jo_warnings(&w, arena, messages, size);
     pm_jo_end(&w);
 }
 
@@ -192,7 +194,7 @@ static pm_status compile(pm_arena *arena, const pm_cli_args *a, pm_compile_optio
     if (json) {
         fclose(sink);
         if (status == PM_OK)
-            print_result(&result, output, pm_emit_words[o->emit]);
+            print_result(arena, &result, output, pm_emit_words[o->emit], messages, size);
         else
             printf("{\"schema_version\": 1, \"ok\": false, \"diagnostics\": %s}\n", size ? messages : "[]");
         free(messages);

@@ -173,7 +173,7 @@ static pm_status check_output(pm_onnx *onnx, const pm_loc *loc, const Onnx__Valu
                have == dim->dim_value;
     }
     if (!fits)
-        pm_warning(onnx->diag, loc, "is declared with another shape than the graph computes: %s",
+        pm_warning(onnx->diag, loc, "other_shape", "is declared with another shape than the graph computes: %s",
                    pm_type_text(onnx->module, value->type));
     return PM_OK;
 }

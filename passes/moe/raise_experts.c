@@ -793,7 +793,7 @@ static pm_status name_pieces(pm_pass_ctx *ctx, const pm_hits_split *hits)
         PM_TRY(pm_build_const_ints(&b, type->elem, type->rank, dims, &id, &number));
         pm_value_replace(op->results[i], number);
     }
-    pm_warning(ctx->diag, op->loc,
+    pm_warning(ctx->diag, op->loc, "trace_of_hits",
                "a trace that visits as many experts as its example hit, here all %" PRId64
                ": read as visiting those that are chosen", hits->seed->experts);
     pm_pass_changed(ctx);

@@ -58,6 +58,11 @@ prints "experts 0 and 3 always have equal scores"
 prints "experts 1 and 3 are equal"
 expect 0 "$pimoec" odd.pm --emit=ir -o odd.out --report=odd.json
 says "expert 2 can never be chosen"
+expect 0 "$pimoec" odd.pm --emit=ir -o odd.out --json
+claims ok=true "#warnings=2" warnings.0.code=expert_barred warnings.1.code=router_ties warnings.1.message warnings.1.location
+# a check that compiled, and then found that the inputs don't fit
+expect 2 "$pimoe" check odd.pm --in="$data/inputs_deflated.npz" --want="$data/expected_deflated.npz" --json
+claims pass=false "#warnings=2" warnings.0.code=expert_barred
 grep -q '"kind": "note", "message": "layer: experts 1 and 3 are equal"' odd.json || fail "no remark in the report"
 expect 0 "$pimoec" odd.pm --emit=ir -o odd.out --report=odd.html
 grep -q 'always have equal scores' odd.html || fail "no remark in the report for people"

@@ -144,7 +144,7 @@ def judge(pimoe, folder, inputs, baseline):
     if result is None or code not in ((0, 1, 2) if error else (0, 1)): # 2: inputs that don't fit
         return "crash", f"exit code {code}"
     if error:
-        if error["code"] in ("internal", "no_memory", "crash", "timeout") or not error["message"]:
+        if error["code"] in ("internal", "no-memory", "crash", "timeout") or not error["message"]:
             return "crash", error["message"]
         return "stricter" if reference else "caught", error["message"]
     if not reference and not evaluated:

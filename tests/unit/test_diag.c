@@ -94,7 +94,7 @@ START_TEST(test_caret)
     pm_error(diag, &(pm_loc){.file = "g.json", .line = 2, .col = 9}, PM_ERR_INVALID,
              "unknown op 'matmull'");
     pm_note(diag, NULL, "the nearest is 'matmul'");
-    pm_warning(diag, &(pm_loc){.file = "g.json", .line = 3, .col = 11}, "odd");
+    pm_warning(diag, &(pm_loc){.file = "g.json", .line = 3, .col = 11}, "strange", "odd");
     ck_assert_str_eq(rendered(false), "g.json:2:9: error: unknown op 'matmull'\n"
                                       "     2 |   \"op\": \"matmull\",\n"
                                       "       |         ^\n"
@@ -185,7 +185,7 @@ START_TEST(test_at_most_100_errors)
     ck_assert_uint_eq(pm_diag_count(diag, PM_NOTE), 150);
     ck_assert_uint_eq(pm_diag_size(diag), 200); // the notes of dropped errors go with them
     ck_assert_str_eq(pm_diag_at(diag, 199)->text, "note 99");
-    pm_warning(diag, NULL, "still room for a warning");
+    pm_warning(diag, NULL, "room", "still room for a warning");
     pm_note(diag, NULL, "and its note");
     ck_assert_uint_eq(pm_diag_size(diag), 202);
     ck_assert_ptr_nonnull(
@@ -199,7 +199,7 @@ START_TEST(test_at_most_1000_entries)
     for (int i = 0; i < 100000; i++) {
         if (i == 2000)
             used = pm_arena_used(arena);
-        pm_warning(diag, &(pm_loc){.file = "f"}, "warning %d", i);
+        pm_warning(diag, &(pm_loc){.file = "f"}, "many", "warning %d", i);
     }
     ck_assert_uint_eq(pm_arena_used(arena), used); // an endless stream of them costs nothing
     ck_assert_uint_eq(pm_diag_size(diag), 1000);
@@ -250,7 +250,7 @@ END_TEST
 START_TEST(test_no_sink)
 {
     ck_assert_int_eq(pm_error(NULL, NULL, PM_ERR_IO, "nobody reads it"), PM_ERR_IO);
-    pm_warning(NULL, NULL, "nor this");
+    pm_warning(NULL, NULL, "none", "nor this");
     pm_note(NULL, NULL, "nor this");
 }
 END_TEST

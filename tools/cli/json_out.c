@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/diag.h"
 #include "base/json.h"
@@ -107,4 +108,31 @@ void pm_jo_raw(pm_json_out *w, const char *key, const char *json)
 {
     begin(w, key);
     fputs(json, w->out);
+}
+
+static const char *text_of(const pm_json *object, const char *key)
+{
+    const pm_json *value = pm_json_get(object, key);
+    return value && value->kind == PM_JSON_STRING ? value->string : NULL;
+}
+
+void pm_jo_warnings(pm_json_out *w, pm_arena *arena, const char *messages, size_t size)
+{
+    const pm_json *list = NULL;
+    pm_diag *ignored = pm_diag_create(arena);
+    pm_jo_array(w, "warnings");
+    if (size > 0 && pm_json_parse(arena, ignored, "messages", messages, size, &list) == PM_OK &&
+        list->kind == PM_JSON_ARRAY)
+        for (size_t i = 0; i < list->n; i++) {
+            const pm_json *item = &list->items[i];
+            const char *severity = text_of(item, "severity");
+            if (!severity || strcmp(severity, "warning") != 0)
+                continue;
+            pm_jo_object(w, NULL);
+            pm_jo_text(w, "code", text_of(item, "code"));
+            pm_jo_text(w, "message", text_of(item, "message"));
+            pm_jo_text(w, "location", text_of(item, "location"));
+            pm_jo_end(w);
+        }
+    pm_jo_end(w);
 }

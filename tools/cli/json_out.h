@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "base/arena.h"
+
 enum { PM_JSON_OUT_DEPTH = 32 };
 
 typedef struct pm_json_out {
@@ -29,5 +31,9 @@ void pm_jo_bool(pm_json_out *w, const char *key, bool value);
 void pm_jo_null(pm_json_out *w, const char *key);
 /// JSON text that is there already.
 void pm_jo_raw(pm_json_out *w, const char *key, const char *json);
+
+/// The warnings of a JSON array of messages (pm_diag_json) under "warnings": `code`, `message`, `location` of each.
+/// Text that isn't such an array has none.
+void pm_jo_warnings(pm_json_out *w, pm_arena *arena, const char *messages, size_t size);
 
 #endif

@@ -96,7 +96,7 @@ static pm_status check_barred(const router *r, pm_diag *diag)
             }
     }
     if (n > 0 && experts - n >= r->layer->top_k)
-        pm_warning(diag, r->layer->loc,
+        pm_warning(diag, r->layer->loc, "expert_barred",
                    "%s: expert %" PRId64 "%s can never be chosen: the router adds minus infinity to its score",
                    r->layer->name, first,
                    n > 1 ? pm_arena_printf(r->s->module->arena, " and %" PRId64 " more", n - 1) : "");
@@ -138,7 +138,7 @@ static pm_status check_ties(const router *r, pm_diag *diag)
             *slot = (void *)(uintptr_t)(e + 1);
     }
     if (n > 0)
-        pm_warning(diag, r->layer->loc,
+        pm_warning(diag, r->layer->loc, "router_ties",
                    "%s: experts %" PRId64 " and %" PRId64 "%s always have equal scores (their rows of the router are equal): "
                    "the lower number is chosen first", r->layer->name, first, second,
                    n > 1 ? pm_arena_printf(m->arena, ", and %" PRId64 " more,", n - 1) : "");

@@ -238,16 +238,23 @@ static pm_status take_diag(checker *k, pm_status status)
     return status;
 }
 
+/// What the child said, as JSON; NULL when it said nothing.
+static const char *messages_of(const checker *k, size_t *out_size)
+{
+    off_t size = k->messages >= 0 ? lseek(k->messages, 0, SEEK_END) : 0;
+    char *text = PM_NEW_ARRAY(k->arena, char, size > 0 ? (size_t)size + 1 : 1);
+    *out_size = size > 0 && pread(k->messages, text, (size_t)size, 0) == size ? (size_t)size : 0;
+    return text;
+}
+
 /// Sets the error from the child's first message.
 static void take_messages(checker *k)
 {
-    off_t size = lseek(k->messages, 0, SEEK_END);
-    char *text = PM_NEW_ARRAY(k->arena, char, size > 0 ? (size_t)size + 1 : 1);
+    size_t size;
+    const char *text = messages_of(k, &size);
     const pm_json *list = NULL;
-    if (size <= 0 || pread(k->messages, text, (size_t)size, 0) != size)
-        return;
     pm_diag *ignored = pm_diag_create(k->arena);
-    if (pm_json_parse(k->arena, ignored, "messages", text, (size_t)size, &list) != PM_OK)
+    if (size == 0 || pm_json_parse(k->arena, ignored, "messages", text, size, &list) != PM_OK)
         return;
     for (size_t i = 0; i < list->n; i++) {
         const pm_json *severity = pm_json_get(&list->items[i], "severity");
@@ -444,6 +451,9 @@ static void write_json(checker *k, bool pass, bool ran)
     } else {
         pm_jo_null(&w, "error");
     }
+    size_t size;
+    const char *messages = messages_of(k, &size);
+    pm_jo_warnings(&w, k->arena, messages, size);
     pm_jo_end(&w);
 }
 
