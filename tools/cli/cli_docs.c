@@ -64,8 +64,11 @@ static void man_tail(const char *also)
 {
     printf(".SH EXIT STATUS\n.TP\n0\ndone\n.TP\n1\nthe input is at fault, or differs\n.TP\n2\nusage\n.TP\n3\nI/O\n"
            ".TP\n70\na bug of ours; a file that reproduces it is left\n.TP\n128+n\nended by signal n\n"
-           ".SH ENVIRONMENT\n.TP\nNO_COLOR\nno colour in messages\n.TP\nPIMOE_CACHE_DIR\nwhere compiled models are kept\n"
-           ".TP\nPIMOE_CACHE_BYTES\nhow many bytes of them at most (10 GB)\n.TP\nTMPDIR\nwhere temporary files go\n"
+           ".SH ENVIRONMENT\n.TP\nNO_COLOR\nno colour in messages\n.TP\nPIMOE_CACHE_DIR\n"
+           "where compiled models and kernels are kept\n"
+           ".TP\nPIMOE_CACHE_BYTES\nhow many bytes of them at most (10 GB of models, 512 MB of kernels)\n"
+           ".TP\nCUDA_HOME\nthe CUDA toolkit that code for GPUs is made with (else: /usr/local/cuda)\n"
+           ".TP\nTMPDIR\nwhere temporary files go\n"
            ".SH SEE ALSO\n%s\n", also);
 }
 

@@ -1,6 +1,5 @@
 #include "tools/pimoe/compile_cache.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -9,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/hash.h"
+#include "base/cache.h"
 #include "base/str.h"
 #include "codegen/codegen.h"
 #include "frontend/frontend.h"
@@ -107,76 +106,6 @@ static pm_status make_key(pm_arena *arena, pm_diag *diag, const char *model, con
     return status;
 }
 
-/// ---- the folder -------------------------------------------------------------------------------------------
-
-/// Makes a folder with those above it; true when it is there and can be written.
-static bool make_folder(char *path)
-{
-    for (char *at = path + 1; *at; at++)
-        if (*at == '/') {
-            *at = '\0';
-            mkdir(path, 0700);
-            *at = '/';
-        }
-    mkdir(path, 0700);
-    return access(path, W_OK | X_OK) == 0;
-}
-
-const char *pm_cache_folder(pm_arena *arena)
-{
-    const char *own = getenv("PIMOE_CACHE_DIR"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    char *path = own && *own                   ? pm_arena_strdup(arena, own)
-                 : xdg && xdg[0] == '/'        ? pm_path_join(arena, xdg, "pimoe")
-                 : home && home[0] == '/'      ? pm_path_join(arena, home, ".cache/pimoe")
-                                               : NULL;
-    return path && make_folder(path) ? path : NULL;
-}
-
-typedef struct kept {
-    char *path;
-    uint64_t size;
-    struct timespec used;
-} kept;
-
-static int older(const void *x, const void *y)
-{
-    const kept *a = x, *b = y;
-    if (a->used.tv_sec != b->used.tv_sec)
-        return a->used.tv_sec < b->used.tv_sec ? -1 : 1;
-    return (a->used.tv_nsec > b->used.tv_nsec) - (a->used.tv_nsec < b->used.tv_nsec);
-}
-
-/// Removes what was not used for longest until the rest fits; `keep` stays.
-static void shrink(pm_arena *arena, const char *folder, const char *keep)
-{
-    const char *limit = getenv("PIMOE_CACHE_BYTES");
-    uint64_t most = limit && *limit ? strtoull(limit, NULL, 10) : 10000000000u, total = 0;
-    PM_VEC(kept) list = {0};
-    DIR *dir = opendir(folder);
-    for (struct dirent *e; dir && (e = readdir(dir)) != NULL;) {
-        struct stat st;
-        size_t n = strlen(e->d_name); // only what is certainly ours
-        if (n != PM_HASH_TEXT_SIZE - 1 || strspn(e->d_name, "0123456789abcdef") != n)
-            continue;
-        kept one = {.path = pm_path_join(arena, folder, e->d_name)};
-        if (lstat(one.path, &st) != 0 || !S_ISREG(st.st_mode))
-            continue;
-        one.size = (uint64_t)st.st_size;
-        one.used = st.st_mtim; // set anew at each use
-        total += one.size;
-        PM_PUSH(arena, &list, one);
-    }
-    if (dir)
-        closedir(dir);
-    if (list.n)
-        qsort(list.data, list.n, sizeof *list.data, older);
-    for (size_t i = 0; i < list.n && total > most; i++) {
-        if (strcmp(list.data[i].path, keep) == 0 || unlink(list.data[i].path) != 0)
-            continue;
-        total -= list.data[i].size;
-    }
-}
-
 /// ---- compiling --------------------------------------------------------------------------------------------
 
 static pm_status compile(const char *model, const char *output, pm_compile_options options, const char *title)
@@ -228,7 +157,9 @@ pm_status pm_cached_executable(pm_arena *arena, pm_diag *diag, const char *model
         return access(model, X_OK) == 0 ? PM_OK
                : pm_error(diag, NULL, PM_ERR_USAGE, "%s is compiled, but is no executable", model);
     }
-    const char *folder = use_cache ? pm_cache_folder(arena) : NULL;
+    const char *folder = use_cache ? pm_cache_folder(arena, NULL) : NULL;
+    if (folder && access(folder, W_OK | X_OK) != 0)
+        folder = NULL;
     if (folder) {
         PM_TRY(make_key(arena, diag, model, options, key));
         out->path = pm_path_join(arena, folder, key);
@@ -244,6 +175,6 @@ pm_status pm_cached_executable(pm_arena *arena, pm_diag *diag, const char *model
     if (status != PM_OK && out->temporary)
         unlink(out->path);
     if (status == PM_OK && folder)
-        shrink(arena, folder, out->path);
+        pm_cache_shrink(arena, folder, out->path, 10000000000u);
     return status;
 }

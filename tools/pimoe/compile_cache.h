@@ -18,7 +18,5 @@ typedef struct pm_cached {
 PM_NODISCARD pm_status pm_cached_executable(pm_arena *arena, pm_diag *diag, const char *model,
                                             const pm_compile_options *options, bool use_cache, const char *title,
                                             pm_cached *out);
-/// PIMOE_CACHE_DIR, else XDG_CACHE_HOME/pimoe, else HOME/.cache/pimoe; created. NULL when there is no such place.
-const char *pm_cache_folder(pm_arena *arena);
 
 #endif

@@ -7,6 +7,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/cache.h"
 #include "base/containers.h"
 #include "base/elem.h"
 #include "base/file.h"
@@ -100,10 +101,10 @@ static void look_at_gpu(doctor *d)
 
 static void look_at_folders(doctor *d)
 {
-    const char *cache = pm_cache_folder(d->arena), *temp = getenv("TMPDIR");
+    const char *cache = pm_cache_folder(d->arena, NULL), *temp = getenv("TMPDIR");
     struct statvfs v;
     temp = temp && *temp ? temp : "/tmp";
-    if (!cache)
+    if (!cache || access(cache, W_OK | X_OK) != 0)
         find(d, FINDING_NOTE, "cache", "no folder for compiled models: pimoe run compiles each time",
              "set PIMOE_CACHE_DIR to a folder that can be written");
     else if (statvfs(cache, &v) == 0 && v.f_flag & ST_NOEXEC)
