@@ -420,13 +420,15 @@ pm_status pm_weight_write(pm_weights *w, const weight_part *part, int64_t expert
     for (int64_t e = 0; e < count; e++) {
         source sources[2];
         int64_t which = part->value->type->rank == 3 ? (expert < 0 ? e : expert) : -1;
-        if (part->value->type->layout->bits) {
+        if (part->value->type->layout && part->value->type->layout->bits) {
             PM_TRY(write_codes(w, part, which, sink));
             continue;
         }
         for (uint32_t s = 0; s < op->n_operands; s++)
             PM_TRY(find_source(w, op->operands[s], which, trans, &sources[s]));
-        PM_TRY(write_matrix(sink, sources, part->value->type->layout, part->value->type->elem));
+        static const pm_layout plain = {.panel = 1, .pair = 1, .ways = 1};
+        const pm_layout *layout = part->value->type->layout;
+        PM_TRY(write_matrix(sink, sources, layout ? layout : &plain, part->value->type->elem));
     }
     return PM_OK;
 }

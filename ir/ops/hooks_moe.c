@@ -346,6 +346,8 @@ pm_status pm_infer_pack(pm_infer *inf)
     dims[w->rank - 2] = pm_dim_mul(inf->module, dims[w->rank - 2], pm_dim_const(inf->module, ways));
     pm_layout layout = {.panel = (int32_t)panel, .pair = (int32_t)pair, .ways = ways};
     PM_TRY(read_lowbit(inf, elem, &layout));
-    inf->types[0] = pm_type_packed(inf->module, elem, w->rank, dims, layout);
+    bool is_plain = panel == 1 && pair == 1 && ways == 1 && layout.bits == 0; // one row after the other
+    inf->types[0] = is_plain ? pm_type_get(inf->module, elem, w->rank, dims)
+                             : pm_type_packed(inf->module, elem, w->rank, dims, layout);
     return PM_OK;
 }

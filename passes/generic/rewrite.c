@@ -47,6 +47,19 @@ pm_value *pm_value_origin(pm_value *v)
     return v;
 }
 
+bool pm_value_is_codes(const pm_value *v)
+{
+    if (!pm_value_is(v, PM_OP_dequantize))
+        return false;
+    for (uint32_t i = 0; i < v->def->n_operands; i++) {
+        pm_value *part = v->def->operands[i];
+        const pm_op *from = part ? pm_value_origin(part)->def : NULL;
+        if (part && (!from || (from->code != PM_OP_const && from->code != PM_OP_stack)))
+            return false;
+    }
+    return true;
+}
+
 bool pm_op_reads_bytes(const pm_op *op, uint32_t i)
 {
     const pm_value *v = op->operands[i];
@@ -56,6 +69,8 @@ bool pm_op_reads_bytes(const pm_op *op, uint32_t i)
     case PM_OP_fill:
     case PM_OP_empty: return i != 0 || !v->content;
     case PM_OP_shape: return false;
+    case PM_OP_linear:
+    case PM_OP_grouped_linear: return i != 1 || !op->device || !pm_value_is_codes(v);
     default: return true;
     }
 }

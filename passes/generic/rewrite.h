@@ -20,7 +20,9 @@ bool pm_value_is_used(const pm_value *v);
 bool pm_value_shows_operand(const pm_value *v);
 /// The value whose bytes `v` shows, following views and in-place ops.
 pm_value *pm_value_origin(pm_value *v);
-/// Whether operand `i` of `op` is read as bytes (a shape that is known is not).
+/// Codes of few bits that lie in the payload: what a product on a device beside the CPU reads instead of `v`.
+bool pm_value_is_codes(const pm_value *v);
+/// Whether operand `i` of `op` is read as bytes (a shape that is known is not, nor what stands for codes).
 bool pm_op_reads_bytes(const pm_op *op, uint32_t i);
 
 /// A set of values or types by their ids; ids that came later are not in it.

@@ -84,10 +84,23 @@ static bool runs(const pm_op *op)
     return op->n_results == 0;
 }
 
+/// Whether kernels of devices read the codes behind `dequantize`.
+static bool stands_for_codes(const pm_op *op)
+{
+    if (!pm_value_is_codes(op->results[0]))
+        return false;
+    for (const pm_use *use = op->results[0]->uses; use; use = use->next)
+        if (!pm_op_reads_bytes(use->op, use->index))
+            return true;
+    return false;
+}
+
 /// What a region captures is read when its argument is.
 static bool use_reads(const plan *p, const pm_use *use)
 {
     const pm_op *op = use->op;
+    if (op->code == PM_OP_dequantize && stands_for_codes(op))
+        return true;
     if (!runs(op) || !pm_op_reads_bytes(op, use->index))
         return false;
     if (!has_body(op) || use->index < first_captured(op))
