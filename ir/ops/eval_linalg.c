@@ -187,7 +187,9 @@ int32_t pm_eval_grouped_linear(const pm_eval_args *args)
                     args->attrs[0].i == PM_BF16);
         first = last;
     }
-    return first != rows;
+    for (int64_t i = first * n; i < rows * n; i++) // nobody's: anything would do
+        pm_set_f64(out->data, out->elem, i, 0);
+    return 0;
 }
 
 /* ---- conv --------------------------------------------------------------------------------------- */
