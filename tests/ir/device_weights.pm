@@ -27,7 +27,7 @@ module "m" {
     %p = const {value = splat(0.5)} : f32[8, 4]
     %r = const {value = splat(0.75)} : f32[8, 4]
     %offsets = cast(%e) {to = i32}
-    // CHECK: %s = stack(%p, %r) : f32[2, 8, 4] @ weight(0)
+    // CHECK: %s = stack(%p, %r) : f32[2, 8, 4] loc
     %s = stack(%p, %r)
     %st = transpose(%s) {perm = [0, 2, 1]}
     // CHECK: %[[EXPERTS:[0-9]+]] = pack(%s) {panel = 1, trans = true, group = "p"} : f32[2, 4, 8] @ weight(0)

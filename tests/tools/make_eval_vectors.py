@@ -313,6 +313,10 @@ def cast_cases():
             else:
                 y = np.array(y, np.float64).astype(ELEMS[target])
             case("cast", f"{source}_{target}", [x], [y], tol=(0, 0), to=target)
+    for elem in ("f32", "bf16", "i32", "i64", "u8", "bool"):
+        for shape in ((), (5,), (0, 3), (2, 3)):
+            x = (np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2).astype(ELEMS.get(elem, bool))
+            case("transfer", f"{elem}_{len(shape)}_{'x'.join(map(str, shape))}", [x], [x], tol=(0, 0))
 
 
 BROADCASTS = [((2, 3), (2, 3)), ((2, 1, 3), (4, 1)), ((), (3,)), ((3,), ()), ((), ()), ((2, 3), (1, 3)),
@@ -999,9 +1003,12 @@ def linear_cases():
                 case("grouped_linear", tag + "_bias", [x, w, offsets, bias], [round_to(y + wide(bias)[owner], x_elem)],
                      tol=tol, compute=compute)
     x, w = np.zeros((3, 2), np.float32), np.zeros((2, 4, 2), np.float32)
-    for name, offsets in [("falls", (0, 4, 3)), ("negative", (0, -1, 3)), ("starts", (1, 2, 3)), ("short", (0, 1, 2)),
+    for name, offsets in [("falls", (0, 4, 3)), ("negative", (0, -1, 3)), ("starts", (1, 2, 3)),
                           ("over", (0, 1, 4)), ("length", (0, 3))]:
         faulty("grouped_linear", name, [x, w, np.array(offsets, np.int32)], [((3, 4), np.float32)])
+    x, w = np.arange(1, 7, dtype=np.float32).reshape(3, 2), np.arange(1, 17, dtype=np.float32).reshape(2, 4, 2)
+    y = np.stack([w[0] @ x[0], w[1] @ x[1], np.zeros(4, np.float32)])  # the last row is nobody's
+    case("grouped_linear", "short", [x, w, np.array((0, 1, 2), np.int32)], [y], tol=(0, 0))
 
 
 def conv_cases():
