@@ -6,6 +6,7 @@
 #include "llvm-c/Core.h"
 #include "llvm-c/IRReader.h"
 
+#include "codegen/cuda/device_code.h"
 #include "codegen/cuda/ptx.h"
 #include "codegen/cuda/toolkit.h"
 
@@ -136,6 +137,47 @@ START_TEST(a_missing_toolkit_is_named)
 }
 END_TEST
 
+START_TEST(devices_get_code_for_each_chip)
+{
+    const char *path;
+    if (pm_toolkit_find(arena, diag, PM_TOOLKIT_NVJITLINK, &path) != PM_OK)
+        return;
+    setenv("PIMOE_CACHE_DIR", "/proc/nowhere", 1); // nothing kept
+    static const pm_kernel kernels[] = {{.name = "one", .function = "pm_d0", .n_pointers = 1, .n_symbols = 2, .meets = true}};
+    static const char *const archs[] = {"sm_80", "sm_90a"};
+    const char *body = pm_arena_printf(arena, "%s  store float %%v, ptr %%x\n  ret i32 0\n", second_symbol);
+    pm_device_code_request request = {.module = module_of("", body), .kernels = kernels, .n_kernels = 1, .archs = archs,
+                                      .n_archs = 2, .opt_level = 3};
+    pm_kernel_facts facts[1];
+    const pm_device_code *codes;
+    size_t n;
+    ck_assert_int_eq(pm_device_code_make(arena, diag, &request, facts, &codes, &n), PM_OK);
+    ck_assert_uint_eq(n, 2);
+    for (size_t i = 0; i < n; i++) {
+        ck_assert_str_eq(codes[i].arch, archs[i]);
+        ck_assert_uint_eq(codes[i].number, facts[0].code);
+        ck_assert_ptr_nonnull(strstr(codes[i].ptx, ".entry one("));
+        ck_assert_mem_eq(codes[i].cubin, "\177ELF", 4);
+    }
+    ck_assert_uint_eq(facts[0].threads, PM_GENERAL_THREADS);
+    ck_assert_uint_eq(facts[0].flags, 1);
+    LLVMDisposeModule(request.module);
+}
+END_TEST
+
+START_TEST(templates_must_exist)
+{
+    static const pm_kernel kernels[] = {{.name = "one", .template_name = "no_such"}};
+    static const char *const archs[] = {"sm_80"};
+    pm_device_code_request request = {.kernels = kernels, .n_kernels = 1, .archs = archs, .n_archs = 1, .opt_level = 3};
+    pm_kernel_facts facts[1];
+    const pm_device_code *codes;
+    size_t n;
+    ck_assert_int_eq(pm_device_code_make(arena, diag, &request, facts, &codes, &n), PM_ERR_INTERNAL);
+    ck_assert_ptr_nonnull(strstr(pm_diag_at(diag, 0)->text, "no_such"));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("ptx");
@@ -146,6 +188,8 @@ int main(void)
     tcase_add_test(all, what_no_gpu_has_is_named);
     tcase_add_test(all, unknown_chips_are_refused);
     tcase_add_test(all, a_missing_toolkit_is_named);
+    tcase_add_test(all, devices_get_code_for_each_chip);
+    tcase_add_test(all, templates_must_exist);
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

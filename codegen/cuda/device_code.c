@@ -1,0 +1,153 @@
+#include "codegen/cuda/device_code.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+#include "llvm-c/BitWriter.h"
+#include "llvm-c/Core.h"
+
+#include "base/cache.h"
+#include "base/containers.h"
+#include "codegen/cuda/nvrtc.h"
+#include "codegen/cuda/ptx.h"
+#include "codegen/cuda/templates.h"
+#include "codegen/cuda/toolkit.h"
+#include "codegen/embedded.h"
+#include "runtime/runtime_abi.h"
+
+enum { GENERAL_CODE = 0 }; ///< number of the code of the general road
+
+typedef struct making {
+    pm_arena *arena;
+    pm_diag *diag;
+    const pm_device_code_request *r;
+    pm_kernel_facts *facts;
+    pm_cuda_compiler *compiler;
+    bool links;    ///< nvJitLink is there
+    uint32_t next; ///< number of the next code
+    PM_VEC(pm_device_code) codes;
+} making;
+
+static bool any_general(const pm_device_code_request *r)
+{
+    for (size_t i = 0; i < r->n_kernels; i++)
+        if (!r->kernels[i].template_name)
+            return true;
+    return false;
+}
+
+/// ---- the general road -------------------------------------------------------------------------------------
+
+static void add_text(pm_hasher *hasher, const char *text)
+{
+    pm_hasher_add(hasher, text ? text : "", text ? strlen(text) + 1 : 1);
+}
+
+/// Everything that decides the PTX: the functions, what is linked to them, the compiler that does it.
+static pm_hash128 general_key(const making *m, const char *arch)
+{
+    pm_hasher *hasher = pm_hasher_new(m->arena);
+    struct stat self;
+    LLVMMemoryBufferRef code = LLVMWriteBitcodeToMemoryBuffer(m->r->module);
+    pm_hasher_add(hasher, LLVMGetBufferStart(code), LLVMGetBufferSize(code));
+    LLVMDisposeMemoryBuffer(code);
+    for (size_t i = 0; i < m->r->n_kernels; i++) {
+        const pm_kernel *k = &m->r->kernels[i];
+        uint32_t counts[] = {k->n_pointers, k->n_symbols};
+        if (k->template_name)
+            continue;
+        add_text(hasher, k->name);
+        add_text(hasher, k->function);
+        pm_hasher_add(hasher, counts, sizeof counts);
+    }
+    add_text(hasher, arch);
+    pm_hasher_add(hasher, &m->r->opt_level, sizeof m->r->opt_level);
+    memset(&self, 0, sizeof self);
+    if (stat("/proc/self/exe", &self) != 0)
+        self.st_size = 0;
+    int64_t program[] = {self.st_size, self.st_mtim.tv_sec, self.st_mtim.tv_nsec};
+    pm_hasher_add(hasher, program, sizeof program);
+    pm_embedded blobs[] = {pm_embedded_kernels_vw8(), pm_embedded_references()};
+    for (size_t i = 0; i < PM_COUNT(blobs); i++)
+        pm_hasher_add(hasher, blobs[i].bytes, blobs[i].size);
+    return pm_hasher_value(hasher);
+}
+
+static pm_status general_code(making *m, const char *arch)
+{
+    const char *folder = pm_cache_folder(m->arena, "kernels");
+    pm_hash128 key = general_key(m, arch);
+    pm_device_code code = {.arch = arch, .number = GENERAL_CODE};
+    const uint8_t *kept;
+    if (pm_cache_get(m->arena, folder, key, &kept, &code.ptx_size)) {
+        code.ptx = (const char *)kept;
+    } else {
+        pm_ptx_options options = {.arch = arch, .opt_level = m->r->opt_level};
+        PM_TRY(pm_ptx_emit(m->arena, m->diag, m->r->module, m->r->kernels, m->r->n_kernels, &options, &code.ptx,
+                           &code.ptx_size));
+        PM_ASSERT(code.ptx);
+        pm_cache_put(m->arena, folder, key, code.ptx, code.ptx_size);
+    }
+    if (m->links)
+        PM_TRY(pm_cuda_assemble(m->compiler, "the general road", code.ptx, code.ptx_size, arch, &code.cubin,
+                                &code.cubin_size));
+    PM_PUSH(m->arena, &m->codes, code);
+    return PM_OK;
+}
+
+/// ---- templates --------------------------------------------------------------------------------------------
+
+static pm_status template_code(making *m, const pm_kernel *k, pm_kernel_facts *facts)
+{
+    const pm_cuda_template *t = pm_cuda_template_named(k->template_name);
+    if (!t)
+        return pm_error(m->diag, NULL, PM_ERR_INTERNAL, "no CUDA template is called %s", k->template_name);
+    *facts = (pm_kernel_facts){.code = m->next++, .threads = t->threads, .shared_bytes = t->shared_bytes,
+                               .flags = t->flags};
+    for (size_t i = 0; i < m->r->n_archs; i++) {
+        pm_cuda_program program;
+        pm_cuda_code made;
+        const char *arch = m->r->archs[i];
+        PM_TRY(pm_cuda_template_program(m->arena, m->diag, t, k->name, k->fixed, k->n_fixed, arch, &program));
+        PM_TRY(pm_cuda_compile(m->compiler, &program, &made));
+        pm_device_code code = {.arch = arch, .number = facts->code, .ptx = made.ptx, .cubin = made.cubin,
+                               .ptx_size = made.ptx_size, .cubin_size = made.cubin_size};
+        PM_PUSH(m->arena, &m->codes, code);
+    }
+    return PM_OK;
+}
+
+static void look_for_link(making *m)
+{
+    pm_arena *scratch = pm_arena_child(m->arena);
+    const char *path;
+    m->links = pm_toolkit_find(scratch, pm_diag_create(scratch), PM_TOOLKIT_NVJITLINK, &path) == PM_OK;
+    pm_arena_destroy(scratch);
+    if (!m->links)
+        pm_warning(m->diag, NULL, "no_cubin",
+                   "libnvJitLink of NVIDIA's CUDA toolkit isn't there: the program carries PTX alone for what no "
+                   "template does, which the driver compiles when the program starts");
+}
+
+pm_status pm_device_code_make(pm_arena *arena, pm_diag *diag, const pm_device_code_request *request,
+                              pm_kernel_facts *facts, const pm_device_code **out_codes, size_t *out_n_codes)
+{
+    making m = {.arena = arena, .diag = diag, .r = request, .facts = facts,
+                .compiler = pm_cuda_compiler_new(arena, diag), .next = GENERAL_CODE + 1};
+    if (any_general(request)) {
+        look_for_link(&m);
+        for (size_t i = 0; i < request->n_archs; i++)
+            PM_TRY(general_code(&m, request->archs[i]));
+    }
+    for (size_t i = 0; i < request->n_kernels; i++) {
+        if (request->kernels[i].template_name) {
+            PM_TRY(template_code(&m, &request->kernels[i], &facts[i]));
+            continue;
+        }
+        facts[i] = (pm_kernel_facts){.code = GENERAL_CODE, .threads = PM_GENERAL_THREADS,
+                                     .flags = request->kernels[i].meets ? PM_RT_KERNEL_MEETS : 0};
+    }
+    *out_codes = m.codes.data;
+    *out_n_codes = m.codes.n;
+    return PM_OK;
+}

@@ -1,0 +1,23 @@
+/// Code for the chips of a device: the general road's kernels through LLVM, templates through NVRTC.
+#ifndef PM_CODEGEN_CUDA_DEVICE_CODE_H
+#define PM_CODEGEN_CUDA_DEVICE_CODE_H
+
+#include "codegen/cpu/device_tables.h"
+
+typedef struct pm_device_code_request {
+    LLVMModuleRef module; ///< with the functions of the general road, as pm_mlir_generate made it; stays as it is
+    const pm_kernel *kernels;
+    size_t n_kernels;
+    const char *const *archs; ///< "sm_90a"
+    size_t n_archs;
+    int opt_level;
+} pm_device_code_request;
+
+/// Makes PTX and cubins of all kernels and fills `facts` (parallel to the kernels) but for `emu`. Without nvJitLink the
+/// general road's code has no cubin (the driver makes it) and a warning says so. What was made before is taken from the
+/// cache of kernels (nvrtc.h).
+PM_NODISCARD pm_status pm_device_code_make(pm_arena *arena, pm_diag *diag, const pm_device_code_request *request,
+                                           pm_kernel_facts *facts, const pm_device_code **out_codes,
+                                           size_t *out_n_codes);
+
+#endif
