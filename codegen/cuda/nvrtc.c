@@ -160,15 +160,21 @@ static pm_status add_library(pm_cuda_compiler *c, pm_hasher *hasher, pm_toolkit_
 /// Products and sums stay apart unless a template says fmaf: bits must not hang on what a compiler finds to join.
 static const char *const fixed_options[] = {"-default-device", "--std=c++17", "--fmad=false", "-w"};
 
-static pm_status nvrtc_error(pm_cuda_compiler *c, void *program, const char *name, int error)
+static const char *log_of(pm_cuda_compiler *c, void *program)
 {
     size_t size = 0;
+    if (!program || c->nvrtc.log_size(program, &size) != 0 || size <= 1)
+        return "";
+    char *log = pm_arena_alloc(c->arena, size + 1, 1);
+    return c->nvrtc.log(program, log) == 0 ? log : "";
+}
+
+static pm_status nvrtc_error(pm_cuda_compiler *c, void *program, const char *name, int error)
+{
     pm_status status = pm_error(c->diag, NULL, PM_ERR_INTERNAL, "CUDA template %s: %s", name, c->nvrtc.error_text(error));
-    if (program && c->nvrtc.log_size(program, &size) == 0 && size > 1) {
-        char *log = pm_arena_alloc(c->arena, size + 1, 1);
-        if (c->nvrtc.log(program, log) == 0)
-            pm_note(c->diag, NULL, "%s", log);
-    }
+    const char *log = log_of(c, program);
+    if (*log)
+        pm_note(c->diag, NULL, "%s", log);
     return status;
 }
 
@@ -187,16 +193,19 @@ static pm_status take_code(pm_cuda_compiler *c, void *program, const char *name,
     out->ptx = ptx;
     out->ptx_size = strlen(ptx); // theirs counts the NUL
     out->cubin = cubin;
+    out->log = log_of(c, program);
     return PM_OK;
 }
 
 static const char **options_of(pm_cuda_compiler *c, const pm_cuda_program *p, size_t *out_n)
 {
-    const char **options = PM_NEW_ARRAY(c->arena, const char *, p->n_definitions + PM_COUNT(fixed_options) + 1);
+    const char **options = PM_NEW_ARRAY(c->arena, const char *, p->n_definitions + PM_COUNT(fixed_options) + 2);
     size_t n = 0;
     options[n++] = pm_arena_printf(c->arena, "--gpu-architecture=%s", p->arch);
     for (size_t i = 0; i < PM_COUNT(fixed_options); i++)
         options[n++] = fixed_options[i];
+    if (p->tells_resources)
+        options[n++] = "--ptxas-options=-v";
     for (size_t i = 0; i < p->n_definitions; i++)
         options[n++] = pm_arena_printf(c->arena, "-D%s", p->definitions[i]);
     *out_n = n;
@@ -223,32 +232,42 @@ static pm_status compile(pm_cuda_compiler *c, const pm_cuda_program *p, const ch
     return status;
 }
 
-/// Both forms as one entry of the cache: size of the PTX, PTX with its NUL, cubin.
+/// An entry of the cache: sizes of the PTX and the log, both with their NUL, then the cubin.
+typedef struct kept_sizes {
+    uint64_t ptx, log;
+} kept_sizes;
+
 static void keep_code(pm_cuda_compiler *c, pm_hash128 key, const pm_cuda_code *code)
 {
-    uint64_t size = code->ptx_size;
-    uint8_t *bytes = pm_arena_alloc(c->arena, sizeof size + code->ptx_size + 1 + code->cubin_size, 16);
-    memcpy(bytes, &size, sizeof size);
-    memcpy(bytes + sizeof size, code->ptx, code->ptx_size + 1);
-    memcpy(bytes + sizeof size + code->ptx_size + 1, code->cubin, code->cubin_size);
-    pm_cache_put(c->arena, c->folder, key, bytes, sizeof size + code->ptx_size + 1 + code->cubin_size);
+    kept_sizes sizes = {code->ptx_size + 1, strlen(code->log) + 1};
+    size_t size = sizeof sizes + sizes.ptx + sizes.log + code->cubin_size;
+    uint8_t *bytes = pm_arena_alloc(c->arena, size, 16), *at = bytes + sizeof sizes;
+    memcpy(bytes, &sizes, sizeof sizes);
+    memcpy(at, code->ptx, sizes.ptx);
+    memcpy(at + sizes.ptx, code->log, sizes.log);
+    memcpy(at + sizes.ptx + sizes.log, code->cubin, code->cubin_size);
+    pm_cache_put(c->arena, c->folder, key, bytes, size);
 }
 
 static bool kept_code(pm_cuda_compiler *c, pm_hash128 key, pm_cuda_code *out)
 {
     const uint8_t *bytes;
     size_t size;
-    uint64_t ptx_size;
-    if (!pm_cache_get(c->arena, c->folder, key, &bytes, &size) || size <= sizeof ptx_size)
+    kept_sizes sizes;
+    if (!pm_cache_get(c->arena, c->folder, key, &bytes, &size) || size < sizeof sizes)
         return false;
-    memcpy(&ptx_size, bytes, sizeof ptx_size);
-    if (ptx_size >= size - sizeof ptx_size || bytes[sizeof ptx_size + ptx_size] != 0)
+    memcpy(&sizes, bytes, sizeof sizes);
+    bytes += sizeof sizes;
+    size -= sizeof sizes;
+    if (sizes.ptx == 0 || sizes.ptx > size || sizes.log == 0 || sizes.log > size - sizes.ptx ||
+        bytes[sizes.ptx - 1] != 0 || bytes[sizes.ptx + sizes.log - 1] != 0)
         return false;
-    out->ptx = (const char *)bytes + sizeof ptx_size;
-    out->ptx_size = (size_t)ptx_size;
-    out->cubin_size = size - sizeof ptx_size - out->ptx_size - 1;
+    out->ptx = (const char *)bytes;
+    out->ptx_size = (size_t)sizes.ptx - 1;
+    out->log = out->ptx + sizes.ptx;
+    out->cubin_size = size - (size_t)(sizes.ptx + sizes.log);
     uint8_t *cubin = pm_arena_alloc(c->arena, out->cubin_size + 1, 16); // aligned, as loaders want ELF
-    memcpy(cubin, bytes + sizeof ptx_size + out->ptx_size + 1, out->cubin_size);
+    memcpy(cubin, bytes + sizes.ptx + sizes.log, out->cubin_size);
     out->cubin = cubin;
     return true;
 }

@@ -19,11 +19,13 @@ typedef struct pm_cuda_program {
     const char *const *definitions; ///< "PM_CONST_N=64"
     size_t n_definitions;
     const char *arch; ///< "sm_90a"
+    bool tells_resources; ///< the log is wanted, with what the assembler says of registers and memory
 } pm_cuda_program;
 
-/// PTX ends with a NUL behind its size. Both lie in the compiler's arena.
+/// PTX ends with a NUL behind its size. All lie in the compiler's arena.
 typedef struct pm_cuda_code {
     const char *ptx;
+    const char *log; ///< "" unless the program asked for it
     const uint8_t *cubin;
     size_t ptx_size, cubin_size;
 } pm_cuda_code;

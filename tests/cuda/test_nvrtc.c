@@ -180,6 +180,22 @@ START_TEST(errors_come_with_the_log)
 }
 END_TEST
 
+START_TEST(resources_are_told)
+{
+    pm_cuda_compiler *c = pm_cuda_compiler_new(arena, diag);
+    const char *definition = "PM_CONST_N=3";
+    pm_cuda_program p = program_with(&definition);
+    p.tells_resources = true;
+    for (size_t i = 0; i < 2; i++) {
+        pm_cuda_code code;
+        ck_assert_int_eq(pm_cuda_compile(c, &p, &code), PM_OK);
+        ck_assert_msg(strstr(code.log, "registers") && strstr(code.log, "spill stores"), "%s", code.log);
+        ck_assert_uint_eq(pm_cuda_compiler_stats(c).from_cache, i);
+        ck_assert_mem_eq(code.cubin, "\177ELF", 4);
+    }
+}
+END_TEST
+
 START_TEST(ptx_becomes_a_cubin)
 {
     static const char ptx[] = ".version 8.0\n.target sm_90a\n.address_size 64\n"
@@ -217,6 +233,7 @@ int main(void)
     tcase_add_test(all, a_folder_that_is_only_read_serves);
     tcase_add_test(all, the_cache_is_bounded);
     tcase_add_test(all, errors_come_with_the_log);
+    tcase_add_test(all, resources_are_told);
     tcase_add_test(all, ptx_becomes_a_cubin);
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
