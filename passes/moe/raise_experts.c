@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "ir/extent_rules.h"
 #include "ir/op_table.h"
 #include "passes/findings.h"
 #include "passes/generic/rewrite.h"
@@ -553,6 +554,8 @@ static bool scattered_rows(raiser *r, pm_op *op, const pm_row_list **out_list, p
     if (!*out_list)
         return false;
     // without a reduction rows replace what was there: right for zeros, if no token comes twice
+    if (!pm_op_extents_fit(op))
+        return false;
     return strcmp(reduction, "add") == 0 ||
            (strcmp(reduction, "none") == 0 && (*out_list)->seed->distinct &&
             (*out_list)->kind == PM_LIST_PICKED && is_zeros(r, op->operands[0]));
@@ -587,6 +590,7 @@ static void collect(raiser *r, pm_op *root, chain *k)
         }
         bool inside = v == root->results[0] || pm_value_use_count(v) == 1;
         if (op && op->code == PM_OP_add && inside && op->operands[0]->type->rank == op->operands[1]->type->rank) {
+            k->wrong = k->wrong || !pm_op_extents_fit(op);
             PM_PUSH(r->scratch, &work, op->operands[0]);
             PM_PUSH(r->scratch, &work, op->operands[1]);
             continue;

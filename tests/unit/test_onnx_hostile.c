@@ -308,6 +308,8 @@ static const bad_case cases[] = {
     {"nbits_block", INVALID,
      "node 'the_node' (MatMulNBits): error: block_size is 24, must be a power of two from 16 "
      "on"},
+    {"nbits_zeros_type", INVALID, "zero_points 'zeros' is f64[7, 3], must be u8, f32, f16 or bf16"},
+    {"nbits_scales_type", INVALID, "scales 'scales' is f16[21], must be f32, as 'x' is"},
     {"nbits_prepacked", UNSUPPORTED,
      "node 'the_node' (MatMulNBits): error: weight_prepacked is 1: weights in the layout of "
      "one device"},
