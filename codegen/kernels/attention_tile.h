@@ -91,8 +91,8 @@ PM_INLINE void scale_row(float *to, const float *from, int64_t n, float factor)
     int64_t i = 0;
     PM_NO_UNROLL for (; i + PM_VW <= n; i += PM_VW)
         pm_v_store(to + i, pm_v_load(from + i) * factor);
-    PM_NO_UNROLL for (; i < n; i++)
-        to[i] = from[i] * factor;
+    if (i < n)
+        pm_v_store_part(to + i, pm_v_load_part(from + i, n - i) * factor, n - i);
 }
 
 /// rows (1, 2, 4 or 6) x the keys of `groups` blocks of 16 from `column` on, into t->score. Fetches the next block:
@@ -132,6 +132,38 @@ PM_INLINE void value_tile(const attention_tile *t, const attention_block_in *in,
     }
 }
 
+/// As value_tile, for `rows` rows (a constant) and the columns from `column` on, fewer than a vector.
+PM_INLINE void value_end_rows(const attention_tile *t, const attention_block_in *in, int rows,
+                              int64_t first, int64_t from, int64_t to, int64_t column)
+{
+    pm_vf acc[ATTENTION_PART];
+    int64_t n = t->value_dim - column;
+    float *sum = t->sum + first * t->value_dim + column;
+    const float *value = in->values + from * t->value_row + column;
+    PM_UNROLL for (int r = 0; r < rows; r++)
+        acc[r] = pm_v_load_part(sum + r * t->value_dim, n);
+    PM_NO_UNROLL for (int64_t i = from; i < to; i++)
+    {
+        pm_vf x = pm_v_load_part(value, n);
+        PM_UNROLL for (int r = 0; r < rows; r++)
+            acc[r] = pm_v_fma(pm_v_splat(t->score[(first + r) * ATTENTION_KEYS + i]), x, acc[r]);
+        value += t->value_row;
+    }
+    PM_UNROLL for (int r = 0; r < rows; r++)
+        pm_v_store_part(sum + r * t->value_dim, acc[r], n);
+}
+
+PM_INLINE void value_end(const attention_tile *t, const attention_block_in *in, int64_t rows,
+                         int64_t first, int64_t from, int64_t to, int64_t column)
+{
+    switch (rows) {
+    case 1: value_end_rows(t, in, 1, first, from, to, column); break;
+    case 2: value_end_rows(t, in, 2, first, from, to, column); break;
+    case 4: value_end_rows(t, in, 4, first, from, to, column); break;
+    default: value_end_rows(t, in, 6, first, from, to, column);
+    }
+}
+
 /// As value_tile, for all columns.
 PM_INLINE void add_values(const attention_tile *t, const attention_block_in *in, int64_t rows,
                           int64_t first, int64_t from, int64_t to)
@@ -149,17 +181,8 @@ PM_INLINE void add_values(const attention_tile *t, const attention_block_in *in,
         value_tile(t, in, rows, 1, first, from, to, column);
         column += PM_VW;
     }
-    PM_NO_UNROLL for (; column < t->value_dim; column++)
-    {
-        PM_NO_UNROLL for (int64_t row = first; row < first + rows; row++)
-        {
-            float sum = t->sum[row * t->value_dim + column];
-            PM_NO_UNROLL for (int64_t i = from; i < to; i++)
-                sum = __builtin_elementwise_fma(t->score[row * ATTENTION_KEYS + i],
-                                                in->values[i * t->value_row + column], sum);
-            t->sum[row * t->value_dim + column] = sum;
-        }
-    }
+    if (column < t->value_dim)
+        value_end(t, in, rows, first, from, to, column);
 }
 
 /// Turns a row's scores of one block into weights; updates its largest score, total and sums. Unless

@@ -106,9 +106,8 @@ PM_INLINE void pack_keys(const sdpa_head *h, const float *from, int64_t n)
                 __builtin_prefetch(row + (k + ATTENTION_KEYS) * h->key_row + d, 0, 2);
             pm_v_transpose(row + d, h->key_row, to + d * 16, 16);
         }
-        PM_NO_UNROLL for (; d < hd; d++)
-            PM_NO_UNROLL for (int64_t k = 0; k < PM_VW; k++)
-                to[d * 16 + k] = row[k * h->key_row + d];
+        if (d < hd)
+            pm_v_transpose_part(row + d, h->key_row, hd - d, to + d * 16, 16);
     }
     PM_NO_UNROLL for (; key < n; key++)
         PM_NO_UNROLL for (int64_t d = 0; d < hd; d++)

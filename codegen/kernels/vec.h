@@ -32,6 +32,33 @@ PM_INLINE void pm_v_store(float *p, pm_vf x)
     *(pm_vf *)p = x;
 }
 
+/// The first n < PM_VW elements at p, 0 in the others, which aren't read.
+PM_INLINE pm_vf pm_v_load_part(const float *p, int64_t n)
+{
+#if PM_VW == 16
+    typedef float aligned_vf __attribute__((vector_size(64)));
+    return __builtin_ia32_loadups512_mask(p, (aligned_vf){0}, (uint16_t)((1u << n) - 1));
+#else
+    typedef float aligned_vf __attribute__((vector_size(32)));
+    typedef int32_t aligned_vi __attribute__((vector_size(32)));
+    aligned_vi lanes = {0, 1, 2, 3, 4, 5, 6, 7};
+    return __builtin_ia32_maskloadps256((const aligned_vf *)p, lanes < (int32_t)n);
+#endif
+}
+
+/// Stores the first n < PM_VW elements; the others' memory isn't touched.
+PM_INLINE void pm_v_store_part(float *p, pm_vf x, int64_t n)
+{
+#if PM_VW == 16
+    __builtin_ia32_storeups512_mask(p, x, (uint16_t)((1u << n) - 1));
+#else
+    typedef float aligned_vf __attribute__((vector_size(32)));
+    typedef int32_t aligned_vi __attribute__((vector_size(32)));
+    aligned_vi lanes = {0, 1, 2, 3, 4, 5, 6, 7};
+    __builtin_ia32_maskstoreps256((aligned_vf *)p, lanes < (int32_t)n, x);
+#endif
+}
+
 PM_INLINE pm_vf pm_v_splat(float x)
 {
     return x - (pm_vf){0};
@@ -88,12 +115,10 @@ PM_INLINE pm_vf pm_v_interleave_high(pm_vf a, pm_vf b)
 #endif
 }
 
-/// Transposes PM_VW rows of PM_VW floats, from_ld apart, to rows to_ld apart.
-PM_INLINE void pm_v_transpose(const float *from, int64_t from_ld, float *to, int64_t to_ld)
+/// Rows become columns.
+PM_INLINE void pm_v_transpose_rows(pm_vf *x)
 {
-    pm_vf x[PM_VW], y[PM_VW];
-    PM_UNROLL for (int i = 0; i < PM_VW; i++)
-        x[i] = pm_v_load(from + i * from_ld);
+    pm_vf y[PM_VW];
     /* each round interleaves row i with row i + PM_VW / 2; after log2(PM_VW) rounds rows are columns */
     PM_UNROLL for (int round = 1; round < PM_VW; round *= 2)
     {
@@ -105,8 +130,30 @@ PM_INLINE void pm_v_transpose(const float *from, int64_t from_ld, float *to, int
         PM_UNROLL for (int i = 0; i < PM_VW; i++)
             x[i] = y[i];
     }
+}
+
+/// Transposes PM_VW rows of PM_VW floats, from_ld apart, to rows to_ld apart.
+PM_INLINE void pm_v_transpose(const float *from, int64_t from_ld, float *to, int64_t to_ld)
+{
+    pm_vf x[PM_VW];
+    PM_UNROLL for (int i = 0; i < PM_VW; i++)
+        x[i] = pm_v_load(from + i * from_ld);
+    pm_v_transpose_rows(x);
     PM_UNROLL for (int i = 0; i < PM_VW; i++)
         pm_v_store(to + i * to_ld, x[i]);
+}
+
+/// As pm_v_transpose, of rows of n < PM_VW floats.
+PM_INLINE void pm_v_transpose_part(const float *from, int64_t from_ld, int64_t n, float *to,
+                                   int64_t to_ld)
+{
+    pm_vf x[PM_VW];
+    PM_UNROLL for (int i = 0; i < PM_VW; i++)
+        x[i] = pm_v_load_part(from + i * from_ld, n);
+    pm_v_transpose_rows(x);
+    PM_UNROLL for (int i = 0; i < PM_VW; i++)
+        if (i < n)
+            pm_v_store(to + i * to_ld, x[i]);
 }
 
 typedef float pm_v4f __attribute__((vector_size(16)));
