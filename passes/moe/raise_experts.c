@@ -7,11 +7,11 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "ir/extent_rules.h"
 #include "ir/op_table.h"
 #include "passes/findings.h"
 #include "passes/generic/rewrite.h"
 #include "passes/moe/expert_body.h"
+#include "passes/moe/spell_out.h"
 #include "passes/passes.h"
 
 typedef struct near_miss {
@@ -540,6 +540,26 @@ static bool same_extents(const pm_value *a, const pm_value *b)
            memcmp(a->type->dims, b->type->dims, (size_t)a->type->rank * sizeof *a->type->dims) == 0;
 }
 
+/// acc[rows] + y, for scatter(acc, rows, acc[rows] + y): y. NULL: it is something else.
+static pm_value *added_rows(raiser *r, const pm_op *scatter)
+{
+    pm_value *sum = scatter->operands[2], *acc = scatter->operands[0];
+    if (!pm_value_is(sum, PM_OP_add) || pm_value_use_count(sum) != 1)
+        return NULL;
+    for (uint32_t i = 0; i < 2; i++) {
+        const pm_value *picked = sum->def->operands[i];
+        if (!pm_value_is(picked, PM_OP_gather_nd) && !pm_value_is(picked, PM_OP_gather) &&
+            !pm_value_is(picked, PM_OP_gather_elements))
+            continue;
+        const pm_op *pick = picked->def;
+        const pm_row_list *list = token_rows(r, scatter->operands[1]);
+        bool front = pick->code == PM_OP_gather_nd ? pm_op_i64(pick, "batch_dims") == 0 : pm_op_i64(pick, "axis") == 0;
+        if (pick->operands[0] == acc && list && token_rows(r, pick->operands[1]) == list && front)
+            return sum->def->operands[1 - i];
+    }
+    return NULL;
+}
+
 /// Rows added at their tokens: acc + scatter(rows). `*out_acc`: what they are added to.
 static bool scattered_rows(raiser *r, pm_op *op, const pm_row_list **out_list, pm_value **out_rows,
                            pm_value **out_acc)
@@ -553,12 +573,14 @@ static bool scattered_rows(raiser *r, pm_op *op, const pm_row_list **out_list, p
     *out_acc = op->operands[0];
     if (!*out_list)
         return false;
-    // without a reduction rows replace what was there: right for zeros, if no token comes twice
-    if (!pm_op_extents_fit(op))
+    if (strcmp(reduction, "add") == 0)
+        return true;
+    // without a reduction rows replace what was there: right for zeros, or for sums with it, if no token comes twice
+    if (strcmp(reduction, "none") != 0 || !(*out_list)->seed->distinct || (*out_list)->kind != PM_LIST_PICKED)
         return false;
-    return strcmp(reduction, "add") == 0 ||
-           (strcmp(reduction, "none") == 0 && (*out_list)->seed->distinct &&
-            (*out_list)->kind == PM_LIST_PICKED && is_zeros(r, op->operands[0]));
+    pm_value *added = added_rows(r, op);
+    *out_rows = added ? added : *out_rows;
+    return added || is_zeros(r, op->operands[0]);
 }
 
 /// Takes a sum apart: what each expert adds, and what else there is.
@@ -590,7 +612,6 @@ static void collect(raiser *r, pm_op *root, chain *k)
         }
         bool inside = v == root->results[0] || pm_value_use_count(v) == 1;
         if (op && op->code == PM_OP_add && inside && op->operands[0]->type->rank == op->operands[1]->type->rank) {
-            k->wrong = k->wrong || !pm_op_extents_fit(op);
             PM_PUSH(r->scratch, &work, op->operands[0]);
             PM_PUSH(r->scratch, &work, op->operands[1]);
             continue;
@@ -609,18 +630,60 @@ static void collect(raiser *r, pm_op *root, chain *k)
 }
 
 /// The op adds to a sum that goes on in its user.
-static bool goes_on(const pm_op *op)
+static bool goes_on(raiser *r, const pm_op *op)
 {
     const pm_value *v = op->results[0];
+    if (pm_value_use_count(v) == 2 && v->uses && v->uses->next) // x[rows] += y
+        for (const pm_use *use = v->uses; use; use = use->next)
+            if ((use->op->code == PM_OP_scatter_nd || use->op->code == PM_OP_scatter_elements) && use->index == 0 &&
+                added_rows(r, use->op))
+                return true;
     if (pm_value_use_count(v) != 1 || !v->uses)
         return false;
     const pm_op *user = v->uses->op;
     switch (user->code) {
-    case PM_OP_add: return true;
+    case PM_OP_add:
+        for (const pm_use *use = user->results[0]->uses; use; use = use->next)
+            if (use->index == 2 && (use->op->code == PM_OP_scatter_nd || use->op->code == PM_OP_scatter_elements) &&
+                added_rows(r, use->op))
+                return false; // rows of an expert, not the sum
+        return true;
     case PM_OP_scatter_nd:
     case PM_OP_scatter_elements: return v->uses->index == 0;
     default: return false;
     }
+}
+
+static bool has_id_axis(const pm_axes *axes)
+{
+    for (int32_t i = 0; i < axes->n; i++)
+        if (axes->atoms[i].kind == PM_ATOM_ID)
+            return true;
+    return false;
+}
+
+/// Whether the graph has something of this expert elsewhere: then it isn't lost, just written in a way that isn't known.
+static bool is_elsewhere(raiser *r, const pm_seed *seed, int64_t expert)
+{
+    for (size_t i = 0; i < r->facts.n; i++) {
+        const pm_moe_fact *fact = r->facts.of[i];
+        if (!fact || fact->seed != seed)
+            continue;
+        if (fact->kind == PM_FACT_MASKED && fact->expert == expert)
+            return true;
+        if (fact->kind == PM_FACT_OF_ID && pm_fact_only_expert(fact) == expert && fact->table[expert] == 1 &&
+            !has_id_axis(&fact->axes))
+            return true;
+    }
+    return false;
+}
+
+static bool any_lost(raiser *r, const chain *k)
+{
+    for (int64_t e = 0; e < k->n; e++)
+        if (!k->parts[e] && !is_elsewhere(r, k->seed, e))
+            return true;
+    return false;
 }
 
 /// An export that lost experts computes something else than the model: never silently.
@@ -655,7 +718,7 @@ static pm_status try_chain(raiser *r, pm_op *op)
     if (found != k.n && k.by_choice)
         return PM_OK;
     if (found != k.n)
-        return found > 1 || k.scatters ? report_lost(r, &c, &k, found) : PM_OK;
+        return (found > 1 || k.scatters) && any_lost(r, &k) ? report_lost(r, &c, &k, found) : PM_OK;
     bool done;
     return try_candidate(r, &c, &done);
 }
@@ -730,8 +793,33 @@ static pm_status visit(raiser *r, pm_op *op)
     case PM_OP_add:
     case PM_OP_scatter_nd:
     case PM_OP_scatter_elements:
-        return pm_elem_is_float(op->results[0]->type->elem) && !goes_on(op) ? try_chain(r, op) : PM_OK;
+        return pm_elem_is_float(op->results[0]->type->elem) && !goes_on(r, op) ? try_chain(r, op) : PM_OK;
     default: return PM_OK;
+    }
+}
+
+/// Whether experts have taken the place of what was written out.
+static bool is_raised(const pm_spelling *s)
+{
+    for (const pm_op *op = s->now->def; op && op->serial >= s->first; op = op->operands[0]->def) {
+        if (op->code == PM_OP_experts)
+            return true;
+        if (!op->n_operands || !op->operands[0])
+            break;
+    }
+    return false;
+}
+
+/// What was written in another way and is still there gets its former way back.
+static void spell_back(raiser *r, pm_graph *g, const pm_spellings *spellings)
+{
+    if (!spellings->n)
+        return;
+    mark_live(r, g);
+    for (size_t i = spellings->n; i-- > 0;) {
+        const pm_spelling *s = &spellings->data[i];
+        if (s->now->def && s->now->def->mark && !is_raised(s))
+            pm_value_replace(s->now, s->was);
     }
 }
 
@@ -739,11 +827,16 @@ static pm_status visit_graph(raiser *r, pm_graph *g)
 {
     r->seeds.n = 0;
     r->missed.n = 0;
+    pm_spellings spellings = {0};
     PM_TRY(pm_moe_facts_find(r->m, g, r->scratch, &r->facts));
+    PM_TRY(pm_spell_out(r->m, g, &r->facts, r->scratch, &spellings));
+    if (spellings.n)
+        PM_TRY(pm_moe_facts_find(r->m, g, r->scratch, &r->facts));
     for (pm_op *op = g->first, *next; op; op = next) {
         next = op->next;
         PM_TRY(visit(r, op));
     }
+    spell_back(r, g, &spellings);
     tell_near_misses(r, g);
     return PM_OK;
 }
