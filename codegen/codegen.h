@@ -13,14 +13,28 @@
 
 #include "ir/graph.h"
 
+/// A device beside the CPU that code is generated for.
+typedef struct pm_device_target {
+    const char *name;  ///< as ops name it: "cuda0"
+    bool emulated;     ///< a GPU that the CPU plays
+    const char *const *archs; ///< chips that get code: "sm_90a"
+    size_t n_archs;
+    /// For the cost model: memory, arithmetic (f32), the link to the host, room.
+    double bytes_per_second, flops_per_second, link_bytes_per_second;
+    uint64_t memory;
+} pm_device_target;
+
 typedef struct pm_target {
     const char *name;       ///< as the user wrote it
     const char *cpu;        ///< LLVM's name
     int32_t vector_floats;  ///< 8 or 16
     uint64_t features;      ///< PM_CPU_… of runtime/artifact_format.h that the code needs
+    const pm_device_target *devices; ///< beside the CPU
+    size_t n_devices;
 } pm_target;
 
-/// Targets by name: native, x86-64-v3, x86-64-v4, znver4, …; the error lists what there is.
+/// Targets by name, separated by commas: at most one CPU (native, x86-64-v3, x86-64-v4, znver4, …; none: native), and
+/// chips of GPUs (sm_80, sm_90a, …), or `emu`, a GPU that the CPU plays. The error lists what there is.
 PM_NODISCARD pm_status pm_target_parse(pm_arena *arena, pm_diag *diag, const char *name,
                                        pm_target *out_target);
 
@@ -35,6 +49,17 @@ PM_NODISCARD pm_status pm_weights_layout(pm_module *m, pm_weights **out_weights)
 uint64_t pm_weights_offset(const pm_weights *w, const pm_value *value);
 /// Bytes from one expert's weights to the next's, for a pack of rank 3.
 uint64_t pm_weights_expert_stride(const pm_weights *w, const pm_value *value);
+
+/// Offset of the bytes in what the device holds; a use of the value must be there.
+uint64_t pm_weights_device_offset(const pm_weights *w, const pm_value *value, const char *device);
+
+/// Bytes of the payload that a device holds.
+typedef struct pm_weights_range {
+    uint64_t payload_offset, device_offset, size;
+} pm_weights_range;
+/// What a device holds, in the order of the payload; *out_bytes: room for all of it.
+const pm_weights_range *pm_weights_device_ranges(const pm_weights *w, const char *device, size_t *out_n,
+                                                 uint64_t *out_bytes);
 
 /// One dispatch, for the manifest and reports.
 typedef struct pm_dispatch {

@@ -155,6 +155,12 @@ void pm_graph_add_result(pm_graph *g, const char *name, pm_value *value, int32_t
     PM_PUSH(m->arena, &g->result_states, state);
 }
 
+bool pm_graph_is_host_twin(const pm_graph *g)
+{
+    size_t n = strlen(g->name), k = strlen(PM_HOST_SUFFIX);
+    return n > k && strcmp(g->name + n - k, PM_HOST_SUFFIX) == 0;
+}
+
 int32_t pm_state_add(pm_module *m, const char *name, const pm_type *type)
 {
     PM_PUSH(m->arena, &m->states, ((pm_state){pm_intern(m, name), type, NULL}));

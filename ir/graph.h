@@ -157,9 +157,6 @@ struct pm_module {
     struct pm_interner *interner; ///< dims, types, strings, locations
     uint32_t next_value, next_serial;
     const char *device;   ///< what new ops get: a pass that rewrites sets it to that of the op whose place they take
-    /// Told of every pair of extents that an op's hook wants to be equal, while somebody asks (extent_rules.c).
-    void (*on_extents)(void *user, pm_dim found, pm_dim expected);
-    void *on_extents_user;
     uint32_t break_on_op; ///< serial to trap on when created; 0: none
 };
 
@@ -177,6 +174,9 @@ pm_graph *pm_region_create(pm_op *parent);
 /// Adds an argument. `state`: index of the state that it is the content of, or -1.
 pm_value *pm_graph_add_arg(pm_graph *g, const char *name, const pm_type *type, int32_t state);
 void pm_graph_add_result(pm_graph *g, const char *name, pm_value *value, int32_t state);
+/// An entry that runs where the devices of its namesake are missing, for the host alone (pass host-twins).
+#define PM_HOST_SUFFIX "@host"
+bool pm_graph_is_host_twin(const pm_graph *g);
 int32_t pm_state_add(pm_module *m, const char *name, const pm_type *type);
 
 /// Creates an op before `before` (NULL: at the end of `g`) without inferring: for the text parser

@@ -14,6 +14,7 @@ typedef struct pm_pass_options {
     /// Devices that experts may be placed on; the first one is the CPU.
     const struct pm_device *devices;
     size_t n_devices;
+    bool host_twins;       ///< the program must run without its devices, too
 } pm_pass_options;
 
 typedef struct pm_device {

@@ -103,7 +103,8 @@ static int take(opt *o)
         return 2;
     o->passes = (pm_pass_options){
         .opt_level = a->value[OPT_LEVEL] ? a->value[OPT_LEVEL][0] - '0' : 0, .vector_floats = (int32_t)floats,
-        .quantize = a->value[OPT_QUANTIZE] ? a->value[OPT_QUANTIZE] : "none", .place = a->value[OPT_PLACE]};
+        .quantize = a->value[OPT_QUANTIZE] ? a->value[OPT_QUANTIZE] : "none", .place = a->value[OPT_PLACE],
+        .host_twins = a->value[OPT_PASSES] && strstr(a->value[OPT_PASSES], "host-twins")};
     take_devices(o, a->value[OPT_DEVICES] ? a->value[OPT_DEVICES] : "cpu0");
     bool all = a->count[OPT_PRINT_ALL];
     o->run = (pm_pass_run){

@@ -67,25 +67,10 @@ static void print_result(pm_arena *arena, const pm_compile_result *r, const char
     pm_jo_end(&w);
 }
 
-/// GPU names are right words that this version can't serve; anything else goes to the target table.
-static bool is_gpu(const char *target)
-{
-    return (strncmp(target, "sm_", 3) == 0 && isdigit((unsigned char)target[3])) || strcmp(target, "emu") == 0;
-}
-
 static int check_code(const pm_cli_args *a)
 {
     const pm_cli_command *c = a->command;
-    const char *emit = a->value[C_EMIT], *quantize = a->value[C_QUANTIZE], *first = NULL;
-    for (size_t i = 0; i < a->n_given; i++) {
-        if (a->given[i].option != C_TARGET)
-            continue;
-        if (is_gpu(a->given[i].value))
-            return pm_cli_usage(c, "--target=%s: GPUs are not there yet; x86-64 CPUs are", a->given[i].value);
-        if (first && strcmp(first, a->given[i].value) != 0)
-            return pm_cli_usage(c, "--target=%s and --target=%s: one CPU at a time", first, a->given[i].value);
-        first = a->given[i].value;
-    }
+    const char *emit = a->value[C_EMIT], *quantize = a->value[C_QUANTIZE];
     if (emit && (strcmp(emit, "ptx") == 0 || strcmp(emit, "cubin") == 0))
         return pm_cli_usage(c, "--emit=%s needs a GPU target, and GPUs are not there yet", emit);
     if (quantize && (strcmp(quantize, "int8") == 0 || strcmp(quantize, "int4") == 0))
@@ -131,7 +116,7 @@ static int check_together(const pm_cli_args *a, const pm_compile_options *o)
 }
 
 /// Options from the command line; -1 or an exit code.
-static int take(const pm_cli_args *a, pm_compile_options *o)
+static int take(pm_arena *arena, const pm_cli_args *a, pm_compile_options *o)
 {
     int code = check_code(a);
     long long limit = 0;
@@ -141,7 +126,7 @@ static int take(const pm_cli_args *a, pm_compile_options *o)
         return pm_cli_usage(a->command, "--emit=%s is not there yet", a->value[C_EMIT]);
     if (!pm_cli_int(a, C_PASS_LIMIT, 0, 1000000, &limit))
         return 2;
-    o->target = a->value[C_TARGET];
+    o->target = pm_cli_joined(arena, a, C_TARGET);
     o->quantize = a->value[C_QUANTIZE];
     o->entry = a->value[C_ENTRY];
     o->place = a->value[C_PLACE];
@@ -219,7 +204,7 @@ int main(int argc, char **argv)
     pm_compile_options options = {.struct_size = sizeof options};
     int code = pm_cli_parse(arena, &pm_cli_pimoec, argc, argv, &args);
     if (code < 0)
-        code = take(&args, &options);
+        code = take(arena, &args, &options);
     if (code < 0) {
         pm_status status = compile(arena, &args, &options);
         if (status == PM_ERR_INTERNAL)

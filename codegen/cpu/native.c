@@ -13,7 +13,10 @@
 
 #include "base/hash.h"
 #include "codegen/codegen.h"
+#include "codegen/cpu/device_tables.h"
 #include "codegen/cpu/instances.h"
+#include "codegen/cuda/device_code.h"
+#include "codegen/cuda/emu_wrap.h"
 #include "codegen/embedded.h"
 #include "codegen/mlir/mlir_lower.h"
 #include "runtime/artifact_format.h"
@@ -23,6 +26,7 @@ struct pm_native {
     pm_module *module;
     pm_diag *diag;
     const pm_target *target;
+    const pm_weights *weights;
     LLVMContextRef context;
     LLVMModuleRef code;
     LLVMTargetMachineRef machine;
@@ -115,7 +119,8 @@ static void prepare_functions(pm_native *n)
         size_t length;
         const char *name = LLVMGetValueName2(f, &length);
         bool ours = starts_with(name, "pm_run_") || starts_with(name, "pm_plan_") ||
-                    starts_with(name, "pm_d") || starts_with(name, "pm_x") ||
+                    starts_with(name, "pm_d") || starts_with(name, "pm_x") || starts_with(name, "pm_g") ||
+                    starts_with(name, "pm_kernel_") ||
                     pm_is_kernel_instance(name) ||
                     strcmp(name, "pm_state_bytes") == 0 || starts_with(name, "pm_epilogue_");
         LLVMRemoveStringAttributeAtIndex(f, LLVMAttributeFunctionIndex, "target-cpu", 10);
@@ -145,7 +150,7 @@ static LLVMValueRef function_named(pm_native *n, const char *fmt, uint32_t i)
     return LLVMGetNamedFunction(n->code, name);
 }
 
-static void add_descriptor(pm_native *n, const pm_codegen_options *options)
+static void add_descriptor(pm_native *n, const pm_codegen_options *options, LLVMValueRef devices)
 {
     LLVMContextRef c = n->context;
     LLVMTypeRef ptr = LLVMPointerTypeInContext(c, 0), i32 = LLVMInt32TypeInContext(c),
@@ -175,7 +180,7 @@ static void add_descriptor(pm_native *n, const pm_codegen_options *options)
         LLVMConstInt(i32, PM_RUNTIME_ABI_VERSION, false), LLVMConstInt(i32, n_entries, false),
         LLVMConstInt(i64, n->code_hash, false), table,
         LLVMGetNamedFunction(n->code, "pm_state_bytes"), payload, payload_size,
-        LLVMConstNull(ptr), LLVMConstInt(i64, 0, false)};
+        devices ? devices : LLVMConstNull(ptr), LLVMConstInt(i64, devices ? n->target->n_devices : 0, false)};
     LLVMValueRef value = LLVMConstStructInContext(c, fields, PM_COUNT(fields), false);
     LLVMValueRef model = LLVMAddGlobal(n->code, LLVMTypeOf(value),
                                        pm_arena_printf(n->module->arena, "pm_model_%s", options->symbol));
@@ -208,6 +213,48 @@ static pm_status optimise(pm_native *n, int opt_level)
     return status;
 }
 
+/// ---- devices ----------------------------------------------------------------------------------------------
+
+/// The CPU plays them: their functions join the host's module.
+static pm_status add_emulated(pm_native *n, const pm_mlir_result *mlir)
+{
+    for (size_t i = 0; i < mlir->n_kernels; i++)
+        if (!mlir->kernels[i].template_name)
+            pm_emu_wrap(mlir->device_module, &mlir->kernels[i]);
+    if (LLVMLinkModules2(n->code, mlir->device_module))
+        return pm_error(n->diag, NULL, PM_ERR_INTERNAL, "the devices' functions could not be linked");
+    return PM_OK;
+}
+
+static void name_emulated(pm_native *n, const pm_mlir_result *mlir, pm_kernel_facts *facts)
+{
+    for (size_t i = 0; i < mlir->n_kernels; i++)
+        facts[i] = (pm_kernel_facts){.threads = PM_GENERAL_THREADS,
+                                     .flags = mlir->kernels[i].meets ? PM_RT_KERNEL_MEETS : 0,
+                                     .emu = LLVMGetNamedFunction(n->code, mlir->kernels[i].name)};
+}
+
+/// Code of all kernels, and the tables that tell of them. All devices of a target are of one kind.
+static pm_status make_devices(pm_native *n, const pm_mlir_result *mlir, int opt_level, LLVMValueRef *out_devices)
+{
+    const pm_device_target *device = n->target->devices;
+    pm_arena *arena = n->module->arena;
+    pm_kernel_facts *facts = PM_NEW_ARRAY(arena, pm_kernel_facts, mlir->n_kernels + 1);
+    const pm_device_code *codes = NULL;
+    size_t n_codes = 0;
+    if (device->emulated) {
+        name_emulated(n, mlir, facts);
+    } else {
+        pm_device_code_request request = {mlir->device_module, mlir->kernels, mlir->n_kernels,
+                                          device->archs, device->n_archs, opt_level};
+        PM_TRY(pm_device_code_make(arena, n->diag, &request, facts, &codes, &n_codes));
+        LLVMDisposeModule(mlir->device_module);
+    }
+    *out_devices = pm_device_tables(arena, n->code, n->weights, n->target, mlir->kernels, facts, mlir->n_kernels,
+                                    codes, n_codes);
+    return PM_OK;
+}
+
 pm_status pm_codegen(pm_module *m, const pm_target *target, const pm_weights *weights,
                      const pm_codegen_options *options, pm_native **out_native)
 {
@@ -222,6 +269,9 @@ pm_status pm_codegen(pm_module *m, const pm_target *target, const pm_weights *we
     n->dispatches = mlir.dispatches;
     n->n_dispatches = mlir.n_dispatches;
     n->code_hash = hash_code(n);
+    n->weights = weights;
+    if (target->n_devices && target->devices[0].emulated)
+        PM_TRY(add_emulated(n, &mlir));
     PM_TRY(make_machine(n, options->opt_level));
     LLVMSetTarget(n->code, triple);
     LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(n->machine);
@@ -234,7 +284,10 @@ pm_status pm_codegen(pm_module *m, const pm_target *target, const pm_weights *we
     PM_TRY(link_bitcode(n, pm_embedded_references()));
     pm_share_kernels(n->code);
     prepare_functions(n);
-    add_descriptor(n, options);
+    LLVMValueRef devices = NULL;
+    if (target->n_devices)
+        PM_TRY(make_devices(n, &mlir, options->opt_level, &devices));
+    add_descriptor(n, options, devices);
     char *message = NULL;
     if (LLVMVerifyModule(n->code, LLVMReturnStatusAction, &message)) {
         pm_status status = pm_error(n->diag, NULL, PM_ERR_INTERNAL, "LLVM: %s", message);

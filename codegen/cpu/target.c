@@ -44,9 +44,23 @@ static uint64_t host_features(void)
     return f;
 }
 
-pm_status pm_target_parse(pm_arena *arena, pm_diag *diag, const char *name, pm_target *out_target)
+/// Chips of GPUs; their limits are the makers' (memory in bytes/s, f32 FMA, PCIe or what takes its place).
+static const pm_device_target chips[] = {
+    {.name = "sm_80", .bytes_per_second = 1.6e12, .flops_per_second = 19e12, .link_bytes_per_second = 25e9,
+     .memory = 40ull << 30},
+    {.name = "sm_89", .bytes_per_second = 0.9e12, .flops_per_second = 80e12, .link_bytes_per_second = 25e9,
+     .memory = 24ull << 30},
+    {.name = "sm_90a", .bytes_per_second = 3.3e12, .flops_per_second = 60e12, .link_bytes_per_second = 50e9,
+     .memory = 80ull << 30},
+    {.name = "sm_100a", .bytes_per_second = 8e12, .flops_per_second = 75e12, .link_bytes_per_second = 60e9,
+     .memory = 180ull << 30},
+    {.name = "emu", .emulated = true, .bytes_per_second = 1.6e12, .flops_per_second = 19e12,
+     .link_bytes_per_second = 25e9, .memory = 40ull << 30},
+};
+
+static pm_status parse_cpu(pm_arena *arena, pm_diag *diag, const char *name, pm_target *out_target)
 {
-    *out_target = (pm_target){.name = name, .cpu = name};
+    out_target->name = out_target->cpu = name;
     if (strcmp(name, "native") == 0) {
         char *host = LLVMGetHostCPUName();
         if (!host)
@@ -69,9 +83,11 @@ pm_status pm_target_parse(pm_arena *arena, pm_diag *diag, const char *name, pm_t
         if (strcmp(cpus[i].name, name) == 0)
             out_target->features = cpus[i].features;
     if (!out_target->features) {
-        const char *names[PM_COUNT(cpus) + 1] = {"native"};
+        const char *names[PM_COUNT(cpus) + PM_COUNT(chips) + 1] = {"native"};
         for (size_t i = 0; i < PM_COUNT(cpus); i++)
             names[i + 1] = cpus[i].name;
+        for (size_t i = 0; i < PM_COUNT(chips); i++)
+            names[PM_COUNT(cpus) + 1 + i] = chips[i].name;
         const char *near = pm_nearest(name, names, PM_COUNT(names));
         pm_status status = pm_error(diag, NULL, PM_ERR_USAGE, "unknown target '%s'%s%s%s", name,
                                     near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
@@ -83,4 +99,54 @@ pm_status pm_target_parse(pm_arena *arena, pm_diag *diag, const char *name, pm_t
     }
     out_target->vector_floats = out_target->features & PM_CPU_AVX512 ? 16 : 8;
     return PM_OK;
+}
+
+static const pm_device_target *chip_named(const char *name)
+{
+    for (size_t i = 0; i < PM_COUNT(chips); i++)
+        if (strcmp(chips[i].name, name) == 0)
+            return &chips[i];
+    return NULL;
+}
+
+/// One more chip: another kind of GPU makes a device, another chip of the same kind more code for it.
+static pm_status add_chip(pm_arena *arena, pm_diag *diag, const pm_device_target *chip, pm_target *target)
+{
+    pm_device_target *device = (pm_device_target *)target->devices;
+    if (device && device->emulated != chip->emulated)
+        return pm_error(diag, NULL, PM_ERR_USAGE, "--target: emu and a GPU can't stand side by side");
+    if (!device) {
+        device = PM_NEW(arena, pm_device_target);
+        *device = *chip;
+        device->name = chip->emulated ? "emu0" : "cuda0";
+        device->archs = PM_NEW_ARRAY(arena, const char *, PM_COUNT(chips));
+        target->devices = device;
+        target->n_devices = 1;
+    }
+    const char **archs = (const char **)device->archs;
+    for (size_t i = 0; i < device->n_archs; i++)
+        if (strcmp(archs[i], chip->name) == 0)
+            return PM_OK;
+    archs[device->n_archs++] = chip->name;
+    return PM_OK;
+}
+
+pm_status pm_target_parse(pm_arena *arena, pm_diag *diag, const char *names, pm_target *out_target)
+{
+    const char *cpu = NULL;
+    *out_target = (pm_target){0};
+    for (const char *at = names; *at; at += *at == ',') {
+        size_t n = strcspn(at, ",");
+        const char *name = pm_arena_strndup(arena, at, n);
+        const pm_device_target *chip = chip_named(name);
+        at += n;
+        if (chip) {
+            PM_TRY(add_chip(arena, diag, chip, out_target));
+        } else if (cpu && strcmp(cpu, name) != 0) {
+            return pm_error(diag, NULL, PM_ERR_USAGE, "--target=%s and --target=%s: one CPU at a time", cpu, name);
+        } else {
+            cpu = name;
+        }
+    }
+    return parse_cpu(arena, diag, cpu ? cpu : "native", out_target);
 }

@@ -156,6 +156,7 @@ static pm_status lay_out_experts(pm_weights *w, weight_part *first, uint64_t *at
         if (!const_bytes(m, p->value->type, &bytes))
             return PM_ERR_INTERNAL;
         p->placed = true;
+        p->section = *at;
         p->offset = *at + size;
         p->bytes_each = experts ? bytes / (uint64_t)experts : 0;
         PM_PUSH(m->arena, &s.parts, p);
@@ -218,6 +219,60 @@ static pm_status lay_out_shared(pm_weights *w, weight_part *p, uint64_t *at)
     return PM_OK;
 }
 
+/// ---- what devices hold ------------------------------------------------------------------------------------
+
+enum { DEVICE_ALIGN = 256 };
+
+/// All experts of a part's layer go together: they share sections. Where they begin, and how many bytes they are.
+static pm_weights_range range_of(const pm_weights *w, const weight_part *p)
+{
+    pm_weights_range range = {.payload_offset = p->offset, .size = p->bytes_each};
+    if (!p->stride)
+        return range;
+    range.payload_offset = p->section;
+    range.size = p->stride * (uint64_t)const_dim(w->module, p->value->type, 0);
+    return range;
+}
+
+static void hold(pm_weights *w, device_weights *d, const weight_part *p)
+{
+    pm_weights_range range = range_of(w, p);
+    if (pm_map_get(&d->by_offset, &range.payload_offset, sizeof range.payload_offset))
+        return;
+    range.device_offset = d->bytes;
+    d->bytes = round_up(d->bytes + range.size, DEVICE_ALIGN);
+    PM_PUSH(w->module->arena, &d->ranges, range);
+    pm_map_put(&d->by_offset, &range.payload_offset, sizeof range.payload_offset, (void *)(uintptr_t)d->ranges.n);
+}
+
+static device_weights *device_named(const pm_weights *w, const char *device)
+{
+    return pm_map_get_str(&w->devices, device);
+}
+
+/// Every constant that an op on a device reads.
+static void find_devices(pm_weights *w)
+{
+    pm_module *m = w->module;
+    for (size_t i = 0; i < m->entries.n; i++)
+        for (pm_op *op = m->entries.data[i]->first; op; op = pm_op_next_nested(m->entries.data[i], op)) {
+            if (!op->device)
+                continue;
+            device_weights *d = device_named(w, op->device);
+            if (!d) {
+                d = PM_NEW(m->arena, device_weights);
+                pm_map_init(&d->by_offset, m->arena);
+                pm_map_put_str(&w->devices, op->device, d);
+            }
+            for (uint32_t k = 0; k < op->n_operands; k++) {
+                const pm_value *v = op->operands[k] ? pm_value_root(op->operands[k]) : NULL;
+                const weight_part *p = v ? pm_map_get(&w->by_value, &v->id, sizeof v->id) : NULL;
+                if (p)
+                    hold(w, d, p);
+            }
+        }
+}
+
 /// Whether the bytes of this value are read while the program runs.
 static bool is_read(const pm_value *v)
 {
@@ -230,6 +285,7 @@ pm_status pm_weights_layout(pm_module *m, pm_weights **out_weights)
     w->module = m;
     pm_map_init(&w->by_key, m->arena);
     pm_map_init(&w->by_value, m->arena);
+    pm_map_init(&w->devices, m->arena);
     for (size_t i = 0; i < m->entries.n; i++)
         for (pm_op *op = m->entries.data[i]->first; op; op = pm_op_next_nested(m->entries.data[i], op))
             for (uint32_t r = 0; r < op->n_results; r++)
@@ -255,6 +311,7 @@ pm_status pm_weights_layout(pm_module *m, pm_weights **out_weights)
         at = round_up(at + data->size, PM_SECTION_ALIGN);
     }
     w->size = at;
+    find_devices(w);
     *out_weights = w;
     return PM_OK;
 }
@@ -275,4 +332,24 @@ uint64_t pm_weights_expert_stride(const pm_weights *w, const pm_value *value)
 {
     // Inside a fused region the packed operand is an argument: its type is all that is known there.
     return part_of(w, value)->stride;
+}
+
+uint64_t pm_weights_device_offset(const pm_weights *w, const pm_value *value, const char *device)
+{
+    const weight_part *p = part_of(w, value);
+    pm_weights_range range = range_of(w, p);
+    const device_weights *d = device_named(w, device);
+    PM_ASSERT(d);
+    uintptr_t number = (uintptr_t)pm_map_get(&d->by_offset, &range.payload_offset, sizeof range.payload_offset);
+    PM_ASSERT(number);
+    return d->ranges.data[number - 1].device_offset + (p->offset - range.payload_offset);
+}
+
+const pm_weights_range *pm_weights_device_ranges(const pm_weights *w, const char *device, size_t *out_n,
+                                                 uint64_t *out_bytes)
+{
+    const device_weights *d = device_named(w, device);
+    *out_n = d ? d->ranges.n : 0;
+    *out_bytes = d ? d->bytes : 0;
+    return d ? d->ranges.data : NULL;
 }

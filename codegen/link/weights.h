@@ -11,6 +11,7 @@ typedef struct weight_part {
     uint64_t offset;     ///< of the (first expert's) bytes from the start of the payload
     uint64_t bytes_each; ///< of one expert, or of all
     uint64_t stride;     ///< between experts
+    uint64_t section;    ///< of experts: where the first one's section begins
     bool placed;
 } weight_part;
 
@@ -24,9 +25,17 @@ typedef struct weight_section {
     pm_hash128 hash;     ///< known once written
 } weight_section;
 
+/// What a device beside the CPU holds.
+typedef struct device_weights {
+    PM_VEC(pm_weights_range) ranges;
+    pm_map by_offset; ///< payload offset of a range -> its number + 1
+    uint64_t bytes;
+} device_weights;
+
 struct pm_weights {
     pm_module *module;
     pm_map by_key, by_value; ///< weight_part *
+    pm_map devices;          ///< by name: device_weights *
     PM_VEC(weight_part *) parts;
     PM_VEC(weight_section) sections;
     int32_t n_groups;

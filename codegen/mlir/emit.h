@@ -3,6 +3,7 @@
 #define PM_CODEGEN_MLIR_EMIT_H
 
 #include "codegen/codegen.h"
+#include "codegen/kernel_list.h"
 #include "codegen/mlir/mb.h"
 #include "ir/op_table.h"
 
@@ -17,6 +18,14 @@ typedef struct emitter {
     PM_VEC(pm_dispatch) dispatches;
     const char *symbol; ///< pm_model_<symbol>
     bool embedded_payload;
+    const pm_device_target *devices; ///< beside the CPU
+    size_t n_devices;
+    struct emitter *device_code;     ///< where their dispatch functions are written; NULL: there are none
+    bool for_device;                 ///< this is the one
+    bool meets;                      ///< set by a lowering whose threads exchange values
+    pm_map meeting;                  ///< names of such functions
+    PM_VEC(pm_kernel) kernels;       ///< that launches use, by number
+    pm_map kernel_names;             ///< what tells them apart -> number + 1
 } emitter;
 
 /// A dispatch function while it is written.

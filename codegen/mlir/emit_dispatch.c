@@ -27,6 +27,7 @@ static const pm_lowering lowerings[] = {
     ROW(expert_order, pm_lower_expert_order, 2),
     ROW(dims, pm_lower_dims, 1),
 #undef ROW
+    {.name = "transfer", .kind = 2}, // the entry's own (emit_launch.c)
     {.name = "view", .view = true},
     {.name = "weight", .weight = true},
     {.name = "control", .control = true, .kind = 1},
@@ -489,11 +490,14 @@ static pm_status function_for(emitter *e, pm_op *op, const char *prefix, bool ex
         out_fn->name = known;
         return PM_OK;
     }
-    char *name = pm_arena_printf(e->arena, "pm_%s%zu_%s", prefix, e->dispatch_names.n,
+    char *name = pm_arena_printf(e->arena, "pm_%s%s%zu_%s", e->for_device ? "g" : "", prefix, e->dispatch_names.n,
                                  pm_op_info_of(op)->name);
     pm_map_put_str(&e->dispatch_names, key, name);
     out_fn->name = name;
+    e->meets = false;
     pm_status status = write_function(e, op, out_fn, extent, body);
+    if (e->meets)
+        pm_map_put_str(&e->meeting, name, name);
     if (status == PM_ERR_UNSUPPORTED && pm_diag_count(e->diag, PM_ERROR) == 0)
         return pm_error(e->diag, op->loc, PM_ERR_UNSUPPORTED, "no code can be generated for %s of %s",
                         pm_op_info_of(op)->name,

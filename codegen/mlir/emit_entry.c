@@ -1,7 +1,7 @@
 /// Entries: the line of dispatches that every worker runs, and the plans of their sizes.
 #include <string.h>
 
-#include "codegen/mlir/emit_entry.h"
+#include "codegen/mlir/launch_plan.h"
 #include "ir/builder.h"
 #include "ir/extent_rules.h"
 #include "runtime/runtime_abi.h"
@@ -13,8 +13,18 @@ static MlirValue call_field(entry *n, size_t offset, MlirType type)
     return mb_load(n->b, type, mb_at_const(n->b, n->b->i8, n->call, (int64_t)offset));
 }
 
+const char *pm_entry_value_device(const pm_value *v)
+{
+    const pm_value *root = pm_value_root(v);
+    if (root->place.kind == PM_PLACE_STATE)
+        return root->graph->module->states.data[root->place.index].device;
+    return root->def ? root->def->device : NULL;
+}
+
 location pm_entry_location(const pm_value *v)
 {
+    if (pm_entry_value_device(v))
+        return (location){0}; // what a device does it does in order
     const pm_place *p = &pm_value_root(v)->place;
     return (location){p->kind, p->kind == PM_PLACE_ARENA ? 0 : p->index,
                       p->kind == PM_PLACE_ARENA ? p->offset : 0};
@@ -382,6 +392,8 @@ static pm_status emit_op(entry *n, pm_op *op)
         check_op(n, op, number);
     if (how->view || !has_place(op))
         return PM_OK;
+    if (op->device || op->code == PM_OP_transfer)
+        return pm_emit_device_op(n, op, number);
     pm_dispatch_fn fn;
     PM_TRY(pm_dispatch_function(e, op, &fn));
     place_results(n, op, number);
@@ -453,6 +465,8 @@ static pm_status emit_run(emitter *e, pm_graph *graph, uint32_t number)
     MlirValue room = call_field(&n, offsetof(pm_rt_call, scratch_bytes), b->i64);
     n.scratch = mb_at(b, b->i8, call_field(&n, offsetof(pm_rt_call, scratch), b->ptr),
                       mb_mul(b, room, n.worker));
+    if (e->n_devices)
+        n.words = mb_alloca(b, b->i64, PM_LAUNCH_MAX_WORDS);
     emit_offsets(&n);
     pm_map lists;
     pm_map_init(&lists, e->arena);
@@ -490,6 +504,25 @@ static MlirValue planned_dim(emitter *e, MlirValue symbols, pm_dim dim, MlirValu
     return value;
 }
 
+static pm_dim device_arena(const pm_graph *graph, const char *device)
+{
+    for (size_t i = 0; i < graph->device_arenas.n; i++)
+        if (strcmp(graph->device_arenas.data[i].device, device) == 0)
+            return graph->device_arenas.data[i].bytes;
+    return pm_dim_const(graph->module, 0);
+}
+
+/// One piece of scratch that the ops of a device need.
+static int64_t device_scratch(pm_graph *graph, const char *device)
+{
+    int64_t most = 0;
+    for (pm_op *op = graph->first; op; op = pm_op_next_nested(graph, op)) {
+        int64_t bytes = op->device && strcmp(op->device, device) == 0 ? pm_emit_scratch_bytes(op) : 0;
+        most = bytes > most ? bytes : most;
+    }
+    return (most + 63) / 64 * 64;
+}
+
 static void emit_plan(emitter *e, pm_graph *graph, uint32_t number)
 {
     mb *b = &e->b;
@@ -501,7 +534,7 @@ static void emit_plan(emitter *e, pm_graph *graph, uint32_t number)
     MlirValue flag = overflow_flag(b), unused = overflow_flag(b);
     int64_t scratch = 0, at = 2;
     for (pm_op *op = graph->first; op; op = pm_op_next_nested(graph, op)) {
-        int64_t bytes = pm_emit_scratch_bytes(op);
+        int64_t bytes = op->device ? 0 : pm_emit_scratch_bytes(op);
         scratch = bytes > scratch ? bytes : scratch;
     }
     MlirValue arena = pm_emit_dim_checked(e, symbols, graph->arena_bytes, flag);
@@ -512,6 +545,12 @@ static void emit_plan(emitter *e, pm_graph *graph, uint32_t number)
                                                 : graph->results.data[i - graph->args.n]->type;
         for (int32_t k = 0; k < type->rank; k++)
             store_number(b, out, at++, planned_dim(e, symbols, type->dims[k], unused));
+    }
+    for (size_t i = 0; i < e->n_devices; i++) {
+        MlirValue device_flag = overflow_flag(b);
+        MlirValue bytes = pm_emit_dim_checked(e, symbols, device_arena(graph, e->devices[i].name), device_flag);
+        store_number(b, out, at++, unless_overflow(b, device_flag, bytes));
+        store_number(b, out, at++, mb_i64(b, device_scratch(graph, e->devices[i].name)));
     }
     mb_return(b, (MlirValue){0});
     mb_function_end(b, &f);

@@ -32,11 +32,14 @@ typedef struct entry {
     /// is being written: what a branch copied isn't there behind it.
     PM_VEC(pm_map) symbol_lists;
     PM_VEC(MlirValue) locals; ///< by index of their places
+    MlirValue words;          ///< room for the words of a launch, where there are devices
 } entry;
 
 MlirValue pm_entry_pointer(entry *n, const pm_value *value);
 void pm_entry_barrier(entry *n);
-location pm_entry_location(const pm_value *v);
+location pm_entry_location(const pm_value *v); ///< on the host; nowhere for what lies on a device
+/// The device beside the host that holds a value; NULL: the host.
+const char *pm_entry_value_device(const pm_value *v);
 /// A barrier where what comes must wait for what was touched since the last one; NULL: neither.
 void pm_entry_access(entry *n, const pm_value *read, const pm_value *written);
 /// Notes without waiting that the value is read.

@@ -256,6 +256,18 @@ static MlirValue reducer_start(mb *b, pm_opcode code, pm_elem elem, reducer r)
 /// What is summed up along the loop: the element itself, or something made of it.
 typedef MlirValue map_fn(group *g, MlirValue element, void *user);
 
+/// What each lane has found, put together in all of them: always in the same order.
+static MlirValue reduce_lanes(mb *b, reducer r, MlirValue x)
+{
+    bool f32 = mlirTypeEqual(mlirValueGetType(x), b->f32);
+    for (int32_t distance = PM_WARP_LANES / 2; distance > 0; distance /= 2) {
+        MlirValue args[] = {x, mb_int(b, b->i32, distance)};
+        MlirValue other = mb_call(b, f32 ? "pm_dev_shfl_xor_f32" : "pm_dev_shfl_xor_i32", f32 ? b->f32 : b->i32, args, 2);
+        x = mb_bin(b, r.op, x, other);
+    }
+    return x;
+}
+
 /// Reduces `operand` over the dims set in `axes`; `idx` has valid entries for the others.
 static pm_status reduce_over(group *g, pm_value *operand, uint32_t axes, MlirValue *idx,
                              pm_opcode code, map_fn *map, void *user, MlirValue *out)
@@ -266,11 +278,12 @@ static pm_status reduce_over(group *g, pm_value *operand, uint32_t axes, MlirVal
     MlirValue acc = reducer_start(b, code, type->elem, r);
     mb_loop loops[PM_MAX_RANK];
     int32_t n_loops = 0;
+    bool shared = g->lane.ptr != NULL; // rows, whose columns the lanes share
     for (int32_t i = 0; i < type->rank; i++) {
         if (!(axes >> i & 1))
             continue;
-        mb_for_begin(b, &loops[n_loops], mb_i64(b, 0), pm_emit_dim(g->d, type->dims[i]),
-                     mb_i64(b, 1), n_loops ? loops[n_loops - 1].carried : &acc, 1);
+        mb_for_begin(b, &loops[n_loops], shared ? g->lane : mb_i64(b, 0), pm_emit_dim(g->d, type->dims[i]),
+                     mb_i64(b, shared ? PM_WARP_LANES : 1), n_loops ? loops[n_loops - 1].carried : &acc, 1);
         idx[g->mode == INDEX_ROWS ? 1 : i] = loops[n_loops].index;
         n_loops++;
     }
@@ -290,6 +303,8 @@ static pm_status reduce_over(group *g, pm_value *operand, uint32_t axes, MlirVal
         mb_for_end(b, &loops[n_loops], &next, &result);
         next = result;
     }
+    if (shared)
+        next = reduce_lanes(b, r, next);
     *out = has_keys(code, type->elem) ? from_key(b, type->elem, next) : next;
     return PM_OK;
 }

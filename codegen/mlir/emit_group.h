@@ -45,8 +45,11 @@ typedef struct group {
     MlirValue expert; ///< grouped_linear: which expert the rows belong to
     pm_rows rows;     ///< INDEX_ROWS: the space
     MlirValue rows_n; ///< INDEX_ROWS: its columns
+    MlirValue lane;   ///< on devices, where the lanes of a warp share a row: which one; else a NULL pointer
     MlirValue zero;   ///< the one zero for indices of broadcast dims: memos compare values by identity
 } group;
+
+enum { PM_WARP_LANES = 32 };
 
 void pm_group_init(group *g, dispatch *d, index_mode mode);
 /// The outer value that a region argument stands for; itself otherwise.

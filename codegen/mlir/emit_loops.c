@@ -54,7 +54,7 @@ static pm_status lower_flat(dispatch *d)
     pm_group_init(&g, d, INDEX_FLAT);
     g.space = d->op->results[0]->type;
     MlirValue lo, hi;
-    pm_emit_split(d, pm_emit_count(d, g.space, 0, g.space->rank), 64, &lo, &hi);
+    pm_emit_split(d, pm_emit_count(d, g.space, 0, g.space->rank), d->e->for_device ? 1 : 64, &lo, &hi);
     mb_loop loop;
     mb_for_begin(d->b, &loop, lo, hi, mb_i64(d->b, 1), NULL, 0);
     MlirValue idx[PM_MAX_RANK] = {loop.index};
@@ -90,6 +90,71 @@ static const pm_type *space_of(const dispatch *d)
     return space;
 }
 
+/// Whether a row's elements share work: then a worker takes whole rows.
+static bool shares_rows(const dispatch *d)
+{
+    pm_op *op = d->op->code == PM_OP_fused ? d->op->regions[0]->first : d->op;
+    for (; op; op = d->op->code == PM_OP_fused ? op->next : NULL)
+        if (pm_op_has_row_statistics(op) || pm_op_info_of(op)->traits & PM_T_REDUCE)
+            return true;
+    return false;
+}
+
+/// Whether the lanes of a warp can share rows: what they exchange has 32 bits.
+static bool lanes_share(const dispatch *d, bool by_rows)
+{
+    pm_op *op = d->op->code == PM_OP_fused ? d->op->regions[0]->first : d->op;
+    if (!d->e->for_device || !by_rows)
+        return false;
+    for (; op; op = d->op->code == PM_OP_fused ? op->next : NULL)
+        if ((pm_op_has_row_statistics(op) || pm_op_info_of(op)->traits & PM_T_REDUCE) &&
+            op->operands[0]->type->elem != PM_F32 && op->operands[0]->type->elem != PM_BF16 &&
+            op->operands[0]->type->elem != PM_F16 && op->operands[0]->type->elem != PM_I32)
+            return false;
+    return true;
+}
+
+/// A warp's lanes become one worker for rows.
+static void share_rows(group *g)
+{
+    dispatch *d = g->d;
+    MlirValue lanes = mb_i64(g->b, PM_WARP_LANES);
+    g->lane = mb_bin(g->b, "remui", d->worker, lanes);
+    d->worker = mb_bin(g->b, "divui", d->worker, lanes);
+    d->n_workers = mb_bin(g->b, "divui", d->n_workers, lanes);
+    d->e->meets = true;
+}
+
+/// Where workers are many (GPUs): neighbouring workers take neighbouring elements, whatever the row.
+static pm_status loop_elements(group *g, MlirValue rows, MlirValue columns, MlirValue *idx, int32_t column)
+{
+    dispatch *d = g->d;
+    mb *b = g->b;
+    mb_loop loop;
+    mb_if first;
+    MlirValue lo, hi;
+    pm_emit_split(d, mb_mul(b, rows, columns), 1, &lo, &hi);
+    mb_for_begin(b, &loop, lo, hi, mb_i64(b, 1), NULL, 0);
+    MlirValue row = mb_bin(b, "divui", loop.index, columns);
+    if (g->mode == INDEX_ROWS)
+        idx[0] = row;
+    else if (g->space->rank > 1)
+        split_row(g, row, idx);
+    idx[column] = g->zero;
+    PM_TRY(pm_group_prepare_row(g, idx));
+    size_t memos = g->memos.n, notes = g->notes.n;
+    MlirValue at = mb_bin(b, "remui", loop.index, columns);
+    mb_if_begin(b, &first, mb_cmpi(b, "eq", at, g->zero));
+    PM_TRY(store_outputs(g, idx, true));
+    mb_if_end(b, &first);
+    g->memos.n = memos; // what was computed in the branch is not there behind it
+    g->notes.n = notes;
+    idx[column] = at;
+    PM_TRY(store_outputs(g, idx, false));
+    mb_for_end(b, &loop, NULL, NULL);
+    return PM_OK;
+}
+
 /// Rows are split over the workers; or columns, when there is one row and no reduction.
 static pm_status lower_rows(dispatch *d)
 {
@@ -119,21 +184,40 @@ static pm_status lower_rows(dispatch *d)
     }
     MlirValue rows = pm_emit_count(d, g.space, 0, rank - 1), columns = pm_emit_dim(d, g.space->dims[rank - 1]);
     MlirValue lo, hi, one = mb_i64(b, 1);
+    int32_t column = by_rows ? 1 : rank - 1;
+    if (d->e->for_device && !shares_rows(d)) {
+        PM_TRY(loop_elements(&g, rows, columns, idx, column));
+        d->status = mb_load(b, b->i32, g.status);
+        return PM_OK;
+    }
+    if (lanes_share(d, by_rows))
+        share_rows(&g);
     pm_emit_split(d, rows, 1, &lo, &hi);
     mb_loop row_loop, column_loop;
     mb_for_begin(b, &row_loop, lo, hi, one, NULL, 0);
-    int32_t column = by_rows ? 1 : rank - 1;
     if (by_rows)
         idx[0] = row_loop.index;
     else if (rank > 1)
         split_row(&g, row_loop.index, idx);
     idx[column] = g.zero;
     PM_TRY(pm_group_prepare_row(&g, idx));
-    PM_TRY(store_outputs(&g, idx, true));
+    mb_if first;
+    MlirValue lane = g.lane;
+    g.lane = (MlirValue){0}; // what is reduced from here on, each lane reduces alone
+    if (lane.ptr)
+        mb_if_begin(b, &first, mb_cmpi(b, "eq", lane, g.zero));
     size_t memos = g.memos.n, notes = g.notes.n;
-    mb_for_begin(b, &column_loop, g.zero, columns, one, NULL, 0);
+    PM_TRY(store_outputs(&g, idx, true));
+    if (lane.ptr) {
+        mb_if_end(b, &first);
+        g.memos.n = memos; // what was computed in the branch is not there behind it
+        g.notes.n = notes;
+    }
+    memos = g.memos.n, notes = g.notes.n;
+    mb_for_begin(b, &column_loop, lane.ptr ? lane : g.zero, columns, lane.ptr ? mb_i64(b, PM_WARP_LANES) : one, NULL, 0);
     idx[column] = column_loop.index;
     PM_TRY(store_outputs(&g, idx, false));
+    g.lane = lane;
     mb_for_end(b, &column_loop, NULL, NULL);
     g.memos.n = memos;
     g.notes.n = notes;

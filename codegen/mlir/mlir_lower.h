@@ -5,6 +5,7 @@
 #include "llvm-c/Types.h"
 
 #include "codegen/codegen.h"
+#include "codegen/kernel_list.h"
 
 /// Code of a module as an LLVM module in `context`; the caller owns it.
 /// `out_text`: the MLIR before lowering, when not NULL.
@@ -13,6 +14,9 @@ typedef struct pm_mlir_result {
     const char *text;
     const pm_dispatch *dispatches;
     size_t n_dispatches;
+    LLVMModuleRef device_module; ///< functions of kernels on the general road; NULL: there are none. The caller's
+    const pm_kernel *kernels;
+    size_t n_kernels;
 } pm_mlir_result;
 
 PM_NODISCARD pm_status pm_mlir_generate(pm_module *m, const pm_target *target,

@@ -27,7 +27,7 @@ typedef enum pm_emit {
 typedef struct pm_compile_options {
     size_t struct_size;
     pm_emit emit;
-    const char *target;       ///< NULL: "native"
+    const char *target;       ///< NULL: "native"; several separated by commas: a CPU and GPUs
     const char *quantize;     ///< NULL: "none"
     const char *entry;        ///< only this entry; NULL: all
     const char *place;        ///< placement of experts; NULL: by cost

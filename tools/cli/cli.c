@@ -284,6 +284,15 @@ int pm_cli_parse(pm_arena *arena, const pm_cli_command *command, int argc, char 
     return -1;
 }
 
+const char *pm_cli_joined(pm_arena *arena, const pm_cli_args *args, int option)
+{
+    const char *all = NULL;
+    for (size_t i = 0; i < args->n_given; i++)
+        if (args->given[i].option == option)
+            all = all ? pm_arena_printf(arena, "%s,%s", all, args->given[i].value) : args->given[i].value;
+    return all;
+}
+
 bool pm_cli_int(const pm_cli_args *args, int option, long long lo, long long hi, long long *inout)
 {
     const char *text = args->value[option];

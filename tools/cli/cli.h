@@ -62,6 +62,9 @@ typedef struct pm_cli_args {
 /// stderr with the nearest right name).
 int pm_cli_parse(pm_arena *arena, const pm_cli_command *command, int argc, char **argv, pm_cli_args *args);
 
+/// All values of an option that may be given several times, separated by commas; NULL: not given. In the arena.
+const char *pm_cli_joined(pm_arena *arena, const pm_cli_args *args, int option);
+
 /// Reports a usage error on stderr ("pimoec: …", "Try 'pimoec --help'.") and returns 2.
 int pm_cli_usage(const pm_cli_command *command, const char *fmt, ...) PM_PRINTF(2, 3);
 /// Prints the help on stdout.

@@ -5,7 +5,8 @@
 
 #define TARGETS                                                                                                        \
     "native x86-64-v3 x86-64-v4 haswell skylake alderlake znver1 znver2 znver3 znver4 znver5 skylake-avx512 "          \
-    "cascadelake cooperlake icelake-server sapphirerapids emeraldrapids graniterapids"
+    "cascadelake cooperlake icelake-server sapphirerapids emeraldrapids graniterapids "                              \
+    "sm_80 sm_89 sm_90a sm_100a emu"
 #define MODEL_TEXT                                                                                                     \
     "MODEL is a .onnx file, a .json graph, a .pm IR file, or a checkpoint folder (config.json and safetensors). "      \
     "The kind is told\nfrom the content, not from the name."
@@ -19,8 +20,9 @@ static const pm_cli_option pimoec_options[C_N] = {
     [C_ENTRY] = {"entry", 0, "NAME", NULL, .group = "Output", .help = "only this entry (default: all)"},
     [C_SYMBOL] = {"symbol", 0, "NAME", NULL, .group = "Output",
                   .help = "name in code: pm_model_NAME, NAME_forward (default: from OUT)"},
-    [C_TARGET] = {"target", 0, "CPU", TARGETS, true, true, "Code",
-                  "native (default), x86-64-v3, x86-64-v4, znver4, …; a wrong one lists all"},
+    [C_TARGET] = {"target", 0, "CHIP", TARGETS, true, true, "Code",
+                  "native (default), x86-64-v3, x86-64-v4, znver4, …; and GPUs: sm_80, sm_89, sm_90a, sm_100a, or emu, one "
+                  "that the CPU plays; a wrong one lists all"},
     [C_LEVEL] = {NULL, 'O', "LEVEL", "0 1 2 3", .group = "Code", .help = "optimisation, 0 to 3 (default: 3)"},
     [C_QUANTIZE] = {"quantize", 0, "HOW", "none bf16 int8 int4", true, false, "Code",
                     "none (default: the model's own numbers) or bf16 products; int8 and int4 are not there yet"},
@@ -115,8 +117,8 @@ const pm_cli_command pm_cli_pimoe_opt = {
 };
 
 #define COMPILE_OPTIONS                                                                                                \
-    [COMPILE_TARGET] = {"target", 0, "CPU", TARGETS, true, false, "Compiling",                                         \
-                        "CPU that the code is made for (default: native)"},                                            \
+    [COMPILE_TARGET] = {"target", 0, "CHIP", TARGETS, true, true, "Compiling",                                         \
+                        "CPU that the code is made for (default: native), and GPUs; emu is one that the CPU plays"},   \
     [COMPILE_QUANTIZE] = {"quantize", 0, "HOW", "none bf16 int8 int4", true, false, "Compiling",                       \
                           "none (default) or bf16"},                                                                   \
     [COMPILE_LEVEL] = {NULL, 'O', "LEVEL", "0 1 2 3", .group = "Compiling",                                            \

@@ -18,7 +18,7 @@ _pimoec() {
         --emit) COMPREPLY=($(compgen -W 'exe obj lib shared header ir mlir llvm asm ptx cubin' -- "$cur")); return ;;
         --entry) return ;;
         --symbol) return ;;
-        --target) COMPREPLY=($(compgen -W 'native x86-64-v3 x86-64-v4 haswell skylake alderlake znver1 znver2 znver3 znver4 znver5 skylake-avx512 cascadelake cooperlake icelake-server sapphirerapids emeraldrapids graniterapids' -- "$cur")); return ;;
+        --target) COMPREPLY=($(compgen -W 'native x86-64-v3 x86-64-v4 haswell skylake alderlake znver1 znver2 znver3 znver4 znver5 skylake-avx512 cascadelake cooperlake icelake-server sapphirerapids emeraldrapids graniterapids sm_80 sm_89 sm_90a sm_100a emu' -- "$cur")); return ;;
         -O) COMPREPLY=($(compgen -W '0 1 2 3' -- "$cur")); return ;;
         --quantize) COMPREPLY=($(compgen -W 'none bf16 int8 int4' -- "$cur")); return ;;
         --calibrate) COMPREPLY=($(compgen -f -- "$cur")); return ;;
@@ -88,7 +88,7 @@ _pimoe() {
         ;;
     check)
         case $option in
-        --target) COMPREPLY=($(compgen -W 'native x86-64-v3 x86-64-v4 haswell skylake alderlake znver1 znver2 znver3 znver4 znver5 skylake-avx512 cascadelake cooperlake icelake-server sapphirerapids emeraldrapids graniterapids' -- "$cur")); return ;;
+        --target) COMPREPLY=($(compgen -W 'native x86-64-v3 x86-64-v4 haswell skylake alderlake znver1 znver2 znver3 znver4 znver5 skylake-avx512 cascadelake cooperlake icelake-server sapphirerapids emeraldrapids graniterapids sm_80 sm_89 sm_90a sm_100a emu' -- "$cur")); return ;;
         --quantize) COMPREPLY=($(compgen -W 'none bf16 int8 int4' -- "$cur")); return ;;
         -O) COMPREPLY=($(compgen -W '0 1 2 3' -- "$cur")); return ;;
         --in) COMPREPLY=($(compgen -f -- "$cur")); return ;;
@@ -108,7 +108,7 @@ _pimoe() {
         ;;
     run)
         case $option in
-        --target) COMPREPLY=($(compgen -W 'native x86-64-v3 x86-64-v4 haswell skylake alderlake znver1 znver2 znver3 znver4 znver5 skylake-avx512 cascadelake cooperlake icelake-server sapphirerapids emeraldrapids graniterapids' -- "$cur")); return ;;
+        --target) COMPREPLY=($(compgen -W 'native x86-64-v3 x86-64-v4 haswell skylake alderlake znver1 znver2 znver3 znver4 znver5 skylake-avx512 cascadelake cooperlake icelake-server sapphirerapids emeraldrapids graniterapids sm_80 sm_89 sm_90a sm_100a emu' -- "$cur")); return ;;
         --quantize) COMPREPLY=($(compgen -W 'none bf16 int8 int4' -- "$cur")); return ;;
         -O) COMPREPLY=($(compgen -W '0 1 2 3' -- "$cur")); return ;;
         esac
@@ -120,7 +120,7 @@ _pimoe() {
         ;;
     bench)
         case $option in
-        --target) COMPREPLY=($(compgen -W 'native x86-64-v3 x86-64-v4 haswell skylake alderlake znver1 znver2 znver3 znver4 znver5 skylake-avx512 cascadelake cooperlake icelake-server sapphirerapids emeraldrapids graniterapids' -- "$cur")); return ;;
+        --target) COMPREPLY=($(compgen -W 'native x86-64-v3 x86-64-v4 haswell skylake alderlake znver1 znver2 znver3 znver4 znver5 skylake-avx512 cascadelake cooperlake icelake-server sapphirerapids emeraldrapids graniterapids sm_80 sm_89 sm_90a sm_100a emu' -- "$cur")); return ;;
         --quantize) COMPREPLY=($(compgen -W 'none bf16 int8 int4' -- "$cur")); return ;;
         -O) COMPREPLY=($(compgen -W '0 1 2 3' -- "$cur")); return ;;
         --entry) return ;;

@@ -137,15 +137,21 @@ pm_status pm_driver_front(pm_driver *d, const char *path)
     step(d, "passes", 2);
     double loaded = now_ms();
     d->result.frontend_ms = loaded - start;
-    static const pm_device cpu = {.name = "cpu0", .bytes_per_second = 40e9, .flops_per_second = 200e9,
-                                  .link_bytes_per_second = 40e9, .memory = UINT64_MAX};
+    size_t n_devices = d->target.n_devices + 1;
+    pm_device *devices = PM_NEW_ARRAY(d->arena, pm_device, n_devices);
+    devices[0] = (pm_device){.name = "cpu0", .bytes_per_second = 40e9, .flops_per_second = 200e9,
+                             .link_bytes_per_second = 40e9, .memory = UINT64_MAX};
+    for (size_t i = 1; i < n_devices; i++) {
+        const pm_device_target *t = &d->target.devices[i - 1];
+        devices[i] = (pm_device){t->name, t->bytes_per_second, t->flops_per_second, t->link_bytes_per_second, t->memory};
+    }
     pm_pass_options *passes = PM_NEW(d->arena, pm_pass_options);
     *passes = (pm_pass_options){
         .opt_level = o->opt_level < 0 ? 3 : o->opt_level,
         .vector_floats = d->target.vector_floats,
         .has_bf16_dot = d->target.features & PM_CPU_AVX512_BF16,
         .quantize = o->quantize ? o->quantize : "none",
-        .place = o->place, .devices = &cpu, .n_devices = 1};
+        .place = o->place, .devices = devices, .n_devices = n_devices};
     pm_pass_run run = {.options = passes, .passes = o->passes, .print_before = o->print_before,
                        .print_after = o->print_after, .print_changed = o->print_changed,
                        .dump_dir = o->dump_dir, .verify_each = o->verify_each,

@@ -348,7 +348,7 @@ int pm_command_bench(pm_arena *arena, const pm_cli_args *args)
     const char *format = args->value[BENCH_FORMAT] ? args->value[BENCH_FORMAT] : args->count[BENCH_JSON] ? "json" : "text";
     if (args->count[BENCH_JSON] && strcmp(format, "json") != 0)
         return pm_cli_usage(args->command, "--json and --format=%s contradict each other", format);
-    if (!pm_take_compile_options(args, &options) || !pm_cli_int(args, BENCH_REPEAT, 1, 1000000, &ignored) ||
+    if (!pm_take_compile_options(arena, args, &options) || !pm_cli_int(args, BENCH_REPEAT, 1, 1000000, &ignored) ||
         !pm_cli_int(args, BENCH_THREADS, 1, 256, &ignored))
         return 2;
     int code = make_shapes(&b);

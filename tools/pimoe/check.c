@@ -576,7 +576,7 @@ int pm_command_check(pm_arena *arena, const pm_cli_args *args)
     *k = (checker){.arena = arena, .diag = pm_diag_create(arena), .args = args, .model = args->operands[0],
                    .timeout = 600, .json = args->count[CHECK_JSON], .messages = -1};
     k->run.rtol = k->run.atol = -1;
-    if (!pm_take_compile_options(args, &k->options) || !pm_cli_int(args, CHECK_THREADS, 1, 256, &threads) ||
+    if (!pm_take_compile_options(arena, args, &k->options) || !pm_cli_int(args, CHECK_THREADS, 1, 256, &threads) ||
         !pm_cli_number(args, CHECK_RTOL, &k->run.rtol) || !pm_cli_number(args, CHECK_ATOL, &k->run.atol) ||
         !pm_cli_number(args, CHECK_TIMEOUT, &k->timeout))
         return 2;

@@ -13,7 +13,7 @@ int pm_command_bench(pm_arena *arena, const pm_cli_args *args);
 int pm_command_doctor(pm_arena *arena, const pm_cli_args *args);
 
 /// Compile options from COMPILE_…; false: reported as a usage error.
-bool pm_take_compile_options(const pm_cli_args *args, pm_compile_options *out);
+bool pm_take_compile_options(pm_arena *arena, const pm_cli_args *args, pm_compile_options *out);
 /// Prints what the sink holds on stderr (colour on a terminal only) and returns the exit code of `status`.
 int pm_command_failed(const pm_diag *diag, pm_status status);
 

@@ -92,7 +92,7 @@ static pm_status make_key(pm_arena *arena, pm_diag *diag, const char *model, con
         if (stat("/proc/self/exe", &self) != 0)
             self.st_size = 0;
         fprintf(out, "%s %lld %lld.%ld %s %s %" PRIx64 " %s %d\n", PM_VERSION, (long long)self.st_size,
-                (long long)self.st_mtim.tv_sec, self.st_mtim.tv_nsec, target.name, target.cpu, target.features,
+                (long long)self.st_mtim.tv_sec, self.st_mtim.tv_nsec, o->target ? o->target : target.name, target.cpu, target.features,
                 o->quantize ? o->quantize : "none", o->opt_level);
         pm_module_print(m, out);
         fclose(out);

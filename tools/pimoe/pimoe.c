@@ -13,10 +13,10 @@ int pm_command_failed(const pm_diag *diag, pm_status status)
     return pm_exit_code(status);
 }
 
-bool pm_take_compile_options(const pm_cli_args *args, pm_compile_options *out)
+bool pm_take_compile_options(pm_arena *arena, const pm_cli_args *args, pm_compile_options *out)
 {
     const char *quantize = args->value[COMPILE_QUANTIZE];
-    *out = (pm_compile_options){.struct_size = sizeof *out, .target = args->value[COMPILE_TARGET],
+    *out = (pm_compile_options){.struct_size = sizeof *out, .target = pm_cli_joined(arena, args, COMPILE_TARGET),
                                 .quantize = quantize,
                                 .opt_level = args->value[COMPILE_LEVEL] ? args->value[COMPILE_LEVEL][0] - '0' : -1};
     if (quantize && strcmp(quantize, "none") != 0 && strcmp(quantize, "bf16") != 0) {

@@ -17,7 +17,7 @@ int pm_command_run(pm_arena *arena, const pm_cli_args *args)
     pm_compile_options options;
     pm_cached cached;
     const char *model = args->operands[0];
-    if (!pm_take_compile_options(args, &options))
+    if (!pm_take_compile_options(arena, args, &options))
         return 2;
     pm_status status =
         pm_cached_executable(arena, diag, model, &options, !args->count[RUN_NO_CACHE], "compiling", &cached);
