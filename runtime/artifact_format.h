@@ -13,7 +13,7 @@
 
 #define PM_ARTIFACT_MAGIC 0x31454f4d4950ull /* "PIMOE1" */
 enum {
-    PM_ARTIFACT_VERSION = 1,
+    PM_ARTIFACT_VERSION = 2,
     PM_SECTION_ALIGN = 4096,
     PM_PAYLOAD_ALIGN = 4096, ///< of the payload's start in the file
     PM_PORT_MAX_RANK = 8,
@@ -91,6 +91,8 @@ typedef struct pm_artifact_state {
     pm_artifact_string name;
     uint32_t elem, rank;
     int64_t dims[PM_PORT_MAX_RANK]; ///< as a port's; expressions: asked of the model's state_bytes function
+    uint32_t device;                ///< where it lives: 0: the host, else 1 + number in the code's list of devices
+    uint32_t reserved;
 } pm_artifact_state;
 
 typedef enum pm_section_kind {

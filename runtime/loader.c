@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "runtime/device/device.h"
 #include "runtime/rt_internal.h"
 
 const char *pm_model_string(const pm_model *model, pm_artifact_string string)
@@ -107,6 +108,20 @@ static pm_status map_payload(pm_model *m, const char *path, const uint8_t **out_
     return status;
 }
 
+/// States live on devices that the code has, and the plan has room for the devices' numbers.
+static pm_status check_devices(const pm_model *m)
+{
+    for (uint32_t i = 0; i < m->manifest->states.n; i++)
+        if (m->states[i].device > m->code->n_devices)
+            return pm_rt_error_set(PM_ERR_INVALID, "the artifact is damaged: state %s is on a device that the code lacks",
+                                   pm_model_string(m, m->states[i].name));
+    for (uint32_t i = 0; i < m->manifest->entries.n; i++)
+        if (m->code->n_devices > (PM_MAX_PLAN - 2 - (uint64_t)m->entries[i].n_port_dims) / 2)
+            return pm_rt_error_set(PM_ERR_INVALID, "the artifact is damaged: entry %s has too many dims",
+                                   pm_model_string(m, m->entries[i].name));
+    return PM_OK;
+}
+
 pm_status pm_model_open(const pm_rt_model *code, const pm_model_options *options, pm_model **out_model)
 {
     *out_model = NULL;
@@ -130,6 +145,8 @@ pm_status pm_model_open(const pm_rt_model *code, const pm_model_options *options
         status = pm_rt_error_set(PM_ERR_INVALID, "weights and code are not of one compilation");
     if (status == PM_OK && m->manifest->entries.n != code->n_entries)
         status = pm_rt_error_set(PM_ERR_INVALID, "weights and code have other entries");
+    if (status == PM_OK)
+        status = check_devices(m);
     if (status == PM_OK && (m->manifest->cpu_features & ~pm_cpu_features()) != 0)
         status = pm_rt_error_set(PM_ERR_UNSUPPORTED,
                                  "this program was compiled for %s, which has instructions that this CPU "
@@ -147,6 +164,8 @@ void pm_model_close(pm_model *model)
 {
     if (!model)
         return;
+    if (model->devices)
+        model->code->devices->ops->sessions->close_model(model);
     if (model->mapping)
         munmap(model->mapping, model->mapping_size);
     free(model);

@@ -3,6 +3,7 @@
 #define PM_RUNTIME_RT_INTERNAL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "pm/runtime.h"
@@ -29,6 +30,7 @@ struct pm_model {
     const pm_artifact_meta *metas;
     const pm_artifact_blob *blobs;
     const pm_artifact_dispatch *dispatches;
+    struct pm_rt_model_device *devices; ///< opened for its first session; shared by all of them
 };
 
 /// Checks a payload's trailer and manifest, every offset and string in it. `payload` is `size` bytes.
@@ -78,8 +80,13 @@ struct pm_session {
     pm_rt_chunk *chunks, *current;
     int64_t *plan;
     int64_t context, max_batch;
-    bool oom;
+    struct pm_rt_session_devices *devices; ///< NULL: the model has none
 };
+
+static inline pm_session *pm_session_of(pm_rt_call *call)
+{
+    return (pm_session *)((char *)call - offsetof(pm_session, call));
+}
 
 /// ---- tokeniser, sampler ---------------------------------------------------------------------------------
 

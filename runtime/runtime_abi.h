@@ -47,6 +47,7 @@ typedef enum pm_rt_error {
     PM_RT_ERR_NONE,
     PM_RT_ERR_DATA,      ///< index out of range, sizes that do not fit, division by zero
     PM_RT_ERR_NO_MEMORY, ///< a data-dependent buffer could not be placed
+    PM_RT_ERR_DEVICE,    ///< a device refused or broke; the session keeps its words
 } pm_rt_error;
 
 /// Runs an entry as worker `worker` of `n_workers`. Returns early (all workers alike) after an error.

@@ -1,10 +1,10 @@
 /// Sessions: memory and workers for calls. After the first calls of a size nothing is allocated.
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "runtime/device/device.h"
 #include "runtime/rt_internal.h"
 
 enum { PAGE = 4096, CHUNK = 1 << 20, MAX_THREADS = 256 };
@@ -39,6 +39,12 @@ static bool grow(void *memory_pointer, size_t *have, size_t bytes)
     *memory = map_pages(bytes);
     *have = *memory ? bytes : 0;
     return *memory != NULL;
+}
+
+/// What sessions do with devices, or NULL. No other way leads there, so that programs without devices don't hold it.
+static const pm_rt_device_sessions *device_sessions(const pm_model *m)
+{
+    return m->code->n_devices ? m->code->devices->ops->sessions : NULL;
 }
 
 /// ---- states ---------------------------------------------------------------------------------------------
@@ -77,8 +83,9 @@ static pm_status create_states(pm_session *s)
     pm_status status = PM_OK;
     for (uint32_t i = 0; i < n && status == PM_OK; i++) {
         s->state_bytes[i] = bytes[i] < 0 ? 0 : round_up((size_t)bytes[i] + 64, PAGE);
-        s->states[i] = bytes[i] < 0 ? NULL : map_pages(s->state_bytes[i]);
-        if (!s->states[i])
+        bool elsewhere = bytes[i] >= 0 && m->states[i].device > 0;
+        s->states[i] = bytes[i] < 0 || elsewhere ? NULL : map_pages(s->state_bytes[i]);
+        if (!s->states[i] && !elsewhere)
             status = pm_rt_error_set(PM_ERR_NO_MEMORY, "there is no room for state %s",
                                      pm_model_string(m, m->states[i].name));
     }
@@ -89,7 +96,10 @@ static pm_status create_states(pm_session *s)
 void pm_session_reset(pm_session *session)
 {
     for (uint32_t i = 0; i < session->model->manifest->states.n; i++)
-        madvise(session->states[i], session->state_bytes[i], MADV_DONTNEED); // reads as zeros again
+        if (session->states[i])
+            madvise(session->states[i], session->state_bytes[i], MADV_DONTNEED); // reads as zeros again
+    if (session->devices)
+        device_sessions(session->model)->reset(session);
 }
 
 /// ---- creation -------------------------------------------------------------------------------------------
@@ -159,6 +169,8 @@ pm_status pm_session_create(pm_model *model, const pm_session_options *options,
     pm_status status = ok ? set_limits(s, &o) : no_memory();
     if (status == PM_OK)
         status = create_states(s);
+    if (status == PM_OK && device_sessions(model))
+        status = device_sessions(model)->open(s);
     if (status == PM_OK && !(s->pool = pm_pool_create(o.threads ? o.threads : usable_cores())))
         status = pm_rt_error_set(PM_ERR_NO_MEMORY, "threads could not be started");
     if (status != PM_OK) {
@@ -174,6 +186,8 @@ void pm_session_destroy(pm_session *session)
     if (!session)
         return;
     pm_pool_destroy(session->pool);
+    if (session->devices)
+        device_sessions(session->model)->close(session);
     if (session->call.arena)
         munmap(session->call.arena, session->arena_bytes);
     if (session->call.scratch)
@@ -231,11 +245,6 @@ static void *take(pm_session *s, size_t bytes)
     }
 }
 
-static pm_session *session_of(pm_rt_call *call)
-{
-    return (pm_session *)((char *)call - offsetof(pm_session, call));
-}
-
 enum { SLOT_HEAD = 64 }; ///< in front of a slot's memory: its size
 
 static size_t slot_size(const uint8_t *slot)
@@ -249,7 +258,7 @@ static size_t slot_size(const uint8_t *slot)
 void pm_rt_place(pm_rt_call *call, int64_t slot, int64_t bytes, int64_t dispatch)
 {
     static uint8_t nothing[2 * SLOT_HEAD] __attribute__((aligned(64)));
-    pm_session *s = session_of(call);
+    pm_session *s = pm_session_of(call);
     size_t had = slot_size(call->dynamic[slot]);
     if (had > 0 && bytes >= 0 && (uint64_t)bytes < had)
         return;
@@ -452,7 +461,7 @@ pm_status pm_session_output_dims(pm_session *session, int entry, const pm_tensor
     return set_outputs(session, &session->model->entries[entry], outputs, n_outputs, false);
 }
 
-static pm_status reserve(pm_session *s)
+static pm_status reserve(pm_session *s, const pm_artifact_entry *e)
 {
     int64_t arena = s->plan[0], scratch = s->plan[1];
     if (arena < 0 || scratch < 0 || arena > INT64_MAX / 4 || scratch > INT64_MAX / 4 / MAX_THREADS)
@@ -462,16 +471,20 @@ static pm_status reserve(pm_session *s)
         !grow(&s->call.scratch, &s->scratch_bytes,
               (size_t)s->call.scratch_bytes * (size_t)pm_pool_size(s->pool)))
         return no_memory();
-    return PM_OK;
+    return s->devices ? device_sessions(s->model)->begin(s, s->plan + 2 + e->n_port_dims) : PM_OK;
 }
 
-static pm_status call_error(const pm_session *s)
+static pm_status call_error(pm_session *s)
 {
     const pm_model *m = s->model;
     uint32_t i = (uint32_t)s->call.error - 1;
-    const char *where = i < m->manifest->dispatches.n ? pm_model_string(m, m->dispatches[i].loc) : "?";
+    const char *where = s->call.error < 0                ? "the end of the call"
+                        : i < m->manifest->dispatches.n ? pm_model_string(m, m->dispatches[i].loc)
+                                                        : "?";
     if (s->call.error_kind == PM_RT_ERR_NO_MEMORY)
         return pm_rt_error_set(PM_ERR_NO_MEMORY, "out of memory at %s", where);
+    if (s->call.error_kind == PM_RT_ERR_DEVICE)
+        return device_sessions(s->model)->error(s, where);
     return pm_rt_error_set(PM_ERR_INVALID, "a value is out of range (an index, a size, or a division by zero) at %s",
                            where);
 }
@@ -508,7 +521,7 @@ pm_status pm_session_run(pm_session *session, int entry, const pm_tensor_arg *in
     pm_session *s = session;
     PM_TRY(prepare(s, entry, inputs, n_inputs));
     PM_TRY(set_outputs(s, &s->model->entries[entry], outputs, n_outputs, true));
-    PM_TRY(reserve(s));
+    PM_TRY(reserve(s, &s->model->entries[entry]));
     s->call.inputs = s->inputs;
     s->call.outputs = s->outputs;
     s->call.states = s->states;
@@ -523,6 +536,8 @@ pm_status pm_session_run(pm_session *session, int entry, const pm_tensor_arg *in
     if (s->model->entries[entry].n_dynamic)
         memset(s->dynamic, 0, s->model->entries[entry].n_dynamic * sizeof *s->dynamic);
     pm_pool_run(s->pool, s->model->code->entries[entry].run, &s->call);
+    if (s->devices)
+        device_sessions(s->model)->end(s);
     if (s->call.error)
         return call_error(s);
     collect_dynamic(s, entry, outputs);

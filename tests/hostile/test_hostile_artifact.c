@@ -164,7 +164,7 @@ static pm_artifact_symbol *symbol(void)
 }
 
 #define LIES(X)                                                                                    \
-    X(trailer_version, trailer()->version = 2, "the artifact has version 2, this runtime reads 1") \
+    X(trailer_version, trailer()->version = 1, "the artifact has version 1, this runtime reads 2") \
     X(trailer_magic, trailer()->magic ^= 1,                                                        \
       "the artifact is damaged: its end is not that of an artifact")                               \
     X(trailer_size, trailer()->payload_size++, "the artifact is damaged: its trailer")             \
