@@ -163,7 +163,7 @@ static pm_status run_pass(pm_module *m, const pm_pass_run *run, const pm_pass *p
                           double *out_seconds)
 {
     pm_pass_ctx ctx = {.module = m, .diag = m->diag, .options = run->options, .pass = pass,
-                       .notes = run->stats ? stderr : NULL, .findings = run->findings};
+                       .notes = run->stats ? stderr : NULL, .findings = run->findings, .plan = run->plan};
     pm_map_init(&ctx.counts, m->arena);
     if (is_named(run->print_before, pass))
         print_module(run, pass, "before", m);

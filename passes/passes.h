@@ -24,6 +24,7 @@ typedef struct pm_device {
 } pm_device;
 
 typedef struct pm_findings pm_findings; ///< passes/findings.h
+typedef struct pm_plan pm_plan;         ///< passes/plan.h
 
 typedef struct pm_pass_ctx {
     pm_module *module;
@@ -34,6 +35,7 @@ typedef struct pm_pass_ctx {
     pm_map counts;    ///< --stats: text -> uintptr_t
     FILE *notes;      ///< --stats: where a pass may tell more; NULL: nowhere
     pm_findings *findings; ///< what raising found; NULL: nobody asks
+    pm_plan *plan;         ///< gets what is placed where, its arena is set; NULL: nobody asks
 } pm_pass_ctx;
 
 void pm_pass_changed(pm_pass_ctx *ctx);
@@ -63,6 +65,7 @@ typedef struct pm_pass_run {
     const char *stop_after;
     const char *stop_before;  ///< no pass from the first one of this name on; NULL: all
     pm_findings *findings;    ///< gets what raising finds; NULL: nobody asks
+    pm_plan *plan;            ///< gets what is placed where, its arena is set; NULL: nobody asks
     int64_t pass_limit;       ///< stop after so many passes (bisect); -1: all
     FILE *out;                ///< where printing goes
     /// Called before the first run of the pass named `watch`; NULL: nobody watches.

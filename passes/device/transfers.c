@@ -4,7 +4,7 @@
 /// where they live. Constants lie everywhere; extents that are known need no bytes.
 #include "ir/op_table.h"
 #include "passes/generic/rewrite.h"
-#include "passes/passes.h"
+#include "passes/plan.h"
 
 typedef struct transferrer {
     pm_pass_ctx *ctx;
@@ -76,12 +76,42 @@ static pm_status visit_entry(transferrer *t)
     return PM_OK;
 }
 
+/// The extents at their smallest, and at least 1: those of one token.
+static uint64_t bytes_of_token(const pm_module *m, pm_dim bytes)
+{
+    pm_arena *scratch = pm_arena_child(m->arena);
+    int64_t *smallest = PM_NEW_ARRAY(scratch, int64_t, m->symbols.n), value = 0;
+    for (size_t i = 0; i < m->symbols.n; i++)
+        smallest[i] = m->symbols.data[i].lo > 1 ? m->symbols.data[i].lo : 1;
+    bool known = pm_dim_eval(m, bytes, smallest, &value) && value >= 0;
+    pm_arena_destroy(scratch);
+    return known ? (uint64_t)value : 0;
+}
+
+static void note_transfers(pm_pass_ctx *ctx, const pm_graph *g)
+{
+    pm_plan *plan = ctx->plan;
+    const char *host = ctx->options->n_devices > 0 ? ctx->options->devices[0].name : "the host";
+    for (const pm_op *op = g->first; op; op = op->next) {
+        if (op->code != PM_OP_transfer)
+            continue;
+        const char *from = pm_value_device(op->operands[0]);
+        pm_dim bytes = pm_type_bytes(ctx->module, op->results[0]->type);
+        pm_moved moved = {.entry = g->name, .name = op->results[0]->name, .from = from ? from : host,
+                          .to = op->device ? op->device : host, .bytes = pm_dim_text(ctx->module, bytes),
+                          .token_bytes = bytes_of_token(ctx->module, bytes), .loc = op->loc};
+        PM_PUSH(plan->arena, &plan->moved, moved);
+    }
+}
+
 pm_status pm_pass_transfers(pm_pass_ctx *ctx)
 {
     for (size_t i = 0; i < ctx->module->entries.n; i++) {
         transferrer t = {.ctx = ctx, .m = ctx->module, .g = ctx->module->entries.data[i]};
         pm_map_init(&t.copies, ctx->module->arena);
         PM_TRY(visit_entry(&t));
+        if (ctx->plan)
+            note_transfers(ctx, t.g);
     }
     return PM_OK;
 }

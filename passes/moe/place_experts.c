@@ -1,14 +1,21 @@
 /// Placement: every expert, router and attention gets a device of the list, by cost or by hand. The
 /// devices are recorded in the ops' attributes (`devices`, `device`). Results do not change.
 ///
-/// Cost of a unit on a device: reading its weights once, or computing its expected rows, whichever
+/// Cost of a unit on a device: reading its weights if a row needs them, or computing its expected rows, whichever
 /// takes longer (both overlap), and moving its rows over the link when its layer's router is
 /// elsewhere. The units of a layer go, the most expensive first, to the device that would be done with
-/// them soonest and still has room; layers follow one another, so each begins with idle devices.
+/// them soonest and still has room; layers follow one another, so each begins with idle devices. A layer
+/// stays where its router is unless leaving wins more than the transfers' own time.
 /// All entries share the weights: a unit is placed once, where its weights are.
 ///
+/// How often an expert is chosen says a trace; without one all are chosen alike. So what is chosen often gets the
+/// fast device while there is room.
+///
 /// A device's room is weights as they will be stored: products in f32, or bf16 where they are bf16 or
-/// are to be rounded to it. What belongs to no unit stays on the first device.
+/// are to be rounded to it. What belongs to no unit goes to the first device beside the host that has room for
+/// it; the host's experts compute there, their weights never move.
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/hash.h"
@@ -17,7 +24,9 @@
 #include "passes/generic/rewrite.h"
 #include "passes/moe/placement.h"
 
-enum { NOMINAL_TOKENS = 64, MAX_STEPS = 16, MAX_EXPERTS = 1 << 20 };
+enum { MAX_STEPS = 16, MAX_EXPERTS = 1 << 20 };
+
+static const double crossing_seconds = 10e-6; ///< of a transfer, however small
 
 typedef struct layer {
     pm_op *op;         ///< experts, route or attention
@@ -36,6 +45,7 @@ typedef struct placer {
     uint64_t *used;    ///< by device
     double *busy;      ///< by device, within a layer: seconds
     uint64_t total, placed_bytes;
+    pm_unit rest; ///< what belongs to no unit
 } placer;
 
 /* ---- weights --------------------------------------------------------------------------------- */
@@ -218,11 +228,15 @@ static pm_status add_experts(placer *p, pm_op *op)
         (void)bytes_within(p, op->regions[0], &first);
     if (!is_known(p, first, &l)) {
         const char *name = pm_op_str(op, "name");
+        const pm_traced_layer *traced;
+        PM_TRY(pm_place_traced(p->ctx, &p->spec, name, (size_t)n, &traced));
         double row = (extent(p, op->operands[0]->type, 1) + extent(p, op->results[0]->type, 1)) * 4;
         for (uint32_t e = 0; e < n; e++) {
+            double share = traced ? traced->counts[e] / traced->sum : 1 / (double)n;
+            double chosen = fmin(1, share * (double)top_k); // by one token
             pm_unit unit = {.kind = PM_UNIT_EXPERT, .layer = name, .number = e, .bytes = bytes[e],
-                            .flops = flops_of(p, op->regions[template ? 0 : e]),
-                            .rows = (double)NOMINAL_TOKENS * (double)top_k / (double)n,
+                            .flops = flops_of(p, op->regions[template ? 0 : e]), .share = share,
+                            .rows = PM_PLAN_TOKENS * chosen, .is_read = 1 - pow(1 - chosen, PM_PLAN_TOKENS),
                             .moved = row, .device = -1};
             PM_PUSH(p->scratch, &p->units, unit);
         }
@@ -247,7 +261,7 @@ static const pm_op *product_behind(const pm_value *v)
 static void add_single(placer *p, pm_op *op, pm_unit_kind kind, uint32_t n_sources)
 {
     layer l = {.op = op, .n = 1};
-    pm_unit unit = {.kind = kind, .rows = NOMINAL_TOKENS, .device = -1, .layer = op->results[0]->name,
+    pm_unit unit = {.kind = kind, .rows = PM_PLAN_TOKENS, .share = 1, .is_read = 1, .device = -1, .layer = op->results[0]->name,
                     .moved = extent(p, op->results[0]->type, 1) * 4};
     const pm_data *first = NULL;
     for (uint32_t i = 0; i < n_sources && i < op->n_operands; i++) {
@@ -284,15 +298,17 @@ static pm_status collect(placer *p, const pm_graph_vec *graphs)
 static double seconds_on(const placer *p, const pm_unit *unit, int32_t device, int32_t home)
 {
     const pm_device *d = &p->ctx->options->devices[device];
-    double reading = (double)unit->bytes / d->bytes_per_second;
+    const pm_device *h = &p->ctx->options->devices[home];
+    double link = fmin(d->link_bytes_per_second, h->link_bytes_per_second);
+    double reading = unit->is_read * (double)unit->bytes / d->bytes_per_second;
     double computing = unit->rows * unit->flops / d->flops_per_second;
-    double moving = device == home ? 0 : unit->rows * unit->moved / d->link_bytes_per_second;
+    double moving = device == home ? 0 : unit->rows * unit->moved / link;
     return (reading > computing ? reading : computing) + moving;
 }
 
 static pm_status no_room(placer *p, const pm_unit *unit)
 {
-    static const char *const names[PM_UNIT_KINDS] = {"an expert", "a router", "an attention"};
+    static const char *const names[PM_UNIT_KINDS] = {"an expert", "a router", "an attention", "the rest"};
     const pm_pass_options *o = p->ctx->options;
     uint64_t room = 0;
     for (size_t i = 0; i < o->n_devices; i++)
@@ -301,11 +317,11 @@ static pm_status no_room(placer *p, const pm_unit *unit)
     return pm_error(p->ctx->diag, NULL, PM_ERR_UNSUPPORTED,
                     "the weights take %s (%s of them experts, routers and attention), %s may hold %s%s: no room for %s "
                     "of %s (--place=%s=SIZE says what a device may hold)",
-                    pm_place_bytes_text(a, p->total), pm_place_bytes_text(a, p->placed_bytes), o->devices[0].name,
-                    pm_place_bytes_text(a, p->spec.capacity[0]),
-                    o->n_devices > 1 ? pm_arena_printf(a, ", all devices %s", pm_place_bytes_text(a, room)) : "",
+                    pm_plan_bytes_text(a, p->total), pm_plan_bytes_text(a, p->placed_bytes), o->devices[0].name,
+                    pm_plan_bytes_text(a, p->spec.capacity[0]),
+                    o->n_devices > 1 ? pm_arena_printf(a, ", all devices %s", pm_plan_bytes_text(a, room)) : "",
                     unit ? names[unit->kind] : "what belongs to no expert,",
-                    pm_place_bytes_text(a, unit ? unit->bytes : p->total - p->placed_bytes), o->devices[0].name);
+                    pm_plan_bytes_text(a, unit ? unit->bytes : p->total - p->placed_bytes), o->devices[0].name);
 }
 
 static bool has_room(const placer *p, int32_t device, uint64_t bytes)
@@ -333,29 +349,73 @@ static pm_status put(placer *p, pm_unit *unit, int32_t home)
     return PM_OK;
 }
 
-/// The units of a layer, the largest first: those of equal size in order.
-static void order_units(const placer *p, const layer *l, uint32_t *order)
+typedef struct ranked {
+    double seconds; ///< on the host
+    uint64_t bytes;
+    uint32_t unit;
+} ranked;
+
+/// The most expensive first; equal ones in order.
+static int by_cost(const void *a, const void *b)
 {
-    // counts of equal sizes are large, different ones few: insertion moves little
+    const ranked *x = a, *y = b;
+    if (x->seconds != y->seconds)
+        return x->seconds < y->seconds ? 1 : -1;
+    if (x->bytes != y->bytes)
+        return x->bytes < y->bytes ? 1 : -1;
+    return x->unit < y->unit ? -1 : 1;
+}
+
+/// Whether the layer had better stay where its router is: when what it wins elsewhere is less than crossing takes.
+static bool stays_home(const placer *p, const layer *l, int32_t home)
+{
+    double split = 0, at_home = 0;
+    uint64_t missing = 0;
+    bool leaves = false;
+    for (size_t d = 0; d < p->ctx->options->n_devices; d++)
+        split = fmax(split, p->busy[d]);
     for (uint32_t i = 0; i < l->n; i++) {
-        uint32_t at = i;
-        for (; at > 0 && p->units.data[order[at - 1]].bytes < p->units.data[l->first + i].bytes; at--)
-            order[at] = order[at - 1];
-        order[at] = l->first + i;
+        const pm_unit *unit = &p->units.data[l->first + i];
+        leaves = leaves || unit->device != home;
+        if (unit->by_hand)
+            return false;
+        at_home += seconds_on(p, unit, home, home);
+        missing += unit->device != home ? unit->bytes : 0;
     }
+    return leaves && has_room(p, home, missing) && at_home <= split + 2 * crossing_seconds;
 }
 
 static pm_status put_layer(placer *p, const layer *l, int32_t home)
 {
-    uint32_t *order = PM_NEW_ARRAY(p->scratch, uint32_t, l->n);
+    ranked *order = PM_NEW_ARRAY(p->scratch, ranked, l->n);
     memset(p->busy, 0, p->ctx->options->n_devices * sizeof *p->busy);
-    order_units(p, l, order);
+    for (uint32_t i = 0; i < l->n; i++) {
+        const pm_unit *unit = &p->units.data[l->first + i];
+        order[i] = (ranked){seconds_on(p, unit, 0, 0), unit->bytes, l->first + i};
+    }
+    qsort(order, l->n, sizeof *order, by_cost);
     for (uint32_t i = 0; i < l->n; i++)
-        PM_TRY(put(p, &p->units.data[order[i]], home));
+        PM_TRY(put(p, &p->units.data[order[i].unit], home));
+    for (uint32_t i = 0; i < l->n && stays_home(p, l, home); i++) {
+        pm_unit *unit = &p->units.data[l->first + i];
+        p->used[unit->device] -= unit->bytes;
+        p->used[home] += unit->bytes;
+        unit->device = home;
+    }
     return PM_OK;
 }
 
 /* ---- what comes of it ------------------------------------------------------------------------ */
+
+/// The products of a router and of an attention go with it.
+static void place_products(placer *p, const layer *l, const char *device)
+{
+    for (uint32_t i = 0; i < l->op->n_operands && i < (l->op->code == PM_OP_route ? 1 : 3); i++) {
+        pm_op *product = l->op->operands[i] ? (pm_op *)product_behind(l->op->operands[i]) : NULL;
+        if (product && !product->graph->parent)
+            product->device = pm_intern(p->m, device);
+    }
+}
 
 static void record(placer *p, const layer *l)
 {
@@ -363,6 +423,8 @@ static void record(placer *p, const layer *l)
     const pm_unit *units = &p->units.data[l->first];
     if (l->op->code != PM_OP_experts) {
         pm_op_set_str(l->op, "device", devices[units[0].device].name);
+        if (p->ctx->options->n_devices > 1)
+            place_products(p, l, devices[units[0].device].name);
         return;
     }
     bool equal = true;
@@ -377,49 +439,60 @@ static void record(placer *p, const layer *l)
     pm_op_set_str(l->op, "devices", text.data);
 }
 
-static void print_plan(const placer *p)
+/// assign-devices takes the first device beside the host for what nobody placed: elsewhere must be said.
+static void record_rest(placer *p)
 {
-    const pm_pass_options *o = p->ctx->options;
-    FILE *out = p->ctx->notes;
-    for (size_t d = 0; d < o->n_devices; d++) {
-        uint32_t n[PM_UNIT_KINDS] = {0};
-        for (size_t i = 0; i < p->units.n; i++)
-            n[p->units.data[i].kind] += p->units.data[i].device == (int32_t)d;
-        bool limited = p->spec.capacity[d] != UINT64_MAX;
-        fprintf(out, "%10s  place-experts: %s of weights%s%s; %u experts, %u routers, %u attentions%s%s\n",
-                o->devices[d].name, pm_place_bytes_text(p->scratch, p->used[d]), limited ? " of at most " : "",
-                limited ? pm_place_bytes_text(p->scratch, p->spec.capacity[d]) : "", n[PM_UNIT_EXPERT],
-                n[PM_UNIT_ROUTER], n[PM_UNIT_ATTENTION],
-                d == 0 && p->total > p->placed_bytes ? ", and all else: " : "",
-                d == 0 && p->total > p->placed_bytes ? pm_place_bytes_text(p->scratch, p->total - p->placed_bytes) : "");
-    }
+    int32_t usual = p->ctx->options->n_devices > 1 ? 1 : 0;
+    if (p->rest.device == usual)
+        return;
+    const char *name = pm_intern(p->m, p->ctx->options->devices[p->rest.device].name);
+    for (size_t i = 0; i < p->m->entries.n; i++)
+        for (pm_op *op = p->m->entries.data[i]->first; op; op = op->next)
+            if (!op->device && op->code != PM_OP_const && !(pm_op_info_of(op)->traits & PM_T_WEIGHT))
+                op->device = name;
+}
+
+static void note_unit(const placer *p, pm_plan *plan, const pm_unit *unit, const pm_loc *loc)
+{
+    static const char *const names[PM_UNIT_KINDS] = {"expert", "router", "attention", "rest"};
+    pm_placed placed = {.kind = names[unit->kind], .number = unit->number, .device = unit->device,
+                        .layer = unit->layer ? pm_arena_strdup(plan->arena, unit->layer) : NULL,
+                        .by_hand = unit->by_hand, .bytes = unit->bytes, .share = unit->share, .loc = loc,
+                        .seconds = seconds_on(p, unit, unit->device, unit->device)};
+    PM_PUSH(plan->arena, &plan->placed, placed);
+}
+
+static void fill_plan(const placer *p, pm_plan *plan)
+{
+    size_t n = p->ctx->options->n_devices;
+    plan->devices = p->ctx->options->devices;
+    plan->n_devices = n;
+    plan->trace = p->spec.trace;
+    plan->used = PM_NEW_ARRAY(plan->arena, uint64_t, n);
+    plan->capacity = PM_NEW_ARRAY(plan->arena, uint64_t, n);
+    memcpy(plan->used, p->used, n * sizeof *plan->used);
+    memcpy(plan->capacity, p->spec.capacity, n * sizeof *plan->capacity);
+    note_unit(p, plan, &p->rest, NULL);
     for (size_t i = 0; i < p->layers.n; i++) {
         const layer *l = &p->layers.data[i];
-        if (l->op->code != PM_OP_experts || l->again)
-            continue;
-        uint64_t bytes = 0;
-        double slowest = 0;
-        for (size_t d = 0; d < o->n_devices; d++)
-            p->busy[d] = 0;
-        for (uint32_t k = 0; k < l->n; k++) {
-            const pm_unit *unit = &p->units.data[l->first + k];
-            bytes += unit->bytes;
-            p->busy[unit->device] += seconds_on(p, unit, unit->device, unit->device);
-        }
-        for (size_t d = 0; d < o->n_devices; d++)
-            slowest = p->busy[d] > slowest ? p->busy[d] : slowest;
-        fprintf(out, "            %s: %u experts, %s, %.3f ms for %d tokens, on %s\n", pm_op_str(l->op, "name"), l->n,
-                pm_place_bytes_text(p->scratch, bytes), slowest * 1e3, NOMINAL_TOKENS, pm_op_str(l->op, "devices"));
+        for (uint32_t k = 0; k < l->n && !l->again; k++)
+            note_unit(p, plan, &p->units.data[l->first + k], l->op->loc);
     }
 }
 
 static pm_status place(placer *p)
 {
-    uint64_t rest = p->total > p->placed_bytes ? p->total - p->placed_bytes : 0;
-    if (!has_room(p, 0, rest))
+    p->rest = (pm_unit){.kind = PM_UNIT_REST, .share = 1, .is_read = 1, .rows = PM_PLAN_TOKENS, .device = -1,
+                        .bytes = p->total > p->placed_bytes ? p->total - p->placed_bytes : 0};
+    int32_t home = pm_place_by_hand(&p->spec, &p->rest); // where the latest router or attention is
+    p->rest.by_hand = home >= 0;
+    for (int32_t d = 1; d < (int32_t)p->ctx->options->n_devices && home < 0; d++)
+        home = has_room(p, d, p->rest.bytes) ? d : -1;
+    home = home < 0 ? 0 : home;
+    if (!has_room(p, home, p->rest.bytes))
         return no_room(p, NULL);
-    p->used[0] = rest;
-    int32_t home = 0; // where the latest router or attention is
+    p->rest.device = home;
+    p->used[home] = p->rest.bytes;
     for (size_t i = 0; i < p->layers.n; i++) {
         const layer *l = &p->layers.data[i];
         if (!l->again)
@@ -431,6 +504,7 @@ static pm_status place(placer *p)
         pm_pass_count(p->ctx, l->op->code == PM_OP_experts ? "layers of experts placed"
                               : l->op->code == PM_OP_route ? "routers placed" : "attentions placed");
     }
+    record_rest(p);
     return pm_place_check_used(p->ctx, &p->spec);
 }
 
@@ -449,8 +523,13 @@ pm_status pm_pass_place_experts(pm_pass_ctx *ctx)
     pm_graphs_of(m, scratch, &graphs);
     PM_TRY(collect(&p, &graphs));
     PM_TRY(place(&p));
-    if (ctx->notes && p.units.n > 0)
-        print_plan(&p);
+    pm_plan own = {.arena = scratch};
+    if (ctx->plan)
+        fill_plan(&p, ctx->plan);
+    if (ctx->notes && p.units.n > 0) {
+        fill_plan(&p, &own);
+        pm_plan_print(&own, ctx->notes);
+    }
     pm_arena_destroy(scratch);
     return PM_OK;
 }

@@ -4,16 +4,6 @@
 
 #include "passes/moe/placement.h"
 
-const char *pm_place_bytes_text(pm_arena *arena, uint64_t bytes)
-{
-    static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB", "EB"};
-    double value = (double)bytes;
-    size_t unit = 0;
-    for (; value >= 999.95 && unit + 1 < PM_COUNT(units); unit++)
-        value /= 1000;
-    return pm_arena_printf(arena, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
-}
-
 /// "8GiB", "500 MB", "1.5e9"; false when it is no size.
 static bool parse_size(const char *text, uint64_t *out_bytes)
 {
@@ -70,6 +60,10 @@ static pm_status parse_part(pm_pass_ctx *ctx, char *part, pm_place_spec *spec)
 {
     pm_arena *arena = ctx->module->arena;
     const char *text = pm_arena_strdup(arena, part);
+    if (strncmp(part, "trace:", 6) == 0) {
+        spec->trace = text + 6;
+        return pm_place_trace(ctx, spec->trace, &spec->traced);
+    }
     char *at = strrchr(part, '@'), *equals = strrchr(part, '=');
     int32_t device;
     if (at && at > part) {
@@ -82,7 +76,7 @@ static pm_status parse_part(pm_pass_ctx *ctx, char *part, pm_place_spec *spec)
     }
     if (!equals || equals == part)
         return pm_error(ctx->diag, NULL, PM_ERR_USAGE,
-                        "--place: '%s' is neither WHAT@DEVICE nor DEVICE=SIZE (experts@cpu0, cpu0=8GiB)", text);
+                        "--place: '%s' is neither WHAT@DEVICE nor DEVICE=SIZE nor trace:FILE (experts@cpu0, cpu0=8GiB)", text);
     *equals = 0;
     PM_TRY(find_device(ctx, text, part, &device));
     if (!parse_size(equals + 1, &spec->capacity[device]))
@@ -105,7 +99,7 @@ pm_status pm_place_parse(pm_pass_ctx *ctx, const char *text, pm_place_spec *out_
     return PM_OK;
 }
 
-static const char *const kind_names[PM_UNIT_KINDS] = {"experts", "router", "attention"};
+static const char *const kind_names[PM_UNIT_KINDS] = {"experts", "router", "attention", "rest"};
 
 int32_t pm_place_by_hand(pm_place_spec *spec, const pm_unit *unit)
 {
@@ -128,8 +122,13 @@ pm_status pm_place_check_used(pm_pass_ctx *ctx, const pm_place_spec *spec)
     for (size_t i = 0; i < spec->rules.n; i++)
         if (!spec->rules.data[i].used)
             return pm_error(ctx->diag, NULL, PM_ERR_USAGE,
-                            "--place: '%s' names nothing in this model; there are experts, router, attention, and "
+                            "--place: '%s' names nothing in this model; there are experts, router, attention, rest, and "
                             "experts by the name of their layer",
                             spec->rules.data[i].text);
+    for (size_t i = 0; i < spec->traced.n; i++)
+        if (!spec->traced.data[i].used)
+            return pm_error(ctx->diag, &spec->traced.data[i].loc, PM_ERR_INVALID,
+                            "the trace counts the experts of '%s', which this model has not",
+                            spec->traced.data[i].name);
     return PM_OK;
 }

@@ -3,6 +3,7 @@
 
 #include <check.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include <string.h>
 #include <time.h>
 
@@ -208,14 +209,23 @@ static const char *placed_on(const pm_device *devices, size_t n_devices, const c
     return pm_op_str(m->entries.data[0]->first, "devices");
 }
 
+static void write_trace(const char *path, const char *text)
+{
+    FILE *out = fopen(path, "w");
+    ck_assert_ptr_nonnull(out);
+    ck_assert_int_ge(fputs(text, out), 0);
+    ck_assert_int_eq(fclose(out), 0);
+}
+
 START_TEST(test_placement)
 {
     // equal devices share the work: the two large ones apart, the small ones apart
     const pm_device fast_link[2] = {{"cpu0", 1e9, 1e12, 1e15, UINT64_MAX}, {"cpu1", 1e9, 1e12, 1e15, UINT64_MAX}};
-    ck_assert_str_eq(placed_on(fast_link, 2, NULL), "cpu0,cpu1,cpu0,cpu1");
+    ck_assert_str_eq(placed_on(fast_link, 2, "rest@cpu0"), "cpu0,cpu1,cpu0,cpu1");
     // moving rows costs more than it saves
     const pm_device slow_link[2] = {{"cpu0", 1e9, 1e12, 1e3, UINT64_MAX}, {"cpu1", 1e9, 1e12, 1e3, UINT64_MAX}};
-    ck_assert_str_eq(placed_on(slow_link, 2, NULL), "cpu0");
+    ck_assert_str_eq(placed_on(slow_link, 2, "rest@cpu0"), "cpu0");
+    ck_assert_str_eq(placed_on(slow_link, 2, NULL), "cpu1"); // where the rest goes
     // one that is twenty times as fast gets all
     const pm_device unequal[2] = {{"cpu0", 1e9, 1e12, 1e15, UINT64_MAX}, {"gpu0", 2e10, 2e13, 1e15, UINT64_MAX}};
     ck_assert_str_eq(placed_on(unequal, 2, NULL), "gpu0");
@@ -225,12 +235,24 @@ START_TEST(test_placement)
     // by hand
     ck_assert_str_eq(placed_on(unequal, 2, "experts@cpu0,four.2@gpu0"), "cpu0,cpu0,gpu0,cpu0");
     ck_assert_str_eq(placed_on(unequal, 2, "four@gpu0,experts.0@cpu0"), "cpu0,gpu0,gpu0,gpu0");
+    // as they were chosen: the second one is hot, and large ones are dear
+    const char *trace = pm_arena_printf(arena, "%s/trace%d.json", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", (int)getpid());
+    write_trace(trace, "{\"layers\": [{\"name\": \"four\", \"counts\": [0, 9000, 1, 800]}]}");
+    ck_assert_str_eq(placed_on(unequal, 2, pm_arena_printf(arena, "gpu0=40960,trace:%s", trace)), "cpu0,gpu0,cpu0,gpu0");
+    write_trace(trace, "{\"layers\": [{\"name\": \"four\", \"counts\": [0, 9000, 1]}]}");
+    ck_assert_ptr_null(placed_on(unequal, 2, pm_arena_printf(arena, "trace:%s", trace)));
+    write_trace(trace, "{\"layers\": [{\"name\": \"five\", \"counts\": [1, 1, 1, 1]}]}");
+    ck_assert_ptr_null(placed_on(unequal, 2, pm_arena_printf(arena, "trace:%s", trace)));
+    write_trace(trace, "{\"layers\": [{\"name\": \"four\", \"counts\": [1, -1, 1, 1]}]}");
+    ck_assert_ptr_null(placed_on(unequal, 2, pm_arena_printf(arena, "trace:%s", trace)));
+    ck_assert_int_eq(remove(trace), 0);
     ck_assert_ptr_null(placed_on(unequal, 2, "gpu0=8kB,experts@gpu0"));
     ck_assert_ptr_null(placed_on(unequal, 2, "experts.4@gpu0"));
     ck_assert_ptr_null(placed_on(unequal, 2, "cpu0=40kB,gpu0=40kB"));
     const char *words = text_of(write_diag, diag);
     ck_assert_msg(strstr(words, "the weights take 81.9 kB") && strstr(words, "cpu0 may hold 40.0 kB") &&
-                  strstr(words, "all devices 80.0 kB") && strstr(words, "'experts.4@gpu0' names nothing"), "%s", words);
+                  strstr(words, "all devices 80.0 kB") && strstr(words, "has 4 experts, the trace counts 3") &&
+                  strstr(words, "'five', which this model has not") && strstr(words, "counts are numbers from 0 on") && strstr(words, "'experts.4@gpu0' names nothing"), "%s", words);
 }
 END_TEST
 
