@@ -3,9 +3,9 @@
 
 #include <check.h>
 #include <stdlib.h>
-#include <unistd.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "ir/op_table.h"
 #include "ir/text.h"

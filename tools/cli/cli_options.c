@@ -126,6 +126,11 @@ const pm_cli_command pm_cli_pimoe_opt = {
 
 static const pm_cli_option inspect_options[INSPECT_N] = {
     [INSPECT_OPS] = {"ops", 0, .group = "Options", .help = "the number of ops of each kind, too (JSON always has them)"},
+    [INSPECT_PLACE] = {"place", 0, "SPEC", NULL, .group = "Options",
+                       .help = "where experts, routers, attention and the rest would go, and what would cross between "
+                               "devices: cost, or as pimoec takes it (experts@cpu0, trace:FILE, …)"},
+    [INSPECT_TARGET] = {"target", 0, "LIST", NULL, .group = "Options",
+                        .help = "the devices that --place has (default: native, the CPU alone), as pimoec takes it"},
     [INSPECT_JSON] = {"json", 0, .group = "Options", .help = "as JSON"},
 };
 

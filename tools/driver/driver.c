@@ -1,3 +1,4 @@
+#include "passes/plan.h"
 #include "tools/driver/driver.h"
 
 #include <ctype.h>
@@ -134,6 +135,8 @@ pm_status pm_driver_front(pm_driver *d, const char *path)
         d->findings->arena = d->module->arena;
         d->origins = pm_origins_take(d->module);
     }
+    d->plan = PM_NEW(d->arena, pm_plan);
+    d->plan->arena = d->arena;
     step(d, "passes", 2);
     double loaded = now_ms();
     d->result.frontend_ms = loaded - start;
@@ -157,7 +160,7 @@ pm_status pm_driver_front(pm_driver *d, const char *path)
                        .dump_dir = o->dump_dir, .verify_each = o->verify_each,
                        .time_passes = o->time_passes, .stats = o->stats, .stop_after = o->stop_after,
                        .pass_limit = o->has_pass_limit ? o->pass_limit : -1, .out = stderr,
-                       .findings = d->findings, .watch = "place-experts", .on_watched = summarise_raised, .user = d};
+                       .findings = d->findings, .plan = d->plan, .watch = "place-experts", .on_watched = summarise_raised, .user = d};
     PM_TRY(pm_passes_run(d->module, &run));
     d->result.passes_ms = now_ms() - loaded;
     return PM_OK;

@@ -20,6 +20,7 @@ typedef struct pm_driver {
     pm_summary *summary; ///< of the module as it was loaded, or once experts are raised
     struct pm_origins *origins; ///< with a report
     pm_findings *findings;      ///< with a report
+    pm_plan *plan;              ///< what is placed where
     pm_compile_result result;
     const struct pm_compile_watch *watch; ///< NULL: nobody
 } pm_driver;

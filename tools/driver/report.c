@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "tools/driver/placement.h"
+
 static const char *const dispatch_kinds[] = {"reference", "loops", "kernel"};
 
 static const char *kind_name(int32_t kind)
@@ -67,6 +69,8 @@ static void write_json(pm_driver *d, const char *model, const char *output, FILE
         pm_jo_end(&w);
     }
     pm_jo_end(&w);
+    if (d->plan->n_devices > 0)
+        pm_plan_json(&w, d->plan);
     pm_jo_int(&w, "reference_dispatches", r->n_reference);
     pm_jo_object(&w, "ms");
     pm_jo_ms(&w, "frontend", r->frontend_ms);
@@ -238,6 +242,41 @@ static void html_entries(pm_driver *d, FILE *out)
     fputs("</table>\n", out);
 }
 
+/// Where there is more than the host.
+static void html_placement(pm_driver *d, FILE *out)
+{
+    static const char *const columns[] = {"device", "what", "bytes of weights", NULL};
+    static const char *const crossing[] = {"entry", "value", "from", "to", "bytes", "of a token", NULL};
+    const pm_plan *plan = d->plan;
+    if (plan->n_devices < 2)
+        return;
+    table(out, "Placement", columns);
+    for (size_t i = 0; i < plan->placed.n; i++) {
+        const pm_placed *unit = &plan->placed.data[i];
+        bool expert = strcmp(unit->kind, "expert") == 0;
+        fputs("<tr>", out);
+        cell(out, plan->devices[unit->device].name);
+        cell(out, expert ? pm_arena_printf(d->arena, "%s expert %u", unit->layer ? unit->layer : "", unit->number)
+                         : pm_arena_printf(d->arena, "%s %s", unit->kind, unit->layer ? unit->layer : ""));
+        cell(out, pm_plan_bytes_text(d->arena, unit->bytes));
+        fputs("</tr>\n", out);
+    }
+    fputs("</table>\n", out);
+    table(out, "Transfers", crossing);
+    for (size_t i = 0; i < plan->moved.n; i++) {
+        const pm_moved *moved = &plan->moved.data[i];
+        fputs("<tr>", out);
+        cell(out, moved->entry);
+        cell(out, moved->name ? moved->name : "");
+        cell(out, moved->from);
+        cell(out, moved->to);
+        cell(out, moved->bytes);
+        cell(out, pm_plan_bytes_text(d->arena, moved->token_bytes));
+        fputs("</tr>\n", out);
+    }
+    fputs("</table>\n", out);
+}
+
 static void html_dispatches(pm_driver *d, FILE *out)
 {
     static const char *const columns[] = {"entry", "dispatch", "kind", "where", NULL};
@@ -269,6 +308,7 @@ static void write_html(pm_driver *d, const char *model, const char *output, FILE
     html_absorbed(d, out);
     html_remarks(d, out);
     html_entries(d, out);
+    html_placement(d, out);
     html_dispatches(d, out);
     fputs("</body></html>\n", out);
 }

@@ -7,6 +7,7 @@
 #include "frontend/frontend.h"
 #include "ir/op_table.h"
 #include "tools/driver/driver.h"
+#include "tools/driver/placement.h"
 #include "tools/pimoe/artifact_file.h"
 #include "tools/pimoe/commands.h"
 
@@ -15,6 +16,8 @@ typedef struct inspector {
     pm_diag *diag;
     const char *path;
     bool json, ops;
+    const char *place, *target; ///< NULL: nobody asks
+    const pm_plan *plan;        ///< NULL: nobody asks
 } inspector;
 
 /// ---- models -----------------------------------------------------------------------------------------------
@@ -42,6 +45,8 @@ static void model_json(const inspector *x, pm_model_kind kind, const pm_summary 
     pm_summary_layers_json(&w, raised);
     pm_summary_ops_json(&w, s);
     pm_summary_remarks_json(&w, raised, x->diag);
+    if (x->plan)
+        pm_plan_json(&w, x->plan);
     pm_jo_object(&w, "meta");
     for (size_t i = 0; i < m->meta.n; i++)
         pm_jo_text(&w, m->meta.entries[i].key, m->meta.entries[i].value);
@@ -122,9 +127,24 @@ static void model_text(const inspector *x, pm_model_kind kind, const pm_summary 
     for (size_t i = 0; i < raised->layers.n; i++)
         print_layer(x, &raised->layers.data[i]);
     print_remarks(x, raised);
+    if (x->plan)
+        pm_plan_print(x->plan, stdout);
     for (int i = 0; x->ops && i < PM_OP_COUNT; i++)
         if (s->ops[i])
             printf("  %7" PRIu32 "  %s\n", s->ops[i], pm_op_table[i].name);
+}
+
+/// What pimoec would place where.
+static pm_status plan_placement(inspector *x)
+{
+    pm_compile_options *options = PM_NEW(x->arena, pm_compile_options);
+    pm_driver *d = PM_NEW(x->arena, pm_driver);
+    *options = (pm_compile_options){.opt_level = 3, .target = x->target, .stop_after = "transfers",
+                                    .place = x->place && strcmp(x->place, "cost") != 0 ? x->place : NULL};
+    *d = (pm_driver){.arena = x->arena, .diag = x->diag, .options = options};
+    PM_TRY(pm_driver_front(d, x->path));
+    x->plan = d->plan;
+    return PM_OK;
 }
 
 static pm_status inspect_model(inspector *x, pm_model_kind kind)
@@ -137,6 +157,11 @@ static pm_status inspect_model(inspector *x, pm_model_kind kind)
     x->diag = pm_diag_create(x->arena);
     PM_TRY(pm_frontend_load(x->arena, x->diag, x->path, &copy));
     PM_TRY(pm_driver_raise(copy, &raised));
+    pm_diag *remarks = x->diag;
+    x->diag = pm_diag_create(x->arena); // what is odd was said
+    if (x->place || x->target)
+        PM_TRY(plan_placement(x));
+    x->diag = remarks;
     if (x->json)
         model_json(x, kind, s, raised);
     else
@@ -363,7 +388,8 @@ static pm_status inspect(inspector *x)
 int pm_command_inspect(pm_arena *arena, const pm_cli_args *args)
 {
     inspector x = {.arena = arena, .diag = pm_diag_create(arena), .path = args->operands[0],
-                   .json = args->count[INSPECT_JSON], .ops = args->count[INSPECT_OPS]};
+                   .json = args->count[INSPECT_JSON], .ops = args->count[INSPECT_OPS],
+                   .place = args->value[INSPECT_PLACE], .target = args->value[INSPECT_TARGET]};
     pm_status status = inspect(&x);
     if (status == PM_OK)
         return 0;
