@@ -79,9 +79,11 @@ _pimoe() {
     case ${COMP_WORDS[1]} in
     inspect)
         case $option in
+        --place) return ;;
+        --target) return ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W '--ops --json --help --version' -- "$cur"))
+            COMPREPLY=($(compgen -W '--ops --place --target --json --help --version' -- "$cur"))
         else
             COMPREPLY=($(compgen -f -- "$cur"))
         fi
