@@ -17,5 +17,5 @@ while read -r header; do
         failed=1
     fi
 done < <(find base ir frontend passes codegen runtime include tools tests bench -name '*.h' \
-    ! -path 'codegen/kernels/*' ! -path 'tests/kernels/*')
+    ! -path 'codegen/kernels/*' ! -path 'codegen/cuda/kernels/*' ! -path 'tests/kernels/*')
 exit $failed

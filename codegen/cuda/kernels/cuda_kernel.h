@@ -1,0 +1,347 @@
+/// What CUDA C templates are written against. One source, two compilers: NVRTC takes it as CUDA C++, clang as C11 with
+/// -DPM_EMU, for a CPU that plays blocks, warps and barriers (the functions pm_emu_… are the player's).
+///
+/// So templates are in the common subset: explicit casts, no designated initialisers, no variable length arrays. They
+/// include this header and one another, nothing else. A kernel is `PM_GLOBAL void pm_cu_NAME(…)` at the start of a line;
+/// each parameter is a word of 8 bytes: a pointer or an int64_t, a real number as the bits of a double (PM_WORD_F64).
+/// Blocks are numbered in one dimension. No atomics but on integers: results don't depend on an order.
+#ifndef PM_CUDA_KERNEL_H
+#define PM_CUDA_KERNEL_H
+
+#define PM_TEXT_(x) #x
+#define PM_TEXT(x) PM_TEXT_(x)
+#define PM_UNROLL _Pragma("unroll")
+#define PM_UNROLL_BY(n) _Pragma(PM_TEXT(unroll n))
+#define PM_NO_UNROLL _Pragma("nounroll")
+#define PM_ALIGN(n) __attribute__((aligned(n)))
+#define PM_RESTRICT __restrict__
+
+/* PM_SHARED(type, name, count): `name` points to shared memory of the block, whose content is not defined at first.
+ * PM_FIXED(N, n): the constant PM_CONST_N where the kernel was compiled for one model, else the parameter n. Both are
+ * the same number: what the host computes of it (blocks, extents) holds for either. */
+#ifdef PM_EMU
+#include <stdint.h>
+
+#define PM_DEVICE static inline __attribute__((unused))
+#define PM_GLOBAL
+#define PM_SHARED(type, name, count)                                                                           \
+    static const char name##_key;                                                                              \
+    type *name = (type *)pm_emu_shared(&name##_key, (uint64_t)(sizeof(type) * (count)))
+#define PM_FIXED(N, n) (n)
+#define PM_INFINITY __builtin_inff()
+#define PM_NAN __builtin_nanf("")
+
+/* The player. Threads of a block take turns; those of a warp meet in pm_emu_shfl, _ballot and the like. */
+int64_t pm_emu_thread(void);
+int64_t pm_emu_threads(void);
+int64_t pm_emu_block(void);
+int64_t pm_emu_blocks(void);
+void *pm_emu_shared(const void *key, uint64_t bytes);
+void *pm_emu_dynamic_shared(void);
+void pm_emu_sync(void);
+void pm_emu_sync_warp(void);
+uint32_t pm_emu_shfl(uint32_t x, int32_t lane);
+uint32_t pm_emu_ballot(int32_t condition);
+int32_t pm_emu_atomic_add(int32_t *at, int32_t x);
+void pm_emu_fail(int32_t *status, int64_t mark);
+void pm_emu_cp_async16(void *shared, const void *global, int32_t valid_bytes);
+void pm_emu_cp_async_commit(void);
+void pm_emu_cp_async_wait(int32_t groups);
+void pm_emu_ldmatrix(uint32_t *r, const void *row, int32_t is_turned);
+void pm_emu_mma(int32_t kind, void *d, const uint32_t *a, const uint32_t *b);
+enum { PM_EMU_MMA_BF16, PM_EMU_MMA_F16, PM_EMU_MMA_S8, PM_EMU_MMA_E4M3 };
+
+PM_DEVICE double PM_WORD_F64(int64_t word)
+{
+    union {
+        int64_t word;
+        double value;
+    } u = {word};
+    return u.value;
+}
+
+PM_DEVICE uint32_t pm_bits_of_f32(float x)
+{
+    union {
+        float value;
+        uint32_t bits;
+    } u = {x};
+    return u.bits;
+}
+
+PM_DEVICE float pm_f32_of_bits(uint32_t bits)
+{
+    union {
+        uint32_t bits;
+        float value;
+    } u = {bits};
+    return u.value;
+}
+
+PM_DEVICE int32_t pm_thread(void) { return (int32_t)pm_emu_thread(); }
+PM_DEVICE int32_t pm_threads(void) { return (int32_t)pm_emu_threads(); }
+PM_DEVICE int64_t pm_block(void) { return pm_emu_block(); }
+PM_DEVICE int64_t pm_blocks(void) { return pm_emu_blocks(); }
+PM_DEVICE void *pm_dynamic_shared(void) { return pm_emu_dynamic_shared(); }
+PM_DEVICE void pm_sync(void) { pm_emu_sync(); }
+PM_DEVICE void pm_sync_warp(void) { pm_emu_sync_warp(); }
+PM_DEVICE uint32_t pm_shfl_u32(uint32_t x, int32_t lane) { return pm_emu_shfl(x, lane); }
+PM_DEVICE uint32_t pm_ballot(int32_t condition) { return pm_emu_ballot(condition); }
+PM_DEVICE int32_t pm_atomic_add_i32(int32_t *at, int32_t x) { return pm_emu_atomic_add(at, x); }
+PM_DEVICE void pm_fail(int32_t *status, int64_t mark) { pm_emu_fail(status, mark); }
+PM_DEVICE void pm_cp_async_commit(void) { pm_emu_cp_async_commit(); }
+#define pm_cp_async_wait(groups) pm_emu_cp_async_wait(groups)
+
+PM_DEVICE void pm_cp_async16(void *shared, const void *global, int32_t valid_bytes)
+{
+    pm_emu_cp_async16(shared, global, valid_bytes);
+}
+
+PM_DEVICE void pm_ldmatrix_x4(uint32_t *r, const void *row) { pm_emu_ldmatrix(r, row, 0); }
+PM_DEVICE void pm_ldmatrix_x4_trans(uint32_t *r, const void *row) { pm_emu_ldmatrix(r, row, 1); }
+
+PM_DEVICE void pm_mma_bf16_16816(float *d, const uint32_t *a, const uint32_t *b)
+{
+    pm_emu_mma(PM_EMU_MMA_BF16, d, a, b);
+}
+
+PM_DEVICE void pm_mma_f16_16816(float *d, const uint32_t *a, const uint32_t *b)
+{
+    pm_emu_mma(PM_EMU_MMA_F16, d, a, b);
+}
+
+PM_DEVICE void pm_mma_s8_16832(int32_t *d, const uint32_t *a, const uint32_t *b)
+{
+    pm_emu_mma(PM_EMU_MMA_S8, d, a, b);
+}
+
+PM_DEVICE void pm_mma_e4m3_16832(float *d, const uint32_t *a, const uint32_t *b)
+{
+    pm_emu_mma(PM_EMU_MMA_E4M3, d, a, b);
+}
+
+PM_DEVICE uint16_t pm_bf16_of_f32(float x)
+{
+    uint32_t bits = pm_bits_of_f32(x);
+    if ((bits & 0x7fffffffu) > 0x7f800000u)
+        return 0x7fff;
+    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+PM_DEVICE uint16_t pm_f16_of_f32(float x)
+{
+    union {
+        _Float16 value;
+        uint16_t bits;
+    } u = {(_Float16)x};
+    return u.bits;
+}
+
+PM_DEVICE float pm_f32_of_f16(uint16_t bits)
+{
+    union {
+        uint16_t bits;
+        _Float16 value;
+    } u = {bits};
+    return (float)u.value;
+}
+
+float expf(float), exp2f(float), logf(float), log1pf(float), sqrtf(float), tanhf(float), sinf(float), cosf(float);
+float erff(float), fmaf(float, float, float), floorf(float), rintf(float);
+#define pm_expf expf
+#define pm_exp2f exp2f
+#define pm_logf logf
+#define pm_log1pf log1pf
+#define pm_sqrtf sqrtf
+#define pm_tanhf tanhf
+#define pm_erff erff
+#define pm_sinf sinf
+#define pm_cosf cosf
+#define pm_fmaf fmaf
+#define pm_floorf floorf
+#define pm_rintf rintf
+#define pm_fabsf __builtin_fabsf
+
+#else /* NVRTC */
+
+typedef signed char int8_t;
+typedef short int16_t;
+typedef int int32_t;
+typedef long long int64_t;
+typedef unsigned char uint8_t;
+typedef unsigned short uint16_t;
+typedef unsigned int uint32_t;
+typedef unsigned long long uint64_t;
+
+#define PM_DEVICE static __device__ __forceinline__
+#define PM_GLOBAL extern "C" __global__
+#define PM_SHARED(type, name, count)                                                                           \
+    __shared__ type name##_of_block[count];                                                                    \
+    type *name = name##_of_block
+#define PM_INFINITY __int_as_float(0x7f800000)
+#define PM_NAN __int_as_float(0x7fc00000)
+
+/// The number that a constant's text says.
+__device__ constexpr int64_t pm_fixed_value(const char *text)
+{
+    int64_t value = 0;
+    bool is_negative = *text == '-';
+    for (text += is_negative; *text >= '0' && *text <= '9'; text++)
+        value = value * 10 + (is_negative ? '0' - *text : *text - '0');
+    return value;
+}
+
+template <int64_t value>
+struct pm_fixed {
+    static const int64_t is = value;
+};
+#define PM_FIXED(N, n)                                                                                         \
+    (PM_TEXT(PM_CONST_##N)[0] == 'P' ? (int64_t)(n) : (int64_t)pm_fixed<pm_fixed_value(PM_TEXT(PM_CONST_##N))>::is)
+
+extern __shared__ PM_ALIGN(16) uint8_t pm_dynamic_of_block[];
+
+PM_DEVICE double PM_WORD_F64(int64_t word) { return __longlong_as_double(word); }
+PM_DEVICE uint32_t pm_bits_of_f32(float x) { return __float_as_uint(x); }
+PM_DEVICE float pm_f32_of_bits(uint32_t bits) { return __uint_as_float(bits); }
+PM_DEVICE int32_t pm_thread(void) { return (int32_t)threadIdx.x; }
+PM_DEVICE int32_t pm_threads(void) { return (int32_t)blockDim.x; }
+PM_DEVICE int64_t pm_block(void) { return (int64_t)blockIdx.x; }
+PM_DEVICE int64_t pm_blocks(void) { return (int64_t)gridDim.x; }
+PM_DEVICE void *pm_dynamic_shared(void) { return pm_dynamic_of_block; }
+PM_DEVICE void pm_sync(void) { __syncthreads(); }
+PM_DEVICE void pm_sync_warp(void) { __syncwarp(); }
+PM_DEVICE uint32_t pm_shfl_u32(uint32_t x, int32_t lane) { return __shfl_sync(~0u, x, lane); }
+PM_DEVICE uint32_t pm_ballot(int32_t condition) { return __ballot_sync(~0u, condition); }
+PM_DEVICE int32_t pm_atomic_add_i32(int32_t *at, int32_t x) { return atomicAdd(at, x); }
+PM_DEVICE void pm_fail(int32_t *status, int64_t mark) { atomicCAS(status, 0, (int32_t)mark); }
+
+PM_DEVICE uint32_t pm_shared_address(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+
+PM_DEVICE void pm_cp_async16(void *shared, const void *global, int32_t valid_bytes)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :
+                 : "r"(pm_shared_address(shared)), "l"(__cvta_generic_to_global(global)), "r"(valid_bytes)
+                 : "memory");
+}
+
+PM_DEVICE void pm_cp_async_commit(void) { asm volatile("cp.async.commit_group;" : : : "memory"); }
+/* groups: a literal */
+#define pm_cp_async_wait(groups) asm volatile("cp.async.wait_group %0;" : : "n"(groups) : "memory")
+
+PM_DEVICE void pm_ldmatrix_x4(uint32_t *r, const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(pm_shared_address(row))
+                 : "memory");
+}
+
+PM_DEVICE void pm_ldmatrix_x4_trans(uint32_t *r, const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(pm_shared_address(row))
+                 : "memory");
+}
+
+#define PM_MMA(name, type, constraint, instruction)                                                            \
+    PM_DEVICE void name(type *d, const uint32_t *a, const uint32_t *b)                                         \
+    {                                                                                                          \
+        asm volatile("mma.sync.aligned." instruction                                                           \
+                     " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                        \
+                     : "+" constraint(d[0]), "+" constraint(d[1]), "+" constraint(d[2]), "+" constraint(d[3])  \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                      \
+    }
+PM_MMA(pm_mma_bf16_16816, float, "f", "m16n8k16.row.col.f32.bf16.bf16.f32")
+PM_MMA(pm_mma_f16_16816, float, "f", "m16n8k16.row.col.f32.f16.f16.f32")
+PM_MMA(pm_mma_s8_16832, int32_t, "r", "m16n8k32.row.col.s32.s8.s8.s32")
+#if __CUDA_ARCH__ >= 890
+PM_MMA(pm_mma_e4m3_16832, float, "f", "m16n8k32.row.col.f32.e4m3.e4m3.f32")
+#endif
+#undef PM_MMA
+
+PM_DEVICE uint16_t pm_bf16_of_f32(float x)
+{
+    uint16_t bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+}
+
+PM_DEVICE uint16_t pm_f16_of_f32(float x)
+{
+    uint16_t bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+}
+
+PM_DEVICE float pm_f32_of_f16(uint16_t bits)
+{
+    float x;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+    return x;
+}
+
+#define pm_expf expf
+#define pm_exp2f exp2f
+#define pm_logf logf
+#define pm_log1pf log1pf
+#define pm_sqrtf sqrtf
+#define pm_tanhf tanhf
+#define pm_erff erff
+#define pm_sinf sinf
+#define pm_cosf cosf
+#define pm_fmaf fmaf
+#define pm_floorf floorf
+#define pm_rintf rintf
+#define pm_fabsf fabsf
+#endif
+
+/* ---- the same for both -------------------------------------------------------------------------------------- */
+
+PM_DEVICE int32_t pm_lane(void) { return pm_thread() % 32; }
+PM_DEVICE int32_t pm_warp(void) { return pm_thread() / 32; }
+PM_DEVICE int32_t pm_any(int32_t condition) { return pm_ballot(condition) != 0u; }
+PM_DEVICE float pm_f32_of_bf16(uint16_t bits) { return pm_f32_of_bits((uint32_t)bits << 16); }
+
+PM_DEVICE float pm_shfl_f32(float x, int32_t lane)
+{
+    return pm_f32_of_bits(pm_shfl_u32(pm_bits_of_f32(x), lane));
+}
+
+PM_DEVICE uint32_t pm_shfl_xor_u32(uint32_t x, int32_t lanes)
+{
+    return pm_shfl_u32(x, pm_lane() ^ lanes);
+}
+
+PM_DEVICE float pm_shfl_xor_f32(float x, int32_t lanes)
+{
+    return pm_shfl_f32(x, pm_lane() ^ lanes);
+}
+
+/// Lanes that have none `lanes` up get their own.
+PM_DEVICE uint32_t pm_shfl_down_u32(uint32_t x, int32_t lanes)
+{
+    return pm_shfl_u32(x, pm_lane() + lanes < 32 ? pm_lane() + lanes : pm_lane());
+}
+
+PM_DEVICE float pm_shfl_down_f32(float x, int32_t lanes)
+{
+    return pm_f32_of_bits(pm_shfl_down_u32(pm_bits_of_f32(x), lanes));
+}
+
+/// e4m3: 4 bits of exponent, 3 of mantissa, no infinities; 0x7f and 0xff are no numbers.
+PM_DEVICE float pm_f32_of_e4m3(uint8_t bits)
+{
+    uint32_t exponent = bits >> 3 & 15u, mantissa = bits & 7u, sign = (uint32_t)(bits & 0x80u) << 24;
+    if ((bits & 0x7fu) == 0x7fu)
+        return PM_NAN;
+    if (exponent == 0u)
+        return pm_f32_of_bits(sign | pm_bits_of_f32((float)mantissa * 0.001953125f));
+    return pm_f32_of_bits(sign | (exponent + 120u) << 23 | mantissa << 20);
+}
+
+#endif
