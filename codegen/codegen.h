@@ -91,9 +91,10 @@ typedef struct pm_codegen_options {
 PM_NODISCARD pm_status pm_codegen(pm_module *m, const pm_target *target, const pm_weights *weights,
                                   const pm_codegen_options *options, pm_native **out_native);
 
-typedef enum pm_code_form { PM_CODE_MLIR, PM_CODE_LLVM, PM_CODE_ASM, PM_CODE_OBJECT } pm_code_form;
+typedef enum pm_code_form { PM_CODE_MLIR, PM_CODE_LLVM, PM_CODE_ASM, PM_CODE_OBJECT, PM_CODE_PTX, PM_CODE_CUBIN } pm_code_form;
 
-/// The code in a form; bytes in the arena. MLIR needs keep_mlir.
+/// The code in a form; bytes in the arena. MLIR needs keep_mlir. PTX: that of all chips, one text after the other, each with a
+/// comment that says what it is for. A cubin: all kernels, for a target of one chip.
 PM_NODISCARD pm_status pm_native_emit(pm_native *native, pm_code_form form, const uint8_t **out_bytes,
                                       size_t *out_size);
 const pm_dispatch *pm_native_dispatches(const pm_native *native, size_t *out_n);

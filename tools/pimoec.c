@@ -14,7 +14,7 @@
 /// "models/digits.onnx" -> "digits" with the kind's usual ending.
 static const char *default_output(pm_arena *arena, const char *path, pm_emit emit)
 {
-    static const char *const endings[] = {"", ".o", ".a", ".so", ".h", ".pm", ".mlir", ".ll", ".s"};
+    static const char *const endings[] = {"", ".o", ".a", ".so", ".h", ".pm", ".mlir", ".ll", ".s", ".ptx", ".cubin"};
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/')
         n--;
@@ -70,9 +70,7 @@ static void print_result(pm_arena *arena, const pm_compile_result *r, const char
 static int check_code(const pm_cli_args *a)
 {
     const pm_cli_command *c = a->command;
-    const char *emit = a->value[C_EMIT], *quantize = a->value[C_QUANTIZE];
-    if (emit && (strcmp(emit, "ptx") == 0 || strcmp(emit, "cubin") == 0))
-        return pm_cli_usage(c, "--emit=%s needs a GPU target, and GPUs are not there yet", emit);
+    const char *quantize = a->value[C_QUANTIZE];
     if (quantize && (strcmp(quantize, "int8") == 0 || strcmp(quantize, "int4") == 0))
         return pm_cli_usage(c, "--quantize=%s is not there yet; there are: none, bf16", quantize);
     if (quantize && strcmp(quantize, "none") != 0 && strcmp(quantize, "bf16") != 0)
@@ -93,7 +91,7 @@ static int check_together(const pm_cli_args *a, const pm_compile_options *o)
 {
     const pm_cli_command *c = a->command;
     const char *emit = pm_emit_words[o->emit], *output = a->value[C_OUTPUT];
-    bool binary = o->emit <= PM_EMIT_SHARED, unplanned = o->emit == PM_EMIT_IR || o->emit == PM_EMIT_HEADER;
+    bool binary = o->emit <= PM_EMIT_SHARED || o->emit == PM_EMIT_CUBIN, unplanned = o->emit == PM_EMIT_IR || o->emit == PM_EMIT_HEADER;
     if (a->count[C_QUIET] && a->count[C_VERBOSE])
         return pm_cli_usage(c, "-q and -v contradict each other");
     if (a->count[C_PASSES] && a->count[C_LEVEL])

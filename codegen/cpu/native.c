@@ -34,6 +34,8 @@ struct pm_native {
     const pm_dispatch *dispatches;
     size_t n_dispatches;
     uint64_t code_hash;
+    const pm_device_code *codes; ///< of GPUs
+    size_t n_codes;
 };
 
 static void dispose(void *arg)
@@ -250,6 +252,8 @@ static pm_status make_devices(pm_native *n, const pm_mlir_result *mlir, int opt_
         PM_TRY(pm_device_code_make(arena, n->diag, &request, facts, &codes, &n_codes));
         LLVMDisposeModule(mlir->device_module);
     }
+    n->codes = codes;
+    n->n_codes = n_codes;
     *out_devices = pm_device_tables(arena, n->code, n->weights, n->target, mlir->kernels, facts, mlir->n_kernels,
                                     codes, n_codes);
     return PM_OK;
@@ -317,6 +321,15 @@ static pm_status emit_machine_code(pm_native *n, LLVMCodeGenFileType type,
     return PM_OK;
 }
 
+static pm_status emit_device_code(pm_native *n, pm_code_form form, const uint8_t **out_bytes, size_t *out_size)
+{
+    if (!n->n_codes)
+        return pm_error(n->diag, NULL, PM_ERR_USAGE, "nothing of this model runs on a GPU");
+    if (form == PM_CODE_PTX)
+        return pm_device_code_text(n->module->arena, n->codes, n->n_codes, out_bytes, out_size);
+    return pm_device_code_link(n->module->arena, n->diag, n->codes, n->n_codes, out_bytes, out_size);
+}
+
 pm_status pm_native_emit(pm_native *native, pm_code_form form, const uint8_t **out_bytes,
                          size_t *out_size)
 {
@@ -334,6 +347,8 @@ pm_status pm_native_emit(pm_native *native, pm_code_form form, const uint8_t **o
         return PM_OK;
     }
     case PM_CODE_ASM: return emit_machine_code(native, LLVMAssemblyFile, out_bytes, out_size);
+    case PM_CODE_PTX:
+    case PM_CODE_CUBIN: return emit_device_code(native, form, out_bytes, out_size);
     case PM_CODE_OBJECT: break;
     }
     return emit_machine_code(native, LLVMObjectFile, out_bytes, out_size);

@@ -1,5 +1,7 @@
 #include "codegen/cuda/device_code.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -89,8 +91,8 @@ static pm_status general_code(making *m, const char *arch)
         pm_cache_put(m->arena, folder, key, code.ptx, code.ptx_size);
     }
     if (m->links)
-        PM_TRY(pm_cuda_assemble(m->compiler, "the general road", code.ptx, code.ptx_size, arch, &code.cubin,
-                                &code.cubin_size));
+        PM_TRY(pm_cuda_assemble(m->compiler, "the general road", &(pm_cuda_ptx){code.ptx, code.ptx_size}, 1, arch,
+                                &code.cubin, &code.cubin_size));
     PM_PUSH(m->arena, &m->codes, code);
     return PM_OK;
 }
@@ -150,4 +152,30 @@ pm_status pm_device_code_make(pm_arena *arena, pm_diag *diag, const pm_device_co
     *out_codes = m.codes.data;
     *out_n_codes = m.codes.n;
     return PM_OK;
+}
+
+pm_status pm_device_code_text(pm_arena *arena, const pm_device_code *codes, size_t n_codes, const uint8_t **out_text,
+                              size_t *out_size)
+{
+    char *text = NULL;
+    FILE *out = open_memstream(&text, out_size);
+    if (!out)
+        return PM_ERR_NO_MEMORY;
+    for (size_t i = 0; i < n_codes; i++)
+        fprintf(out, "// ---- code %u for %s%s\n%s\n", (unsigned)codes[i].number, codes[i].arch,
+                codes[i].number == GENERAL_CODE ? ": the general road" : "", codes[i].ptx);
+    fclose(out);
+    *out_text = (const uint8_t *)pm_arena_strndup(arena, text, *out_size);
+    free(text);
+    return PM_OK;
+}
+
+pm_status pm_device_code_link(pm_arena *arena, pm_diag *diag, const pm_device_code *codes, size_t n_codes,
+                              const uint8_t **out_cubin, size_t *out_size)
+{
+    pm_cuda_ptx *pieces = PM_NEW_ARRAY(arena, pm_cuda_ptx, n_codes);
+    for (size_t i = 0; i < n_codes; i++)
+        pieces[i] = (pm_cuda_ptx){codes[i].ptx, codes[i].ptx_size};
+    return pm_cuda_assemble(pm_cuda_compiler_new(arena, diag), "the model's kernels", pieces, n_codes, codes[0].arch,
+                            out_cubin, out_size);
 }

@@ -20,4 +20,11 @@ PM_NODISCARD pm_status pm_device_code_make(pm_arena *arena, pm_diag *diag, const
                                            pm_kernel_facts *facts, const pm_device_code **out_codes,
                                            size_t *out_n_codes);
 
+/// All PTX as one text for people: each code begins with a comment that says its number and its chip.
+PM_NODISCARD pm_status pm_device_code_text(pm_arena *arena, const pm_device_code *codes, size_t n_codes,
+                                           const uint8_t **out_text, size_t *out_size);
+/// One cubin of all codes, which are for one chip. Needs nvJitLink.
+PM_NODISCARD pm_status pm_device_code_link(pm_arena *arena, pm_diag *diag, const pm_device_code *codes, size_t n_codes,
+                                           const uint8_t **out_cubin, size_t *out_size);
+
 #endif

@@ -318,8 +318,8 @@ static pm_status link_error(pm_cuda_compiler *c, void *handle, const char *name,
     return status;
 }
 
-static pm_status assemble(pm_cuda_compiler *c, const char *name, const char *ptx, size_t ptx_size, const char *arch,
-                          const uint8_t **out_cubin, size_t *out_size)
+static pm_status assemble(pm_cuda_compiler *c, const char *name, const pm_cuda_ptx *modules, size_t n_modules,
+                          const char *arch, const uint8_t **out_cubin, size_t *out_size)
 {
     PM_TRY(open_link(c));
     const char *options[] = {pm_arena_printf(c->arena, "-arch=%s", arch)};
@@ -328,7 +328,8 @@ static pm_status assemble(pm_cuda_compiler *c, const char *name, const char *ptx
     if (error)
         return link_error(c, NULL, name, error);
     uint8_t *cubin = NULL;
-    error = c->link.add(handle, LINK_INPUT_PTX, ptx, ptx_size + 1, name);
+    for (size_t i = 0; i < n_modules && !error; i++)
+        error = c->link.add(handle, LINK_INPUT_PTX, modules[i].text, modules[i].size + 1, name);
     error = error ? error : c->link.complete(handle);
     error = error ? error : c->link.cubin_size(handle, out_size);
     if (!error) {
@@ -341,19 +342,20 @@ static pm_status assemble(pm_cuda_compiler *c, const char *name, const char *ptx
     return status;
 }
 
-pm_status pm_cuda_assemble(pm_cuda_compiler *c, const char *name, const char *ptx, size_t ptx_size, const char *arch,
-                           const uint8_t **out_cubin, size_t *out_size)
+pm_status pm_cuda_assemble(pm_cuda_compiler *c, const char *name, const pm_cuda_ptx *modules, size_t n_modules,
+                           const char *arch, const uint8_t **out_cubin, size_t *out_size)
 {
     pm_hasher *hasher = pm_hasher_new(c->arena);
     PM_TRY(add_library(c, hasher, PM_TOOLKIT_NVJITLINK));
     add_text(hasher, arch);
-    pm_hasher_add(hasher, ptx, ptx_size);
+    for (size_t i = 0; i < n_modules; i++)
+        pm_hasher_add(hasher, modules[i].text, modules[i].size + 1);
     pm_hash128 key = pm_hasher_value(hasher);
     if (pm_cache_get(c->arena, c->folder, key, out_cubin, out_size)) {
         c->stats.from_cache++;
         return PM_OK;
     }
-    PM_TRY(assemble(c, name, ptx, ptx_size, arch, out_cubin, out_size));
+    PM_TRY(assemble(c, name, modules, n_modules, arch, out_cubin, out_size));
     pm_cache_put(c->arena, c->folder, key, *out_cubin, *out_size);
     note_kept(c);
     return PM_OK;

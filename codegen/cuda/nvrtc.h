@@ -44,8 +44,14 @@ pm_cuda_stats pm_cuda_compiler_stats(const pm_cuda_compiler *c);
 /// are ours.
 PM_NODISCARD pm_status pm_cuda_compile(pm_cuda_compiler *c, const pm_cuda_program *program, pm_cuda_code *out_code);
 
-/// The cubin of PTX.
-PM_NODISCARD pm_status pm_cuda_assemble(pm_cuda_compiler *c, const char *name, const char *ptx, size_t ptx_size,
-                                        const char *arch, const uint8_t **out_cubin, size_t *out_size);
+/// Text of a module, with a NUL behind its size.
+typedef struct pm_cuda_ptx {
+    const char *text;
+    size_t size;
+} pm_cuda_ptx;
+
+/// One cubin of modules in PTX.
+PM_NODISCARD pm_status pm_cuda_assemble(pm_cuda_compiler *c, const char *name, const pm_cuda_ptx *modules,
+                                        size_t n_modules, const char *arch, const uint8_t **out_cubin, size_t *out_size);
 
 #endif

@@ -17,6 +17,7 @@
 #include "codegen/cuda/chips.h"
 #include "codegen/cuda/device_ir.h"
 #include "codegen/cuda/libdevice.h"
+#include "codegen/cuda/play.h"
 #include "codegen/cuda/ptx_wrap.h"
 #include "codegen/embedded.h"
 
@@ -238,27 +239,65 @@ static pm_status emit(ptx_job *j, const char **out_ptx, size_t *out_size)
     return PM_OK;
 }
 
+/// Whether any of the kernels is the general road's.
+static bool any_kernel(const ptx_job *j, LLVMModuleRef module)
+{
+    for (size_t i = 0; i < j->n_kernels; i++)
+        if (j->kernels[i].function && LLVMGetNamedFunction(module, j->kernels[i].function))
+            return true;
+    return false;
+}
+
+static pm_status start(ptx_job *j, LLVMModuleRef module, const pm_ptx_options *options)
+{
+    j->context = LLVMGetModuleContext(module);
+    j->opt_level = options->opt_level;
+    j->chip = pm_cuda_chip_named(options->arch);
+    if (!j->chip)
+        return pm_error(j->diag, NULL, PM_ERR_USAGE, "no GPU is called '%s'", options->arch);
+    if (!any_kernel(j, module))
+        return PM_OK;
+    PM_TRY(make_machine(j));
+    j->code = LLVMCloneModule(module);
+    return build(j);
+}
+
+static void finish(ptx_job *j)
+{
+    if (j->code)
+        LLVMDisposeModule(j->code);
+    if (j->machine)
+        LLVMDisposeTargetMachine(j->machine);
+}
+
 pm_status pm_ptx_emit(pm_arena *arena, pm_diag *diag, LLVMModuleRef module, const pm_kernel *kernels,
                       size_t n_kernels, const pm_ptx_options *options, const char **out_ptx, size_t *out_size)
 {
-    ptx_job j = {.arena = arena, .diag = diag, .kernels = kernels, .n_kernels = n_kernels,
-                 .opt_level = options->opt_level, .chip = pm_cuda_chip_named(options->arch),
-                 .context = LLVMGetModuleContext(module)};
+    ptx_job j = {.arena = arena, .diag = diag, .kernels = kernels, .n_kernels = n_kernels};
     *out_ptx = NULL;
     *out_size = 0;
-    if (!j.chip)
-        return pm_error(diag, NULL, PM_ERR_USAGE, "no GPU is called '%s'", options->arch);
-    bool any = false;
-    for (size_t i = 0; i < n_kernels && !any; i++)
-        any = kernels[i].function && LLVMGetNamedFunction(module, kernels[i].function);
-    if (!any)
-        return PM_OK;
-    PM_TRY(make_machine(&j));
-    j.code = LLVMCloneModule(module);
-    pm_status status = build(&j);
-    if (status == PM_OK)
+    pm_status status = start(&j, module, options);
+    if (status == PM_OK && j.code)
         status = emit(&j, out_ptx, out_size);
-    LLVMDisposeModule(j.code);
-    LLVMDisposeTargetMachine(j.machine);
+    finish(&j);
+    return status;
+}
+
+pm_status pm_ptx_play(pm_arena *arena, pm_diag *diag, LLVMModuleRef module, const pm_kernel *kernels,
+                      size_t n_kernels, const pm_ptx_options *options, LLVMModuleRef host)
+{
+    ptx_job j = {.arena = arena, .diag = diag, .kernels = kernels, .n_kernels = n_kernels};
+    pm_status status = start(&j, module, options);
+    if (status == PM_OK && j.code)
+        status = pm_play_kernels(arena, diag, j.code, kernels, n_kernels);
+    if (status == PM_OK && j.code) {
+        LLVMModuleRef played = j.code;
+        j.code = NULL; // the linker's
+        LLVMSetTarget(played, LLVMGetTarget(host));
+        LLVMSetDataLayout(played, LLVMGetDataLayoutStr(host));
+        if (LLVMLinkModules2(host, played))
+            status = pm_error(diag, NULL, PM_ERR_INTERNAL, "kernels could not be linked to the host's code");
+    }
+    finish(&j);
     return status;
 }

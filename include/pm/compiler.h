@@ -21,6 +21,8 @@ typedef enum pm_emit {
     PM_EMIT_MLIR,
     PM_EMIT_LLVM,
     PM_EMIT_ASM,
+    PM_EMIT_PTX,   ///< these two: what GPUs run, for a target with one
+    PM_EMIT_CUBIN,
 } pm_emit;
 
 /// What to make and how. Zero (with struct_size, and opt_level -1) means the defaults of pimoec.

@@ -35,7 +35,7 @@ refuse "--emit needs a KIND" small.pm --emit
 refuse "--json takes no value" small.pm --json=yes
 refuse "did you mean 'znver4'" small.pm --target=znver44
 refuse "x86-64-v3, x86-64-v4" small.pm --target=pdp11
-refuse "GPUs are not there yet" small.pm --emit=ptx
+refuse "name one, as in --target=sm_90a" small.pm --emit=ptx
 refuse "one CPU at a time" small.pm --target=x86-64-v3 --target=x86-64-v4
 refuse "there are: none, bf16" small.pm --quantize=int8
 refuse "there are: none, bf16" small.pm --quantize=bf61

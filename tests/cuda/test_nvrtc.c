@@ -200,16 +200,17 @@ START_TEST(ptx_becomes_a_cubin)
 {
     static const char ptx[] = ".version 8.0\n.target sm_90a\n.address_size 64\n"
                               ".visible .entry nothing(.param .u64 p)\n{\n ret;\n}\n";
+    static const pm_cuda_ptx module = {ptx, sizeof ptx - 1}, nonsense = {"nonsense", 8};
     const uint8_t *cubin, *again;
     size_t size, again_size;
     pm_cuda_compiler *c = pm_cuda_compiler_new(arena, diag);
-    ck_assert_int_eq(pm_cuda_assemble(c, "nothing", ptx, sizeof ptx - 1, "sm_90a", &cubin, &size), PM_OK);
+    ck_assert_int_eq(pm_cuda_assemble(c, "nothing", &module, 1, "sm_90a", &cubin, &size), PM_OK);
     ck_assert_mem_eq(cubin, "\177ELF", 4);
-    ck_assert_int_eq(pm_cuda_assemble(c, "nothing", ptx, sizeof ptx - 1, "sm_90a", &again, &again_size), PM_OK);
+    ck_assert_int_eq(pm_cuda_assemble(c, "nothing", &module, 1, "sm_90a", &again, &again_size), PM_OK);
     ck_assert_uint_eq(pm_cuda_compiler_stats(c).from_cache, 1);
     ck_assert_uint_eq(size, again_size);
     ck_assert_mem_eq(cubin, again, size);
-    ck_assert_int_eq(pm_cuda_assemble(c, "broken", "nonsense", 8, "sm_90a", &cubin, &size), PM_ERR_INTERNAL);
+    ck_assert_int_eq(pm_cuda_assemble(c, "broken", &nonsense, 1, "sm_90a", &cubin, &size), PM_ERR_INTERNAL);
     ck_assert_ptr_nonnull(strstr(pm_diag_at(diag, 0)->text, "broken"));
 }
 END_TEST

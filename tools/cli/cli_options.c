@@ -61,7 +61,8 @@ const pm_cli_command pm_cli_pimoec = {
                 "pimoec digits.onnx --emit=lib -o libdigits.a     a static library with digits.h\n"
                 "pimoec model.onnx --target=x86-64-v3             runs on any x86 CPU since 2013\n"
                 "pimoec samples/classics --quantize=bf16          half the weights to read\n"
-                "pimoec model.onnx --emit=asm -o - | less         what the code looks like",
+                "pimoec model.onnx --emit=asm -o - | less         what the code looks like\n"
+                "pimoec model.onnx --target=sm_90a --emit=ptx     what runs on a GPU",
     .text = MODEL_TEXT,
     .options = pimoec_options, .n_options = C_N,
     .operand = "MODEL", .min_operands = 1, .max_operands = 1,

@@ -16,7 +16,7 @@
 #include "tools/driver/origins.h"
 #include "tools/driver/report.h"
 
-const char *const pm_emit_words[] = {"exe", "obj", "lib", "shared", "header", "ir", "mlir", "llvm", "asm"};
+const char *const pm_emit_words[] = {"exe", "obj", "lib", "shared", "header", "ir", "mlir", "llvm", "asm", "ptx", "cubin"};
 const size_t pm_emit_word_count = PM_COUNT(pm_emit_words);
 
 int pm_emit_parse(const char *word, pm_emit *out_emit)
@@ -114,6 +114,21 @@ static pm_status keep_entry(pm_driver *d, const char *name)
                     near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
+static pm_status check_gpu_form(const pm_driver *d)
+{
+    const pm_device_target *device = d->target.devices;
+    pm_emit emit = d->options->emit;
+    if (emit != PM_EMIT_PTX && emit != PM_EMIT_CUBIN)
+        return PM_OK;
+    if (!device || device->emulated)
+        return pm_error(d->diag, NULL, PM_ERR_USAGE, "--emit=%s is code of GPUs: name one, as in --target=sm_90a",
+                        pm_emit_words[emit]);
+    if (emit == PM_EMIT_CUBIN && device->n_archs > 1)
+        return pm_error(d->diag, NULL, PM_ERR_USAGE, "--emit=cubin is for one chip, and --target names %zu",
+                        device->n_archs);
+    return PM_OK;
+}
+
 pm_status pm_driver_front(pm_driver *d, const char *path)
 {
     const pm_compile_options *o = d->options;
@@ -124,6 +139,7 @@ pm_status pm_driver_front(pm_driver *d, const char *path)
     PM_TRY(pm_passes_check_names(d->arena, d->diag, "--print-ir-after", o->print_after));
     PM_TRY(pm_passes_check_names(d->arena, d->diag, "--stop-after", o->stop_after));
     PM_TRY(pm_target_parse(d->arena, d->diag, o->target ? o->target : "native", &d->target));
+    PM_TRY(check_gpu_form(d));
     PM_TRY(pm_frontend_load(d->arena, d->diag, path, &d->module));
     if (o->entry)
         PM_TRY(keep_entry(d, o->entry));
@@ -276,9 +292,12 @@ static pm_status make_output(pm_driver *d, pm_out_file *out, const char *symbol)
     case PM_EMIT_IR: pm_module_print(d->module, out->stream); return PM_OK;
     case PM_EMIT_MLIR:
     case PM_EMIT_LLVM:
-    case PM_EMIT_ASM: {
+    case PM_EMIT_ASM:
+    case PM_EMIT_PTX:
+    case PM_EMIT_CUBIN: {
         static const pm_code_form forms[] = {
-            [PM_EMIT_MLIR] = PM_CODE_MLIR, [PM_EMIT_LLVM] = PM_CODE_LLVM, [PM_EMIT_ASM] = PM_CODE_ASM};
+            [PM_EMIT_MLIR] = PM_CODE_MLIR, [PM_EMIT_LLVM] = PM_CODE_LLVM, [PM_EMIT_ASM] = PM_CODE_ASM,
+            [PM_EMIT_PTX] = PM_CODE_PTX, [PM_EMIT_CUBIN] = PM_CODE_CUBIN};
         PM_TRY(pm_native_emit(d->native, forms[d->options->emit], &bytes, &size));
         return write_text(d, out, bytes, size);
     }
