@@ -106,7 +106,9 @@ static void print_moved(const pm_plan *plan, pm_arena *scratch, FILE *out)
             fprintf(out, "entry %s: %s cross for one token\n", entry,
                     pm_plan_bytes_text(scratch, pm_plan_token_bytes(plan, entry, NULL)));
         }
-        fprintf(out, "  %s -> %s: %s, %s bytes\n", moved->from, moved->to, moved->name ? moved->name : "(no name)",
+        fprintf(out, "  %s -> %s: %s, %s bytes\n", moved->from, moved->to, moved->name              ? moved->name
+                : moved->loc && moved->loc->name ? moved->loc->name
+                                                 : "(no name)",
                 moved->bytes);
     }
 }

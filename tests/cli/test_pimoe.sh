@@ -66,6 +66,23 @@ claims pass=false "#warnings=2" warnings.0.code=expert_barred
 grep -q '"kind": "note", "message": "layer: experts 1 and 3 are equal"' odd.json || fail "no remark in the report"
 expect 0 "$pimoec" odd.pm --emit=ir -o odd.out --report=odd.html
 grep -q 'always have equal scores' odd.html || fail "no remark in the report for people"
+# where things would go, and as annotations of the model
+expect 0 "$pimoe" inspect "$unlike/model.json" --target=native,emu --place=question.1@cpu0 --json
+claims ok=true placement.trace=null placement.devices.0.name=cpu0 placement.devices.1.name=emu0 \
+    placement.units.0.kind=rest placement.units.0.device=emu0 placement.transfers.0.from=cpu0
+expect 0 "$pimoe" inspect "$unlike/model.json" --target=native,emu --place=question.1@cpu0
+prints "question: experts 1 on cpu0"
+prints "cross for one token"
+echo '{"layers": [{"name": "question", "counts": [0, 5]}]}' >trace.json
+expect 0 "$pimoe" inspect "$unlike/model.json" --target=native,emu --place=trace:trace.json
+prints "choices as in trace.json"
+expect 1 "$pimoe" inspect "$unlike/model.json" --target=native,emu --sharding=annotated.onnx
+says "is no ONNX model"
+expect 0 "$pimoe" inspect "$unlike/length.onnx" --target=native,emu --sharding=annotated.onnx
+grep -qa emu0 annotated.onnx || fail "no device in annotated.onnx"
+expect 0 "$pimoe" inspect annotated.onnx --json
+claims ok=true kind=onnx
+
 expect 1 "$pimoe" inspect /bin/true --json
 claims ok=false diagnostics.0.code=invalid
 expect 3 "$pimoe" inspect nowhere --json

@@ -132,6 +132,9 @@ static const pm_cli_option inspect_options[INSPECT_N] = {
                                "devices: cost, or as pimoec takes it (experts@cpu0, trace:FILE, …)"},
     [INSPECT_TARGET] = {"target", 0, "LIST", NULL, .group = "Options",
                         .help = "the devices that --place has (default: native, the CPU alone), as pimoec takes it"},
+    [INSPECT_SHARDING] = {"sharding", 0, "FILE", "@file", .group = "Options",
+                          .help = "write the ONNX model with that placement as its multi-device annotations (weights "
+                                  "that lie beside the model must lie beside FILE, too)"},
     [INSPECT_JSON] = {"json", 0, .group = "Options", .help = "as JSON"},
 };
 

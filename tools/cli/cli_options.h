@@ -24,7 +24,7 @@ enum pimoe_opt_option {
 /// Options of how to compile come first and are alike for check, run and bench.
 enum pimoe_compile_option { COMPILE_TARGET, COMPILE_QUANTIZE, COMPILE_LEVEL, COMPILE_N };
 
-enum pimoe_inspect_option { INSPECT_OPS, INSPECT_PLACE, INSPECT_TARGET, INSPECT_JSON, INSPECT_N };
+enum pimoe_inspect_option { INSPECT_OPS, INSPECT_PLACE, INSPECT_TARGET, INSPECT_SHARDING, INSPECT_JSON, INSPECT_N };
 enum pimoe_check_option {
     CHECK_IN = COMPILE_N, CHECK_WANT, CHECK_RTOL, CHECK_ATOL, CHECK_ENTRY, CHECK_THREADS, CHECK_TIMEOUT, CHECK_KEEP,
     CHECK_JSON, CHECK_N

@@ -81,9 +81,10 @@ _pimoe() {
         case $option in
         --place) return ;;
         --target) return ;;
+        --sharding) COMPREPLY=($(compgen -f -- "$cur")); return ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W '--ops --place --target --json --help --version' -- "$cur"))
+            COMPREPLY=($(compgen -W '--ops --place --target --sharding --json --help --version' -- "$cur"))
         else
             COMPREPLY=($(compgen -f -- "$cur"))
         fi

@@ -8,6 +8,7 @@
 #include "ir/op_table.h"
 #include "tools/driver/driver.h"
 #include "tools/driver/placement.h"
+#include "tools/driver/sharding.h"
 #include "tools/pimoe/artifact_file.h"
 #include "tools/pimoe/commands.h"
 
@@ -16,7 +17,7 @@ typedef struct inspector {
     pm_diag *diag;
     const char *path;
     bool json, ops;
-    const char *place, *target; ///< NULL: nobody asks
+    const char *place, *target, *sharding; ///< NULL: nobody asks
     const pm_plan *plan;        ///< NULL: nobody asks
 } inspector;
 
@@ -135,16 +136,24 @@ static void model_text(const inspector *x, pm_model_kind kind, const pm_summary 
 }
 
 /// What pimoec would place where.
-static pm_status plan_placement(inspector *x)
+static pm_status plan_placement(inspector *x, pm_model_kind kind)
 {
     pm_compile_options *options = PM_NEW(x->arena, pm_compile_options);
     pm_driver *d = PM_NEW(x->arena, pm_driver);
     *options = (pm_compile_options){.opt_level = 3, .target = x->target, .stop_after = "transfers",
                                     .place = x->place && strcmp(x->place, "cost") != 0 ? x->place : NULL};
     *d = (pm_driver){.arena = x->arena, .diag = x->diag, .options = options};
+    d->findings = PM_NEW(x->arena, pm_findings);
+    d->findings->arena = x->arena;
     PM_TRY(pm_driver_front(d, x->path));
     x->plan = d->plan;
-    return PM_OK;
+    if (!x->sharding)
+        return PM_OK;
+    if (kind != PM_MODEL_ONNX)
+        return pm_error(x->diag, NULL, PM_ERR_UNSUPPORTED, "--sharding: %s is no ONNX model, but %s", x->path,
+                        kind_name(kind));
+    size_t n;
+    return pm_sharding_write(d, x->path, x->sharding, &n);
 }
 
 static pm_status inspect_model(inspector *x, pm_model_kind kind)
@@ -159,8 +168,8 @@ static pm_status inspect_model(inspector *x, pm_model_kind kind)
     PM_TRY(pm_driver_raise(copy, &raised));
     pm_diag *remarks = x->diag;
     x->diag = pm_diag_create(x->arena); // what is odd was said
-    if (x->place || x->target)
-        PM_TRY(plan_placement(x));
+    if (x->place || x->target || x->sharding)
+        PM_TRY(plan_placement(x, kind));
     x->diag = remarks;
     if (x->json)
         model_json(x, kind, s, raised);
@@ -389,7 +398,8 @@ int pm_command_inspect(pm_arena *arena, const pm_cli_args *args)
 {
     inspector x = {.arena = arena, .diag = pm_diag_create(arena), .path = args->operands[0],
                    .json = args->count[INSPECT_JSON], .ops = args->count[INSPECT_OPS],
-                   .place = args->value[INSPECT_PLACE], .target = args->value[INSPECT_TARGET]};
+                   .place = args->value[INSPECT_PLACE], .target = args->value[INSPECT_TARGET],
+                   .sharding = args->value[INSPECT_SHARDING]};
     pm_status status = inspect(&x);
     if (status == PM_OK)
         return 0;
