@@ -4,7 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "tools/driver/placement.h"
+#include "tools/driver/plan_json.h"
 
 static const char *const dispatch_kinds[] = {"reference", "loops", "kernel"};
 

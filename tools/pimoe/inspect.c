@@ -7,7 +7,7 @@
 #include "frontend/frontend.h"
 #include "ir/op_table.h"
 #include "tools/driver/driver.h"
-#include "tools/driver/placement.h"
+#include "tools/driver/plan_json.h"
 #include "tools/driver/sharding.h"
 #include "tools/pimoe/artifact_file.h"
 #include "tools/pimoe/commands.h"

@@ -1,4 +1,4 @@
-#include "tools/driver/placement.h"
+#include "tools/driver/plan_json.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
-/// The plan of a placement (passes/plan.h) as JSON and HTML.
-#ifndef PM_TOOLS_PLACEMENT_H
-#define PM_TOOLS_PLACEMENT_H
+/// The plan of a placement (passes/plan.h) as JSON.
+#ifndef PM_TOOLS_PLAN_JSON_H
+#define PM_TOOLS_PLAN_JSON_H
 
 #include "passes/plan.h"
 #include "tools/cli/json_out.h"
