@@ -69,7 +69,8 @@ typedef struct pm_rt_entry {
 typedef void pm_rt_emu_kernel(const uint64_t *words);
 
 typedef enum pm_rt_kernel_flags {
-    PM_RT_KERNEL_MEETS = 1, ///< threads of a block meet at barriers or exchange values: played as fibers
+    PM_RT_KERNEL_MEETS = 1, ///< threads of a block meet at barriers or exchange values: each plays on a stack of its own
+    PM_RT_KERNEL_TEMPLATE = 2, ///< `emu` takes the words as parameters (a CUDA template), not as a list
 } pm_rt_kernel_flags;
 
 typedef struct pm_rt_kernel {

@@ -101,7 +101,16 @@ static void put_entries(manifest *mf, pm_module *m, pm_artifact_manifest *head)
     head->ports = table(mf, ports.data, ports.n, sizeof *ports.data);
 }
 
-static void put_symbols(manifest *mf, pm_module *m, pm_artifact_manifest *head)
+/// 0: the host, else 1 + number of the device.
+static uint32_t device_number(const pm_target *target, const char *device)
+{
+    for (size_t i = 0; device && i < target->n_devices; i++)
+        if (strcmp(target->devices[i].name, device) == 0)
+            return (uint32_t)i + 1;
+    return 0;
+}
+
+static void put_symbols(manifest *mf, pm_module *m, const pm_target *target, pm_artifact_manifest *head)
 {
     PM_VEC(pm_artifact_symbol) symbols = {0};
     for (size_t i = 0; i < m->symbols.n; i++) {
@@ -115,7 +124,7 @@ static void put_symbols(manifest *mf, pm_module *m, pm_artifact_manifest *head)
     for (size_t i = 0; i < m->states.n; i++) {
         const pm_state *s = &m->states.data[i];
         pm_artifact_state a = {.name = string(mf, s->name), .elem = (uint32_t)s->type->elem,
-                               .rank = (uint32_t)s->type->rank};
+                               .rank = (uint32_t)s->type->rank, .device = device_number(target, s->device)};
         for (int32_t k = 0; k < s->type->rank; k++)
             a.dims[k] = port_dim(m, s->type->dims[k]);
         PM_PUSH(mf->arena, &states, a);
@@ -232,7 +241,7 @@ pm_status pm_payload_write(const pm_weights *weights, const pm_target *target, u
     head.name = string(&mf, m->name);
     head.target = string(&mf, target->cpu);
     put_entries(&mf, m, &head);
-    put_symbols(&mf, m, &head);
+    put_symbols(&mf, m, target, &head);
     put_sections(&mf, w, &head);
     put_dispatches(&mf, dispatches, n_dispatches, &head);
     memcpy(mf.data, &head, sizeof head);

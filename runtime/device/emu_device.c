@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "runtime/device/device.h"
+#include "runtime/device/emu_play.h"
 #include "runtime/rt_internal.h"
 
 enum { PAGE = 4096, MOST_DEVICES = 64 };
@@ -178,17 +179,9 @@ static pm_status download(pm_rt_device_state *device, void *to, const void *from
 
 /// ---- work -----------------------------------------------------------------------------------------------------
 
-/// Thread by thread: for kernels whose threads don't meet.
-static void play(const pm_rt_kernel *k, uint64_t blocks, const uint64_t *words)
-{
-    for (uint64_t i = 0; i < blocks * k->threads; i++)
-        k->emu(words);
-}
-
 static pm_status launch(pm_rt_device_state *device, uint32_t kernel, uint64_t blocks, const uint64_t *words,
                         size_t n_words)
 {
-    (void)n_words;
     chip *c = device->chip;
     if (kernel >= c->desc->n_kernels)
         return wrong(c, "there is no such kernel");
@@ -196,13 +189,14 @@ static pm_status launch(pm_rt_device_state *device, uint32_t kernel, uint64_t bl
     if (!k->emu)
         return pm_rt_error_set(PM_ERR_UNSUPPORTED, "%s: kernel %s has no code that the CPU could play", c->desc->name,
                                k->name);
-    if (k->flags & PM_RT_KERNEL_MEETS)
-        return pm_rt_error_set(PM_ERR_UNSUPPORTED, "%s: threads of kernel %s meet: that can't be played yet",
-                               c->desc->name, k->name);
+    pm_emu_launch play = {.kernel = k->name, .function = k->emu,
+                          .parameters = k->flags & PM_RT_KERNEL_TEMPLATE, .meets = k->flags & PM_RT_KERNEL_MEETS,
+                          .threads = (int32_t)k->threads, .blocks = (int64_t)blocks, .shared_bytes = k->shared_bytes,
+                          .words = words, .n_words = (uint32_t)n_words};
     enter(c);
-    play(k, blocks, words);
+    bool room = pm_emu_play(&play, NULL);
     leave(c);
-    return PM_OK;
+    return room ? PM_OK : pm_rt_error_set(PM_ERR_NO_MEMORY, "out of memory");
 }
 
 static pm_status wait(pm_rt_device_state *device)
