@@ -1,4 +1,5 @@
 /// x86 targets by name.
+#include <stdlib.h>
 #include <string.h>
 
 #include "llvm-c/Core.h"
@@ -43,6 +44,8 @@ static uint64_t host_features(void)
         f |= PM_CPU_AVX512_BF16;
     return f;
 }
+
+enum { MAX_DEVICES = 8 }; ///< beside the CPU
 
 /// Chips of GPUs; their limits are the makers' (memory in bytes/s, f32 FMA, PCIe or what takes its place).
 static const pm_device_target chips[] = {
@@ -109,25 +112,58 @@ static const pm_device_target *chip_named(const char *name)
     return NULL;
 }
 
-/// One more chip: another kind of GPU makes a device, another chip of the same kind more code for it.
-static pm_status add_chip(pm_arena *arena, pm_diag *diag, const pm_device_target *chip, pm_target *target)
+/// As many devices of a chip's kind; all of them can run the same code.
+static void make_devices(pm_arena *arena, const pm_device_target *chip, size_t n, pm_target *target)
 {
-    pm_device_target *device = (pm_device_target *)target->devices;
-    if (device && device->emulated != chip->emulated)
-        return pm_error(diag, NULL, PM_ERR_USAGE, "--target: emu and a GPU can't stand side by side");
-    if (!device) {
-        device = PM_NEW(arena, pm_device_target);
-        *device = *chip;
-        device->name = chip->emulated ? "emu0" : "cuda0";
-        device->archs = PM_NEW_ARRAY(arena, const char *, PM_COUNT(chips));
-        target->devices = device;
-        target->n_devices = 1;
+    pm_device_target *devices = PM_NEW_ARRAY(arena, pm_device_target, n);
+    const char **archs = PM_NEW_ARRAY(arena, const char *, PM_COUNT(chips));
+    for (size_t i = 0; i < n; i++) {
+        devices[i] = *chip;
+        devices[i].name = pm_arena_printf(arena, "%s%zu", chip->emulated ? "emu" : "cuda", i);
+        devices[i].archs = archs;
     }
-    const char **archs = (const char **)device->archs;
-    for (size_t i = 0; i < device->n_archs; i++)
+    target->devices = devices;
+    target->n_devices = n;
+}
+
+/// One more chip: the first one makes devices (`count` of them, 0: one), another one of the same kind more code for them.
+static pm_status add_chip(pm_arena *arena, pm_diag *diag, const pm_device_target *chip, size_t count, pm_target *target)
+{
+    pm_device_target *devices = (pm_device_target *)target->devices;
+    if (devices && devices->emulated != chip->emulated)
+        return pm_error(diag, NULL, PM_ERR_USAGE, "--target: emu and a GPU can't stand side by side");
+    if (devices && count > 0 && count != target->n_devices)
+        return pm_error(diag, NULL, PM_ERR_USAGE, "--target: %zu devices and %zu devices", target->n_devices, count);
+    if (!devices)
+        make_devices(arena, chip, count > 0 ? count : 1, target);
+    devices = (pm_device_target *)target->devices;
+    const char **archs = (const char **)devices->archs;
+    for (size_t i = 0; i < devices->n_archs; i++)
         if (strcmp(archs[i], chip->name) == 0)
             return PM_OK;
-    archs[device->n_archs++] = chip->name;
+    archs[devices->n_archs] = chip->name;
+    for (size_t i = 0; i < target->n_devices; i++)
+        devices[i].n_archs++;
+    return PM_OK;
+}
+
+/// "sm_90a:2": the chip, and how many of it there are (0: nothing is said).
+static pm_status split_count(pm_arena *arena, pm_diag *diag, const char *name, const char **out_chip, size_t *out_count)
+{
+    const char *colon = strchr(name, ':');
+    *out_chip = name;
+    *out_count = 0;
+    if (!colon)
+        return PM_OK;
+    char *end;
+    unsigned long count = strtoul(colon + 1, &end, 10);
+    if (colon[1] < '0' || colon[1] > '9' || *end || count < 1 || count > MAX_DEVICES)
+        return pm_error(diag, NULL, PM_ERR_USAGE, "--target=%s: behind the colon stands how many there are, 1 to %d", name,
+                        MAX_DEVICES);
+    *out_chip = pm_arena_strndup(arena, name, (size_t)(colon - name));
+    *out_count = count;
+    if (!chip_named(*out_chip))
+        return pm_error(diag, NULL, PM_ERR_USAGE, "--target=%s: there can be several GPUs, or emu, alone", name);
     return PM_OK;
 }
 
@@ -138,10 +174,12 @@ pm_status pm_target_parse(pm_arena *arena, pm_diag *diag, const char *names, pm_
     for (const char *at = names; *at; at += *at == ',') {
         size_t n = strcspn(at, ",");
         const char *name = pm_arena_strndup(arena, at, n);
+        size_t count;
+        PM_TRY(split_count(arena, diag, name, &name, &count));
         const pm_device_target *chip = chip_named(name);
         at += n;
         if (chip) {
-            PM_TRY(add_chip(arena, diag, chip, out_target));
+            PM_TRY(add_chip(arena, diag, chip, count, out_target));
         } else if (cpu && strcmp(cpu, name) != 0) {
             return pm_error(diag, NULL, PM_ERR_USAGE, "--target=%s and --target=%s: one CPU at a time", cpu, name);
         } else {

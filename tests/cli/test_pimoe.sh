@@ -76,6 +76,13 @@ prints "cross for one token"
 echo '{"layers": [{"name": "question", "counts": [0, 5]}]}' >trace.json
 expect 0 "$pimoe" inspect "$unlike/model.json" --target=native,emu --place=trace:trace.json
 prints "choices as in trace.json"
+expect 0 "$pimoe" inspect "$unlike/model.json" --target=native,emu:3 --place=question.1@emu2
+prints "question: experts 0 on emu0"
+prints "experts 1 on emu2"
+prints "emu2 -> emu0"
+expect 2 "$pimoe" inspect "$unlike/model.json" --target=emu:0
+expect 2 "$pimoe" inspect "$unlike/model.json" --target=native:2
+says "alone"
 expect 1 "$pimoe" inspect "$unlike/model.json" --target=native,emu --sharding=annotated.onnx
 says "is no ONNX model"
 expect 0 "$pimoe" inspect "$unlike/length.onnx" --target=native,emu --sharding=annotated.onnx
