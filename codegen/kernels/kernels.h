@@ -154,7 +154,7 @@ void pm_k_route(const float *scores, const float *bias, const float *weighing, i
                 float eps, float least, float scale, int64_t groups, int64_t keep_groups,
                 int64_t group_score, int64_t select, float jitter, uint8_t *scratch, int64_t worker,
                 int64_t n_workers);
-#define PM_K_ROUTE_SCRATCH(experts) ((int64_t)(experts) * 16 + 4096)
+#define PM_K_ROUTE_SCRATCH(experts) ((int64_t)(experts) * 16 + 28672)
 
 /// See expert_order in ir/ops.def. One worker does all (the others return at once).
 /// Returns 1 when an expert is out of range.
