@@ -43,6 +43,7 @@ static part part_of(const pm_op *op, const share *s, uint32_t i)
     case PM_OP_gather: return (i == 0) == (pm_op_i64(op, "axis") != 0 && s->axis) ? PART_SHARE : PART_WHOLE;
     case PM_OP_gather_nd: return i == 1 ? PART_SHARE : PART_WHOLE;
     case PM_OP_concat:
+    case PM_OP_dequantize:
     case PM_OP_gather_elements:
     case PM_OP_scatter_elements: return PART_SHARE;
     default: return i == 0 ? PART_SHARE : PART_WHOLE;
@@ -114,6 +115,7 @@ static void plan_prefix(const pm_op *op, share *s)
         s->axis = "axis";
         break;
     case PM_OP_trilu: s->prefix = x->rank - 2; break;
+    case PM_OP_dequantize: s->prefix = x->rank - 1; break;
     case PM_OP_slice:
         if (!slice_axes(op, s))
             s->prefix = 0;

@@ -23,8 +23,8 @@ int32_t pm_eval_gather(const pm_eval_args *args)
             int64_t from = pm_index(indices, i, x->dims[axis]);
             if (from < 0)
                 return 1;
-            pm_copy(out->data, (o * n + i) * inner, x->data,
-                    (o * x->dims[axis] + from) * inner, inner, x->elem);
+            pm_copy_runs(out->data, (o * n + i) * inner, 0, x->data,
+                         (o * x->dims[axis] + from) * inner, 0, inner, 1, x->elem);
         }
     }
     return 0;

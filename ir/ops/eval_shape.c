@@ -115,9 +115,7 @@ int32_t pm_eval_concat(const pm_eval_args *args)
         if (!same_but(x, out, axis) || x->dims[axis] > out->dims[axis] - total)
             return 1;
         int64_t row = x->dims[axis] * inner;
-        for (int64_t o = 0; o < outer; o++)
-            pm_copy(out->data, (o * out->dims[axis] + total) * inner, x->data, o * row, row,
-                    out->elem);
+        pm_copy_runs(out->data, total * inner, out->dims[axis] * inner, x->data, 0, row, row, outer, out->elem);
         total += x->dims[axis];
     }
     return total != out->dims[axis];
@@ -173,8 +171,7 @@ int32_t pm_eval_split(const pm_eval_args *args)
         if (!same_but(x, out, axis) || out->dims[axis] > x->dims[axis] - start)
             return 1;
         int64_t row = out->dims[axis] * inner;
-        for (int64_t o = 0; o < outer; o++)
-            pm_copy(out->data, o * row, x->data, (o * x->dims[axis] + start) * inner, row, x->elem);
+        pm_copy_runs(out->data, 0, row, x->data, start * inner, x->dims[axis] * inner, row, outer, x->elem);
         start += out->dims[axis];
     }
     return start != x->dims[axis];
@@ -263,12 +260,18 @@ int32_t pm_eval_slice(const pm_eval_args *args)
         w.stride[0][d] = s.n[d] > 1 ? s.step[d] * strides[d] : 0;
         w.offset[0] += s.n[d] > 0 ? s.start[d] * strides[d] : 0;
     }
-    int64_t rows = pm_walk_rows(&w), n = pm_walk_row(&w), step = w.stride[0][w.rank - 1];
-    for (int64_t row = 0; row < rows; row++, pm_walk_next(&w), at += n) {
-        if (step == 1)
-            pm_copy(out->data, at, x->data, w.offset[0], n, x->elem);
-        for (int64_t i = 0; i < n && step != 1; i++)
-            pm_copy_one(out->data, at + i, x->data, w.offset[0] + i * step, x->elem);
+    int64_t n = pm_walk_row(&w), step = w.stride[0][w.rank - 1], runs = 1, apart = 0;
+    if (w.rank > 1) { // the last two axes at once
+        w.rank--;
+        runs = n > 0 ? pm_walk_row(&w) : 0;
+        apart = w.stride[0][w.rank - 1];
+    }
+    int64_t rows = pm_walk_rows(&w);
+    for (int64_t row = 0; row < rows; row++, pm_walk_next(&w), at += runs * n) {
+        if (step == 1 || n == 1)
+            pm_copy_runs(out->data, at, n, x->data, w.offset[0], apart, n, runs, x->elem);
+        for (int64_t run = 0; run < runs && step != 1 && n != 1; run++)
+            pm_copy_runs(out->data, at + run * n, 1, x->data, w.offset[0] + run * apart, step, 1, n, x->elem);
     }
     return 0;
 }

@@ -275,6 +275,35 @@ PM_INLINE void pm_copy(void *to, int64_t to_at, const void *from, int64_t from_a
         memcpy((char *)to + to_at * size, (const char *)from + from_at * size, (size_t)(n * size));
 }
 
+/// Copies `runs` runs of n elements, that are to_step and from_step elements apart.
+PM_INLINE void pm_copy_runs(void *to, int64_t to_at, int64_t to_step, const void *from, int64_t from_at,
+                            int64_t from_step, int64_t n, int64_t runs, int32_t elem)
+{
+    int64_t size = pm_bytes_of(elem), bytes = n * size, i = 0;
+    char *out = (char *)to + to_at * size;
+    const char *in = (const char *)from + from_at * size;
+    to_step *= size, from_step *= size;
+#define RUNS(constant)                                                                             \
+    case constant:                                                                                 \
+        for (; i < runs; i++, out += to_step, in += from_step)                                     \
+            memcpy(out, in, constant);                                                             \
+        break;
+    switch (bytes) { // short ones without a call for each
+        RUNS(1)
+        RUNS(2)
+        RUNS(4)
+        RUNS(8)
+        RUNS(16)
+        RUNS(32)
+        RUNS(64)
+    case 0: break;
+    default:
+        for (; i < runs; i++, out += to_step, in += from_step)
+            memcpy(out, in, (size_t)bytes);
+    }
+#undef RUNS
+}
+
 /// Copies one element, whatever its type.
 PM_INLINE void pm_copy_one(void *to, int64_t to_at, const void *from, int64_t from_at, int32_t elem)
 {

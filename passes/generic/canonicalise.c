@@ -96,13 +96,14 @@ static pm_status turned(pm_builder *b, pm_value *x, pm_value **out_value)
                      PM_ATTRS(pm_attr_ints("perm", perm, (size_t)rank)));
 }
 
-/// A product with a constant matrix is `linear`: its weights get packed. Only f32, since packed
-/// panels are f32 (or bf16, which the product would be rounded to).
+/// A product with a constant matrix is `linear`: its weights get packed. Of floats that panels (f32 or bf16)
+/// hold: small ones are widened, and the product rounded to them.
 static pm_status fold_product(pm_builder *b, pm_op *op, pm_value **out_value)
 {
     pm_value *x = op->operands[0], *w = op->operands[1];
-    if (!is_plain_weight(w) || !is_proper_matrix(op->graph->module, w->type) ||
-        w->type->elem != PM_F32 || x->type->elem != PM_F32 || x->type->rank < 1)
+    pm_elem elem = x->type->elem;
+    if (!is_plain_weight(w) || !is_proper_matrix(op->graph->module, w->type) || w->type->elem != elem ||
+        (elem != PM_F32 && elem != PM_F16 && elem != PM_BF16) || x->type->rank < 1)
         return PM_OK;
     if (pm_op_i64(op, "trans_a") && x->type->rank > 1)
         PM_TRY(turned(b, x, &x));
