@@ -1,0 +1,98 @@
+/// Inside of the cuda device: what its files share.
+#ifndef PM_RUNTIME_CUDA_DEVICE_H
+#define PM_RUNTIME_CUDA_DEVICE_H
+
+#include <pthread.h>
+
+#include "runtime/device/cuda_api.h"
+#include "runtime/device/device.h"
+
+enum {
+    PM_CUDA_SLOT = 1 << 20, ///< bytes of a piece of pinned memory
+    PM_CUDA_UP = 4,
+    PM_CUDA_DOWN = 2,
+    PM_CUDA_GRAPH_MOST = 128, ///< launches of a graph
+    PM_CUDA_WORDS_MOST = PM_CUDA_GRAPH_MOST * 32,
+    PM_CUDA_GRAPHS = 64,
+};
+
+/// The GPU, as a model's sessions share it.
+typedef struct pm_cuda_chip {
+    pthread_mutex_t lock;
+    int32_t users;
+    const pm_cuda *cuda;
+    const pm_rt_device *desc;
+    cu_device number;
+    cu_context context; ///< the device's primary one
+    cu_pool pool;       ///< NULL: memory comes from the driver each time
+    int major, minor;   ///< its architecture
+    cu_module *modules;
+    uint32_t n_modules;
+    cu_function *functions; ///< by number of the kernel
+} pm_cuda_chip;
+
+/// Pinned memory that bytes pass through; an event for each piece tells when the device is done with it.
+typedef struct pm_cuda_staging {
+    uint8_t *memory; ///< PM_CUDA_UP and then PM_CUDA_DOWN pieces
+    cu_event events[PM_CUDA_UP + PM_CUDA_DOWN];
+    bool pending[PM_CUDA_UP];
+    uint32_t slot;
+    size_t used; ///< of that slot
+} pm_cuda_staging;
+
+/// A launch that was given; its words lie in a list of their own.
+typedef struct pm_cuda_given {
+    uint32_t kernel, blocks, first_word, n_words;
+} pm_cuda_given;
+
+/// Launches that were given one behind the other before, as the driver repeats them.
+typedef struct pm_cuda_graph {
+    uint64_t used; ///< when it was used last
+    uint32_t n, n_words;
+    pm_cuda_given *given; ///< [n]
+    uint64_t *words;      ///< [n_words], as the graph has them
+    cu_node *nodes;
+    cu_graph graph;
+    cu_graph_exec exec; ///< NULL: seen once
+} pm_cuda_graph;
+
+typedef struct pm_cuda_launches {
+    bool graphs; ///< launches are gathered
+    uint32_t n, n_words;
+    pm_cuda_given given[PM_CUDA_GRAPH_MOST];
+    uint64_t words[PM_CUDA_WORDS_MOST];
+    uint64_t clock;
+    uint32_t n_graphs;
+    pm_cuda_graph list[PM_CUDA_GRAPHS];
+} pm_cuda_launches;
+
+struct pm_rt_device_state {
+    pm_cuda_chip *chip;
+    cu_stream stream;
+    cu_event meeting; ///< with another device's stream
+    int32_t *status;  ///< pinned, seen by the device
+    cu_address status_there;
+    pm_cuda_staging staging;
+    pm_cuda_launches launches;
+};
+
+/// The result's status, in this device's name.
+PM_NODISCARD pm_status pm_cuda_told(const pm_rt_device_state *device, const char *doing, cu_result result);
+
+/// ---- cuda_staging.c: on the device's stream, behind what it was given -------------------------------------
+
+PM_NODISCARD pm_status pm_cuda_staging_make(pm_rt_device_state *device);
+void pm_cuda_staging_drop(pm_rt_device_state *device);
+PM_NODISCARD pm_status pm_cuda_staged_upload(pm_rt_device_state *device, cu_address to, const uint8_t *from, size_t bytes);
+PM_NODISCARD pm_status pm_cuda_staged_download(pm_rt_device_state *device, uint8_t *to, cu_address from, size_t bytes);
+
+/// ---- cuda_launch.c ------------------------------------------------------------------------------------------
+
+/// Gathers a launch, or gives it to the device at once.
+PM_NODISCARD pm_status pm_cuda_launch(pm_rt_device_state *device, uint32_t kernel, uint32_t blocks, const uint64_t *words,
+                                      uint32_t n_words);
+/// Gives the device what was gathered.
+PM_NODISCARD pm_status pm_cuda_flush(pm_rt_device_state *device);
+void pm_cuda_launches_drop(pm_rt_device_state *device);
+
+#endif

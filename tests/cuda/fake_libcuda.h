@@ -1,0 +1,29 @@
+/// What tests ask of the stand-in for NVIDIA's driver (fake_libcuda.c), beside the driver's own functions.
+#ifndef PM_TESTS_FAKE_LIBCUDA_H
+#define PM_TESTS_FAKE_LIBCUDA_H
+
+#include <stdint.h>
+
+/// Kernels that modules of the stand-in hold, whatever their image is: the test program exports this list, ended by
+/// one without a name.
+typedef struct fake_kernel {
+    const char *name;
+    void (*run)(const uint64_t *words);
+    uint32_t n_words;
+} fake_kernel;
+extern const fake_kernel pm_fake_kernels[];
+
+typedef struct fake_cuda {
+    int devices, major, minor; ///< the machine
+    int pools;                 ///< the driver has memory pools
+    long fail_at;              ///< the call of this number (from 1) fails; 0: none
+    unsigned int fail_with;    ///< its result
+    long calls;                ///< made so far; those that give something back aren't counted and don't fail
+    long live;                 ///< objects that were made and not given back: contexts, modules, streams, memory, …
+    long launches, graph_launches, graph_updates, modules_of_ptx, modules_of_cubin;
+} fake_cuda;
+
+/// dlsym(libcuda.so.1, "pm_fake_cuda").
+extern fake_cuda pm_fake_cuda;
+
+#endif
