@@ -190,12 +190,13 @@ static pm_status load_module(pm_cuda_chip *c, uint32_t number, cu_module *out_mo
     const pm_rt_device *desc = c->desc;
     const pm_rt_code *cubin = NULL, *ptx = NULL;
     int best_cubin = 0, best_ptx = 0;
-    const char *any = NULL;
+    char archs[128] = "";
     for (uint64_t i = 0; i < desc->n_codes; i++) {
         const pm_rt_code *code = &desc->codes[i];
         if (code->number != number)
             continue;
-        any = code->arch;
+        size_t used = strlen(archs);
+        snprintf(archs + used, sizeof archs - used, "%s%s", used ? ", " : "", code->arch);
         int fit = code->cubin ? suits(c, code->arch, true) : 0;
         if (fit > best_cubin) {
             best_cubin = fit;
@@ -213,8 +214,8 @@ static pm_status load_module(pm_cuda_chip *c, uint32_t number, cu_module *out_mo
         return load_image(c, ptx->arch, ptx->ptx, out_module);
     if (cubin) // its words are the last error's
         return PM_ERR_UNSUPPORTED;
-    return pm_rt_error_set(PM_ERR_UNSUPPORTED, "%s: this GPU is an sm_%d%d, the model was compiled for %s; compile it with "
-                           "--target=sm_%d%d", desc->name, c->major, c->minor, any ? any : "no GPU", c->major, c->minor);
+    return pm_rt_error_set(PM_ERR_UNSUPPORTED, "%s: this GPU is an sm_%d%d, the model has code for %s", desc->name, c->major,
+                           c->minor, archs[0] ? archs : "none");
 }
 
 static pm_status load_kernel(pm_cuda_chip *c, uint64_t i)

@@ -122,7 +122,7 @@ static _Noreturn void violated(const char *what, const char *function)
         return pm_fake_cuda.fail_with;
 #define CALL_STARTED                                                                                              \
     CALL                                                                                                          \
-    RULE(started, "cuInit was not called")
+    RULE(started, "cuInit was not called");
 
 static pthread_mutex_t *take(void)
 {
@@ -375,7 +375,8 @@ EXPORT cu_result cuCtxGetCurrent(cu_context *context)
 {
     LOCKED;
     (void)held;
-    RULE(started, "cuInit was not called");
+    if (!started)
+        return PM_CU_NOT_INITIALIZED;
     *context = current;
     return 0;
 }
