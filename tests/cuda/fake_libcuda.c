@@ -1,7 +1,7 @@
 /// A stand-in for NVIDIA's driver, built as libcuda.so.1: memory of the host plays that of devices, and nothing is done
 /// before somebody waits for it, as late as a real one might. Whoever breaks the rules (a handle that is gone or of another
 /// context, copies from memory that isn't pinned, memory that is too small or freed) is told so, and the test ends.
-#include "fake_libcuda.h"
+#include "tests/cuda/fake_libcuda.h"
 
 #include <dlfcn.h>
 #include <pthread.h>

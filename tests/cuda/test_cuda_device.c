@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fake_libcuda.h"
+#include "tests/cuda/fake_libcuda.h"
 #include "runtime/device/cuda_api.h"
 #include "tests/unit/device_model.h"
 

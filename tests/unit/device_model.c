@@ -1,4 +1,4 @@
-#include "device_model.h"
+#include "tests/unit/device_model.h"
 
 #include <string.h>
 

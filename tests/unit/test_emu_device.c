@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "device_model.h"
+#include "tests/unit/device_model.h"
 
 static void twice(const uint64_t *words)
 {
