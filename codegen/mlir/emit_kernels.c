@@ -315,8 +315,7 @@ static MlirValue step_of(dispatch *d, const pm_op *op, uint32_t i)
     return v ? stride_along(d, v->type->dims[0], mb_i64(d->b, 1)) : mb_i64(d->b, 0);
 }
 
-/// The head size of rows [B, heads, T, size] or [B, T, heads * size]; false when it isn't known.
-static bool head_size(const pm_value *v, int64_t heads, int64_t *out)
+bool pm_kernel_head_size(const pm_value *v, int64_t heads, int64_t *out)
 {
     const pm_type *type = v->type;
     bool known = pm_dim_is_const(v->graph->module, type->dims[type->rank - 1], out);
@@ -363,7 +362,7 @@ pm_status pm_lower_sdpa(dispatch *d)
     pm_value *mask = op->n_operands > 3 ? op->operands[3] : NULL;
     pm_value *sinks = op->n_operands > 6 ? op->operands[6] : NULL;
     int64_t heads = pm_op_i64(op, "heads"), kv_heads = pm_op_i64(op, "kv_heads"), size, value_size;
-    if (!head_size(q, heads, &size) || !head_size(v, kv_heads, &value_size) ||
+    if (!pm_kernel_head_size(q, heads, &size) || !pm_kernel_head_size(v, kv_heads, &value_size) ||
         q->type->elem != PM_F32 || (sinks && sinks->type->elem != PM_F32) ||
         (mask && mask->type->elem != PM_F32 && mask->type->elem != PM_BOOL))
         return pm_lower_ref(d);
@@ -388,7 +387,7 @@ pm_status pm_lower_sdpa(dispatch *d)
 
 /// ---- recurrences --------------------------------------------------------------------------------------
 
-static bool all_f32(const pm_op *op, uint32_t n)
+bool pm_kernel_all_f32(const pm_op *op, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
         if (i < op->n_operands && op->operands[i] && op->operands[i]->type->elem != PM_F32)
@@ -401,7 +400,7 @@ pm_status pm_lower_causal_conv(dispatch *d)
     mb *b = d->b;
     pm_op *op = d->op;
     pm_value *state = op->operands[0], *x = op->operands[1];
-    if (!all_f32(op, 4))
+    if (!pm_kernel_all_f32(op, 4))
         return pm_lower_ref(d);
     MlirValue args[] = {operand(d, op, 0), operand(d, op, 1), operand(d, op, 2), operand(d, op, 3),
                         operand(d, op, 4), pm_emit_pointer(d, op->results[1]), dim(d, x, 0),
@@ -411,8 +410,7 @@ pm_status pm_lower_causal_conv(dispatch *d)
     return PM_OK;
 }
 
-/// How the decay operand is laid out, as pm_k_linear_attention counts it.
-static int64_t decay_kind(const pm_op *op)
+int64_t pm_kernel_decay_kind(const pm_op *op)
 {
     if (op->n_operands <= 4 || !op->operands[4])
         return 0;
@@ -428,7 +426,7 @@ pm_status pm_lower_linear_attention(dispatch *d)
     pm_op *op = d->op;
     pm_value *state = op->operands[0], *q = op->operands[1], *k = op->operands[2];
     pm_value *beta = op->n_operands > 5 ? op->operands[5] : NULL;
-    if (!all_f32(op, 6))
+    if (!pm_kernel_all_f32(op, 6))
         return pm_lower_ref(d);
     MlirValue heads = dim(d, state, 1), key_size = dim(d, state, 2), value_size = dim(d, state, 3);
     MlirValue args[] = {operand(d, op, 0), operand(d, op, 1), operand(d, op, 2), operand(d, op, 3),
@@ -436,7 +434,7 @@ pm_status pm_lower_linear_attention(dispatch *d)
                         pm_emit_pointer(d, op->results[1]), dim(d, q, 0), dim(d, q, 1), heads,
                         mb_bin(b, "divui", dim(d, q, 2), key_size),
                         mb_bin(b, "divui", dim(d, k, 2), key_size), key_size, value_size,
-                        mb_i64(b, decay_kind(op)), beta ? dim(d, beta, 2) : mb_i64(b, 0),
+                        mb_i64(b, pm_kernel_decay_kind(op)), beta ? dim(d, beta, 2) : mb_i64(b, 0),
                         mb_i64(b, pm_op_i64(op, "delta")),
                         mb_float(b, b->f32, pm_op_f64(op, "scale")), d->scratch, d->worker,
                         d->n_workers};
@@ -449,7 +447,7 @@ pm_status pm_lower_selective_scan(dispatch *d)
     mb *b = d->b;
     pm_op *op = d->op;
     pm_value *state = op->operands[0], *x = op->operands[1];
-    if (!all_f32(op, 6))
+    if (!pm_kernel_all_f32(op, 6))
         return pm_lower_ref(d);
     MlirValue args[] = {operand(d, op, 0), operand(d, op, 1), operand(d, op, 2), operand(d, op, 3),
                         operand(d, op, 4), operand(d, op, 5), operand(d, op, 6),
@@ -461,20 +459,28 @@ pm_status pm_lower_selective_scan(dispatch *d)
 
 /// ---- mixture of experts -------------------------------------------------------------------------------
 
-static int64_t index_of(const char *word, const char *const *words, size_t n)
+int64_t pm_kernel_choice(const pm_op *op, const char *attribute)
 {
-    for (size_t i = 0; i < n; i++)
-        if (strcmp(word, words[i]) == 0)
-            return (int64_t)i;
+    static const struct {
+        const char *attribute, *words[4];
+    } choices[] = {
+        {"act", {"softmax", "sigmoid", "sqrtsoftplus", "none"}},
+        {"weigh", {"as_is", "softmax", "renorm"}},
+        {"group_score", {"max", "top2"}},
+        {"select", {"topk", "sparsemixer"}},
+    };
+    for (size_t i = 0; i < PM_COUNT(choices); i++) {
+        if (strcmp(choices[i].attribute, attribute) != 0)
+            continue;
+        for (size_t k = 0; k < PM_COUNT(choices[i].words) && choices[i].words[k]; k++)
+            if (strcmp(pm_op_str(op, attribute), choices[i].words[k]) == 0)
+                return (int64_t)k;
+    }
     return 0; // the verifier knows the words
 }
 
 pm_status pm_lower_route(dispatch *d)
 {
-    static const char *const acts[] = {"softmax", "sigmoid", "sqrtsoftplus", "none"};
-    static const char *const weighs[] = {"as_is", "softmax", "renorm"};
-    static const char *const scores[] = {"max", "top2"};
-    static const char *const selects[] = {"topk", "sparsemixer"};
     mb *b = d->b;
     pm_op *op = d->op;
     for (uint32_t i = 0; i < op->n_operands; i++)
@@ -484,13 +490,13 @@ pm_status pm_lower_route(dispatch *d)
         operand(d, op, 0), operand(d, op, 1), operand(d, op, 2), pm_emit_pointer(d, op->results[0]),
         pm_emit_pointer(d, op->results[1]), dim(d, op->operands[0], 0), dim(d, op->operands[0], 1),
         mb_i64(b, pm_op_i64(op, "top_k")),
-        mb_i64(b, index_of(pm_op_str(op, "act"), acts, PM_COUNT(acts))),
-        mb_i64(b, index_of(pm_op_str(op, "weigh"), weighs, PM_COUNT(weighs))),
+        mb_i64(b, pm_kernel_choice(op, "act")),
+        mb_i64(b, pm_kernel_choice(op, "weigh")),
         mb_float(b, b->f32, pm_op_f64(op, "eps")), mb_float(b, b->f32, pm_op_f64(op, "least")),
         mb_float(b, b->f32, pm_op_f64(op, "scale")),
         mb_i64(b, pm_op_i64(op, "groups")), mb_i64(b, pm_op_i64(op, "keep_groups")),
-        mb_i64(b, index_of(pm_op_str(op, "group_score"), scores, PM_COUNT(scores))),
-        mb_i64(b, index_of(pm_op_str(op, "select"), selects, PM_COUNT(selects))),
+        mb_i64(b, pm_kernel_choice(op, "group_score")),
+        mb_i64(b, pm_kernel_choice(op, "select")),
         mb_float(b, b->f32, pm_op_f64(op, "jitter")),
         d->scratch, d->worker, d->n_workers};
     mb_call(b, "pm_k_route", (MlirType){0}, args, PM_COUNT(args));
@@ -525,8 +531,8 @@ int64_t pm_emit_scratch_bytes(const pm_op *op)
         pm_dim_is_const(m, op->operands[2]->type->dims[3], &n);
         return PM_K_ATTENTION_SCRATCH(k > n ? k : n);
     case PM_OP_sdpa:
-        if (!head_size(op->operands[0], pm_op_i64(op, "heads"), &k) ||
-            !head_size(op->operands[2], pm_op_i64(op, "kv_heads"), &n))
+        if (!pm_kernel_head_size(op->operands[0], pm_op_i64(op, "heads"), &k) ||
+            !pm_kernel_head_size(op->operands[2], pm_op_i64(op, "kv_heads"), &n))
             return 0; // runs as reference
         return PM_K_SDPA_SCRATCH(k > n ? k : n);
     case PM_OP_matmul: return PM_K_MATMUL_SCRATCH(k);

@@ -9,6 +9,17 @@ pm_lower_fn pm_lower_loops, pm_lower_ref, pm_lower_linear, pm_lower_matmul, pm_l
     pm_lower_fused, pm_lower_dims,
     pm_lower_causal_conv, pm_lower_linear_attention, pm_lower_selective_scan;
 
+/// What kernels of the CPU and of devices are told of an op.
+
+/// Whether the first n operands, as far as they are there, are f32.
+bool pm_kernel_all_f32(const pm_op *op, uint32_t n);
+/// The head size of rows [B, heads, T, size] or [B, T, heads * size]; false when it isn't known.
+bool pm_kernel_head_size(const pm_value *v, int64_t heads, int64_t *out);
+/// How the decay operand is laid out, as pm_k_linear_attention counts it.
+int64_t pm_kernel_decay_kind(const pm_op *op);
+/// The number of the word that an attribute of route has, as pm_k_route counts it.
+int64_t pm_kernel_choice(const pm_op *op, const char *attribute);
+
 /// Writes the epilogue of a product's dispatch: a function `name` that computes the group's outputs
 /// from a finished tile of `panel` columns, those of `ways` products side by side. Stores its context at d's insertion point.
 pm_status pm_emit_epilogue(dispatch *d, const char *name, const pm_op *product, int32_t panel, int32_t ways,

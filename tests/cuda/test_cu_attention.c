@@ -43,13 +43,14 @@ static void run_road(const char *op, int road, const extents *e, uint64_t *words
     char name[64];
     snprintf(name, sizeof name, "pm_cu_%s_%s", op, roads[road]);
     words[n] = at(partial_of(e));
+    words[n + 1] = 0; /* the first sequence */
     if (road != SPLIT) {
         cu_run(name, tile_blocks(e, road), road == TILE ? 256 : 128, 0, words, n);
         return;
     }
-    cu_run(name, split_blocks(e), 256, 0, words, n + 1);
+    cu_run(name, split_blocks(e), 256, 0, words, n + 2);
     snprintf(name, sizeof name, "pm_cu_%s_join", op);
-    cu_run(name, e->heads * e->rows, 128, 0, words, n + 1);
+    cu_run(name, e->heads * e->rows, 128, 0, words, n + 2);
 }
 
 /// With bf16 it's weights that are rounded, to 8 bits; queries, keys and values are bf16 here to begin with.
@@ -149,7 +150,7 @@ static int32_t run_cached(const cached *c, const cached_data *d, float *out, int
     int64_t group = c->heads / c->kv_heads;
     extents e = {batch * c->kv_heads, c->t * group, c->capacity, group, c->head_dim, c->value_dim};
     int32_t status = 0;
-    uint64_t words[23] = {
+    uint64_t words[24] = {
         at(d->q + b * c->t * c->heads * c->head_dim), at(d->keys + kv * c->capacity * c->head_dim),
         at(d->values + kv * c->capacity * c->value_dim), at(d->past + b), at(d->sinks), at(out), (uint64_t)batch,
         (uint64_t)c->t, (uint64_t)c->heads, (uint64_t)c->kv_heads, (uint64_t)c->head_dim, (uint64_t)c->value_dim,
@@ -306,7 +307,7 @@ static int32_t run_sdpa(const shape *s, const operands *o, float *out, int road)
     int32_t status = 0;
     for (int i = 2, at = (int)s->mask_dims[3]; i >= 0; at *= (int)s->mask_dims[i], i--)
         stride[i] = s->mask_dims[i] == 1 ? 0 : at;
-    uint64_t words[31] = {
+    uint64_t words[32] = {
         at(o->q), at(o->k), at(o->v), at(o->mask), at(o->past), at(o->total), at(o->sinks), at(out),
         (uint64_t)s->batch, (uint64_t)s->t, (uint64_t)s->keys, (uint64_t)s->heads, (uint64_t)s->kv_heads,
         (uint64_t)s->head_dim, (uint64_t)s->value_dim, (uint64_t)s->apart, (uint64_t)s->mask_dims[3],

@@ -153,8 +153,9 @@ PM_DEVICE int32_t unit_of(int64_t batch, int64_t kv_heads, int64_t rows, int64_t
 }
 
 /* Few rows: one block for each CU_SPLIT_KEYS keys (of `capacity`, or `keys`), pm_cu_split_rows rows, key-value
- * head, sequence. partial: for each row of each head (value_dim + 2) floats for each split. */
-PM_GLOBAL void pm_cu_attention_split(CU_CACHE_ARGS, float *partial)
+ * head, sequence. partial: for each row of each head (value_dim + 2) floats for each split. Sequences
+ * first … first + batch, of which a launch has as many as there is room for. */
+PM_GLOBAL void pm_cu_attention_split(CU_CACHE_ARGS, float *partial, int64_t first)
 {
     PM_SHARED(cu_split_shared, shared, 1);
     cu_attention a;
@@ -163,11 +164,13 @@ PM_GLOBAL void pm_cu_attention_split(CU_CACHE_ARGS, float *partial)
     int64_t splits = pm_cu_ceil_div(capacity, CU_SPLIT_KEYS), kv = PM_FIXED(KV_HEADS, kv_heads);
     int64_t group = PM_FIXED(HEADS, heads) / kv, rows = pm_cu_split_rows(group);
     if (unit_of(batch, kv, t * group, rows, splits, &u) &&
-        of_cache(&a, &s, u.b, u.head, CU_CACHE_NAMES))
+        of_cache(&a, &s, u.b + first, u.head, CU_CACHE_NAMES)) {
+        s.place = u.b * kv + u.head;
         pm_cu_split(&a, &s, shared, u.tile * rows, u.inner, splits, partial);
+    }
 }
 
-PM_GLOBAL void pm_cu_sdpa_split(CU_SDPA_ARGS, float *partial)
+PM_GLOBAL void pm_cu_sdpa_split(CU_SDPA_ARGS, float *partial, int64_t first)
 {
     PM_SHARED(cu_split_shared, shared, 1);
     cu_attention a;
@@ -176,31 +179,37 @@ PM_GLOBAL void pm_cu_sdpa_split(CU_SDPA_ARGS, float *partial)
     int64_t splits = pm_cu_ceil_div(keys, CU_SPLIT_KEYS), kv = PM_FIXED(KV_HEADS, kv_heads);
     int64_t group = PM_FIXED(HEADS, heads) / kv, rows = pm_cu_split_rows(group);
     if (unit_of(batch, kv, t * group, rows, splits, &u) &&
-        of_sdpa(&a, &s, u.b, u.head, CU_SDPA_NAMES))
+        of_sdpa(&a, &s, u.b + first, u.head, CU_SDPA_NAMES)) {
+        s.place = u.b * kv + u.head;
         pm_cu_split(&a, &s, shared, u.tile * rows, u.inner, splits, partial);
+    }
 }
 
 /* The second half: a block for each row of each head. */
-PM_GLOBAL void pm_cu_attention_join(CU_CACHE_ARGS, float *partial)
+PM_GLOBAL void pm_cu_attention_join(CU_CACHE_ARGS, float *partial, int64_t first)
 {
     cu_attention a;
     cu_sight s;
     cu_unit u;
     int64_t splits = pm_cu_ceil_div(capacity, CU_SPLIT_KEYS), kv = PM_FIXED(KV_HEADS, kv_heads);
     if (unit_of(batch, kv, t * (PM_FIXED(HEADS, heads) / kv), 1, 1, &u) &&
-        of_cache(&a, &s, u.b, u.head, CU_CACHE_NAMES))
+        of_cache(&a, &s, u.b + first, u.head, CU_CACHE_NAMES)) {
+        s.place = u.b * kv + u.head;
         pm_cu_join(&a, &s, u.tile, splits, partial);
+    }
 }
 
-PM_GLOBAL void pm_cu_sdpa_join(CU_SDPA_ARGS, float *partial)
+PM_GLOBAL void pm_cu_sdpa_join(CU_SDPA_ARGS, float *partial, int64_t first)
 {
     cu_attention a;
     cu_sight s;
     cu_unit u;
     int64_t splits = pm_cu_ceil_div(keys, CU_SPLIT_KEYS), kv = PM_FIXED(KV_HEADS, kv_heads);
     if (unit_of(batch, kv, t * (PM_FIXED(HEADS, heads) / kv), 1, 1, &u) &&
-        of_sdpa(&a, &s, u.b, u.head, CU_SDPA_NAMES))
+        of_sdpa(&a, &s, u.b + first, u.head, CU_SDPA_NAMES)) {
+        s.place = u.b * kv + u.head;
         pm_cu_join(&a, &s, u.tile, splits, partial);
+    }
 }
 
 /* Many rows: one block for each CU_TILE_COLUMNS columns of the values, CU_TILE_ROWS rows, key-value head, sequence.

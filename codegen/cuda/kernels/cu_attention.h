@@ -33,6 +33,7 @@ typedef struct cu_attention {
 /// One key-value head of one sequence.
 typedef struct cu_sight {
     int64_t b, head;
+    int64_t place;          ///< number of this head among those of the launch
     int64_t position, step; ///< token t is at position + t * step
     int64_t limit;          ///< keys that there are
     int64_t origin;         ///< token t's biases by distance are around origin + t

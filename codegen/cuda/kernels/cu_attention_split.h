@@ -165,7 +165,7 @@ PM_DEVICE void pm_cu_split(const cu_attention *a, const cu_sight *s, cu_split_sh
     }
     pm_cu_split_reduce(largest, shared->parts, 1);
     int64_t partial_ld = splits * pm_cu_partial_size(a);
-    float *to = partial + (((s->b * a->kv_heads + s->head) * a->rows + row0) * splits + split) *
+    float *to = partial + ((s->place * a->rows + row0) * splits + split) *
                               pm_cu_partial_size(a);
     PM_UNROLL for (int32_t r = 0; r < CU_SPLIT_ROWS; r++)
     {
@@ -196,7 +196,7 @@ PM_DEVICE void pm_cu_join(const cu_attention *a, const cu_sight *s, int64_t row,
     int64_t size = pm_cu_partial_size(a), first, last;
     int64_t head = s->head * a->group + row % a->group;
     float largest = a->sinks ? a->sinks[head] : -PM_INFINITY, total = a->sinks ? 1.0f : 0.0f;
-    const float *from = partial + ((s->b * a->kv_heads + s->head) * a->rows + row) * splits * size;
+    const float *from = partial + (s->place * a->rows + row) * splits * size;
     pm_cu_sees(a, s, row / a->group, &first, &last);
     first = first / CU_SPLIT_KEYS;
     last = pm_cu_ceil_div(last, CU_SPLIT_KEYS);
