@@ -16,7 +16,7 @@
 #include "codegen/cpu/device_tables.h"
 #include "codegen/cpu/instances.h"
 #include "codegen/cuda/device_code.h"
-#include "codegen/cuda/emu_wrap.h"
+#include "codegen/cuda/ptx.h"
 #include "codegen/embedded.h"
 #include "codegen/mlir/mlir_lower.h"
 #include "runtime/artifact_format.h"
@@ -217,15 +217,14 @@ static pm_status optimise(pm_native *n, int opt_level)
 
 /// ---- devices ----------------------------------------------------------------------------------------------
 
-/// The CPU plays them: their functions join the host's module.
-static pm_status add_emulated(pm_native *n, const pm_mlir_result *mlir)
+/// The CPU plays them: what GPUs would run joins the host's module.
+static pm_status add_emulated(pm_native *n, const pm_mlir_result *mlir, int opt_level)
 {
-    for (size_t i = 0; i < mlir->n_kernels; i++)
-        if (!mlir->kernels[i].template_name)
-            pm_emu_wrap(mlir->device_module, &mlir->kernels[i]);
-    if (LLVMLinkModules2(n->code, mlir->device_module))
-        return pm_error(n->diag, NULL, PM_ERR_INTERNAL, "the devices' functions could not be linked");
-    return PM_OK;
+    pm_ptx_options options = {.arch = "sm_80", .opt_level = opt_level};
+    pm_status status = pm_ptx_play(n->module->arena, n->diag, mlir->device_module, mlir->kernels, mlir->n_kernels,
+                                   &options, n->code);
+    LLVMDisposeModule(mlir->device_module);
+    return status;
 }
 
 static void name_emulated(pm_native *n, const pm_mlir_result *mlir, pm_kernel_facts *facts)
@@ -275,7 +274,7 @@ pm_status pm_codegen(pm_module *m, const pm_target *target, const pm_weights *we
     n->code_hash = hash_code(n);
     n->weights = weights;
     if (target->n_devices && target->devices[0].emulated)
-        PM_TRY(add_emulated(n, &mlir));
+        PM_TRY(add_emulated(n, &mlir, options->opt_level));
     PM_TRY(make_machine(n, options->opt_level));
     LLVMSetTarget(n->code, triple);
     LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(n->machine);

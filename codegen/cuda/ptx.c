@@ -19,6 +19,7 @@
 #include "codegen/cuda/libdevice.h"
 #include "codegen/cuda/play.h"
 #include "codegen/cuda/ptx_wrap.h"
+#include "codegen/cuda/toolkit.h"
 #include "codegen/embedded.h"
 
 static const char triple[] = "nvptx64-nvidia-cuda", host_triple[] = "x86_64-unknown-linux-gnu";
@@ -30,6 +31,7 @@ typedef struct ptx_job {
     size_t n_kernels;
     const pm_cuda_chip *chip;
     int opt_level;
+    bool host_math; ///< math stays the host's: no libdevice to play
     LLVMModuleRef code;
     LLVMContextRef context;
     LLVMTargetMachineRef machine;
@@ -213,7 +215,8 @@ static pm_status build(ptx_job *j)
                       NULL));
     PM_TRY(link_device_ir(j));
     LLVMSetTarget(j->code, triple);
-    PM_TRY(pm_libdevice_link(j->arena, j->diag, j->code));
+    if (!j->host_math)
+        PM_TRY(pm_libdevice_link(j->arena, j->diag, j->code));
     for (LLVMValueRef f = LLVMGetFirstFunction(j->code); f; f = LLVMGetNextFunction(f))
         if (!LLVMIsDeclaration(f) && LLVMGetLinkage(f) == LLVMLinkOnceODRLinkage)
             LLVMSetLinkage(f, LLVMInternalLinkage);
@@ -224,7 +227,7 @@ static pm_status build(ptx_job *j)
     char pipeline[64];
     snprintf(pipeline, sizeof pipeline, "globaldce,default<O%d>,globaldce", j->opt_level);
     PM_TRY(run_passes(j, pipeline, j->machine));
-    return refuse_unresolved(j);
+    return j->host_math ? PM_OK : refuse_unresolved(j);
 }
 
 static pm_status emit(ptx_job *j, const char **out_ptx, size_t *out_size)
@@ -237,6 +240,15 @@ static pm_status emit(ptx_job *j, const char **out_ptx, size_t *out_size)
     *out_ptx = pm_arena_strndup(j->arena, LLVMGetBufferStart(buffer), *out_size);
     LLVMDisposeMemoryBuffer(buffer);
     return PM_OK;
+}
+
+static bool has_libdevice(pm_arena *arena)
+{
+    pm_arena *scratch = pm_arena_child(arena);
+    const char *path;
+    bool there = pm_toolkit_find(scratch, pm_diag_create(scratch), PM_TOOLKIT_LIBDEVICE, &path) == PM_OK;
+    pm_arena_destroy(scratch);
+    return there;
 }
 
 /// Whether any of the kernels is the general road's.
@@ -286,7 +298,8 @@ pm_status pm_ptx_emit(pm_arena *arena, pm_diag *diag, LLVMModuleRef module, cons
 pm_status pm_ptx_play(pm_arena *arena, pm_diag *diag, LLVMModuleRef module, const pm_kernel *kernels,
                       size_t n_kernels, const pm_ptx_options *options, LLVMModuleRef host)
 {
-    ptx_job j = {.arena = arena, .diag = diag, .kernels = kernels, .n_kernels = n_kernels};
+    ptx_job j = {.arena = arena, .diag = diag, .kernels = kernels, .n_kernels = n_kernels,
+                 .host_math = !has_libdevice(arena)};
     pm_status status = start(&j, module, options);
     if (status == PM_OK && j.code)
         status = pm_play_kernels(arena, diag, j.code, kernels, n_kernels);

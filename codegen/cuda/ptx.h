@@ -20,7 +20,8 @@ PM_NODISCARD pm_status pm_ptx_emit(pm_arena *arena, pm_diag *diag, LLVMModuleRef
                                    size_t n_kernels, const pm_ptx_options *options, const char **out_ptx,
                                    size_t *out_size);
 
-/// As pm_ptx_emit up to the PTX itself, which the CPU plays instead (play.h): the kernels join the module `host`.
+/// As pm_ptx_emit up to the PTX itself, which the CPU plays instead (play.h): the kernels join the module `host`. Without
+/// libdevice their math is the host's.
 PM_NODISCARD pm_status pm_ptx_play(pm_arena *arena, pm_diag *diag, LLVMModuleRef module, const pm_kernel *kernels,
                                    size_t n_kernels, const pm_ptx_options *options, LLVMModuleRef host);
 
