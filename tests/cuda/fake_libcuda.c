@@ -185,8 +185,8 @@ static void *new_memory(size_t bytes, int device)
         abort();
     if (mprotect(p, pages, PROT_READ | PROT_WRITE) != 0)
         abort();
-    memset(p, 0xcc, bytes); // nobody promises zeros
-    if (device >= 0 && mprotect(p, pages, PROT_NONE) != 0)
+    memset(p, 0xcc, bytes < PAGE ? bytes : PAGE); // nobody promises zeros
+    if (device >= 0 && !pm_fake_cuda.open && mprotect(p, pages, PROT_NONE) != 0)
         abort();
     *m = (memory){memories, p, bytes, device};
     memories = m;
@@ -210,7 +210,7 @@ static bool drop_memory(void *start, int device)
 
 static void open_memory(bool open)
 {
-    for (memory *m = memories; m; m = m->next)
+    for (memory *m = memories; m && !pm_fake_cuda.open; m = m->next)
         if (m->device >= 0 && mprotect(m->start, m->size, open ? PROT_READ | PROT_WRITE : PROT_NONE) != 0)
             abort();
 }

@@ -16,6 +16,7 @@ extern const fake_kernel pm_fake_kernels[];
 typedef struct fake_cuda {
     int devices, major, minor; ///< the machine
     int pools;                 ///< the driver has memory pools
+    int open;                  ///< the host may touch device memory: quicker, for tests that aren't about that
     long fail_at;              ///< the call of this number (from 1) fails; 0: none
     unsigned int fail_with;    ///< its result
     long calls;                ///< made so far; those that give something back aren't counted and don't fail

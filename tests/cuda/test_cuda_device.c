@@ -85,7 +85,7 @@ static float expected(int64_t i, float base, float earlier)
 }
 
 /// A few calls of several sizes, also by way of the second device.
-static pm_status some_calls(pm_model *model, int threads, bool *out_right)
+static pm_status some_calls(pm_model *model, int threads, int rounds, bool *out_right)
 {
     static _Thread_local float out[DEVICE_MODEL_N];
     pm_session *session;
@@ -93,7 +93,7 @@ static pm_status some_calls(pm_model *model, int threads, bool *out_right)
     *out_right = true;
     PM_TRY(pm_session_create(model, &options, &session));
     pm_status status = PM_OK;
-    for (int round = 0; round < 4 && status == PM_OK; round++) {
+    for (int round = 0; round < rounds && status == PM_OK; round++) {
         status = device_model_call(session, 3, 1, 0, out);
         for (int64_t i = 0; i < 3 && status == PM_OK; i++)
             *out_right = *out_right && out[i] == expected(i, 1, 0);
@@ -115,7 +115,7 @@ START_TEST(calls_and_graphs)
         setenv("PIMOE_GRAPHS", "0", 1);
     fake->pools = _i != 2;
     bool right;
-    ck_assert_int_eq(some_calls(&model, 2, &right), PM_OK);
+    ck_assert_int_eq(some_calls(&model, 2, 4, &right), PM_OK);
     ck_assert(right);
     if (_i == 1) {
         ck_assert_int_eq(fake->graph_launches, 0);
@@ -138,10 +138,11 @@ START_TEST(any_call_fails)
     for (;; n++) {
         setup();
         fake->fail_at = n;
+        fake->open = 1;
         fake->fail_with = n % 3 == 0 ? PM_CU_OUT_OF_MEMORY : 999;
         pm_model model = device_model(&code);
         bool right;
-        pm_status status = some_calls(&model, 1, &right);
+        pm_status status = some_calls(&model, 1, 2, &right);
         if (status == PM_OK) {
             ck_assert_msg(right, "another result when call %ld fails", n);
         } else {
@@ -157,7 +158,7 @@ START_TEST(any_call_fails)
         fake->fail_at = 0;
         model = device_model(&code);
         if (n % 16 == 0) {
-            ck_assert_int_eq(some_calls(&model, 1, &right), PM_OK);
+            ck_assert_int_eq(some_calls(&model, 1, 2, &right), PM_OK);
             ck_assert(right);
             close_model(&model);
         }
@@ -210,7 +211,7 @@ START_TEST(machines_that_suit_or_not)
     fake->major = machines[_i].major;
     fake->minor = machines[_i].minor;
     bool right;
-    ck_assert_int_eq(some_calls(&model, 1, &right), machines[_i].status);
+    ck_assert_int_eq(some_calls(&model, 1, 2, &right), machines[_i].status);
     if (machines[_i].status != PM_OK)
         ck_assert_ptr_nonnull(strstr(pm_last_error(), machines[_i].text));
     close_model(&model);
@@ -313,7 +314,7 @@ END_TEST
 static void *work(void *arg)
 {
     bool right;
-    pm_status status = some_calls(arg, 2, &right);
+    pm_status status = some_calls(arg, 2, 4, &right);
     return status == PM_OK && right ? NULL : "another result";
 }
 

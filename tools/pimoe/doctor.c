@@ -11,12 +11,15 @@
 #include "base/containers.h"
 #include "base/elem.h"
 #include "base/file.h"
+#include "codegen/cuda/toolkit.h"
+#include "pm/runtime.h"
 #include "tools/cli/json_out.h"
 #include "tools/driver/summary.h"
 #include "tools/pimoe/check_run.h"
 #include "tools/pimoe/child_process.h"
 #include "tools/pimoe/commands.h"
 #include "tools/pimoe/compile_cache.h"
+#include "tools/pimoe/gpu_list.h"
 #include "tools/pimoe/machine.h"
 
 typedef enum finding_status { FINDING_OK, FINDING_NOTE, FINDING_MISSING } finding_status;
@@ -31,6 +34,7 @@ typedef struct doctor {
     pm_arena *arena;
     pm_diag *diag;
     pm_machine machine;
+    pm_gpu_list gpus;
     PM_VEC(finding) findings;
 } doctor;
 
@@ -90,13 +94,57 @@ static void look_at_programs(doctor *d)
     }
 }
 
-static void look_at_gpu(doctor *d)
+/// A GPU is no must: what is missing is a note.
+static void look_at_gpus(doctor *d)
 {
-    void *cuda = dlopen("libcuda.so.1", RTLD_LAZY);
-    find(d, FINDING_NOTE, "gpu",
-         cuda ? "a driver is there, but this version makes code for CPUs only" : "no driver (libcuda.so.1)", NULL);
-    if (cuda)
-        dlclose(cuda);
+    pm_gpu_list *l = &d->gpus;
+    if (pm_gpu_list_look(l) != PM_OK) {
+        find(d, FINDING_NOTE, "gpu", pm_arena_printf(d->arena, "none: %s", pm_last_error()),
+             "models compiled with --target=sm_90a and the like need a GPU and NVIDIA's driver; --target=emu plays one");
+        return;
+    }
+    find(d, FINDING_OK, "gpu", pm_arena_printf(d->arena, "%d, the driver speaks CUDA %d.%d", l->n, l->cuda / 1000,
+                                               l->cuda % 1000 / 10), NULL);
+    for (int i = 0; i < l->n; i++)
+        if (l->gpus[i].major < 8)
+            find(d, FINDING_NOTE, pm_arena_printf(d->arena, "cuda%d", i), "it is too old: code is made for sm_80 and later", NULL);
+        else if (l->gpus[i].watched && l->gpus[i].link_width < l->gpus[i].link_width_most)
+            find(d, FINDING_NOTE, pm_arena_printf(d->arena, "cuda%d", i),
+                 pm_arena_printf(d->arena, "its link has %u of %u lanes", l->gpus[i].link_width, l->gpus[i].link_width_most),
+                 "is it in the right slot? experts that wait on the host move slowly");
+    if (l->no_nvml)
+        find(d, FINDING_NOTE, "nvml", pm_arena_printf(d->arena, "%s: clocks, power and temperature are not known", l->no_nvml),
+             "it comes with the driver (apt install libnvidia-ml1, or the driver's container toolkit with `utility`)");
+}
+
+/// What compiling for GPUs needs, and what may make them faster.
+static void look_at_toolkit(doctor *d)
+{
+    static const struct {
+        pm_toolkit_part part;
+        const char *name, *what;
+    } parts[] = {
+        {PM_TOOLKIT_NVRTC, "nvrtc", "compiles hot kernels for GPUs"},
+        {PM_TOOLKIT_LIBDEVICE, "libdevice", "math of GPUs, for all other ops"},
+        {PM_TOOLKIT_NVJITLINK, "nvjitlink", "makes code for a named chip ahead of time"},
+    };
+    for (size_t i = 0; i < PM_COUNT(parts); i++) {
+        const char *path = NULL;
+        bool there = pm_toolkit_find(d->arena, pm_diag_create(d->arena), parts[i].part, &path) == PM_OK;
+        find(d, there ? FINDING_OK : FINDING_NOTE, parts[i].name,
+             pm_arena_printf(d->arena, "%s, %s", there ? path : "not found", parts[i].what),
+             there ? NULL : "only compiling for GPUs needs it: install CUDA's toolkit (12.8 or later), or set CUDA_HOME");
+    }
+    static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12", "/usr/local/cuda/lib64/libcublasLt.so"};
+    const char *found = NULL;
+    for (size_t i = 0; i < PM_COUNT(names) && !found; i++) {
+        void *library = dlopen(names[i], RTLD_LAZY | RTLD_LOCAL);
+        if (library)
+            dlclose(library);
+        found = library ? names[i] : NULL;
+    }
+    find(d, found ? FINDING_OK : FINDING_NOTE, "cublaslt",
+         pm_arena_printf(d->arena, "%s; models don't use it yet", found ? found : "not found"), NULL);
 }
 
 static void look_at_folders(doctor *d)
@@ -221,6 +269,47 @@ static bool all_there(const doctor *d)
     return true;
 }
 
+static void tell_gpu_json(const doctor *d, pm_json_out *w, int number)
+{
+    const pm_gpu *g = &d->gpus.gpus[number];
+    pm_jo_object(w, NULL);
+    pm_jo_text(w, "name", pm_arena_printf(d->arena, "cuda%d", number));
+    pm_jo_text(w, "kind", "cuda");
+    pm_jo_text(w, "model", g->name);
+    pm_jo_text(w, "arch", pm_arena_printf(d->arena, "sm_%d%d", g->major, g->minor));
+    pm_jo_text(w, "bus", g->bus);
+    pm_jo_uint(w, "multiprocessors", (uint64_t)g->multiprocessors);
+    pm_jo_uint(w, "bytes", g->memory);
+    pm_jo_number(w, "peak_bytes_per_second", g->peak_bytes_per_second);
+    if (g->watched) {
+        pm_jo_uint(w, "available", g->memory_free);
+        pm_jo_object(w, "link");
+        pm_jo_uint(w, "generation", g->link_generation);
+        pm_jo_uint(w, "width", g->link_width);
+        pm_jo_uint(w, "generation_most", g->link_generation_most);
+        pm_jo_uint(w, "width_most", g->link_width_most);
+        pm_jo_end(w);
+        pm_jo_uint(w, "clock_mhz", g->clock_mhz);
+        pm_jo_uint(w, "clock_mhz_most", g->clock_mhz_most);
+        pm_jo_uint(w, "memory_clock_mhz", g->memory_clock_mhz);
+        pm_jo_number(w, "watts", g->watts);
+        pm_jo_number(w, "watts_most", g->watts_most);
+        pm_jo_uint(w, "celsius", g->celsius);
+    }
+    pm_jo_end(w);
+}
+
+static void tell_gpu_text(const doctor *d, int number)
+{
+    const pm_gpu *g = &d->gpus.gpus[number];
+    printf("  cuda%d: %s, sm_%d%d, %d multiprocessors, %s of memory", number, g->name, g->major, g->minor,
+           g->multiprocessors, pm_bytes_text(d->arena, g->memory));
+    if (g->watched)
+        printf(" (%s free), link gen %u x%u, %u of %u MHz, %.0f of %.0f W, %u C", pm_bytes_text(d->arena, g->memory_free),
+               g->link_generation, g->link_width, g->clock_mhz, g->clock_mhz_most, g->watts, g->watts_most, g->celsius);
+    putchar('\n');
+}
+
 static void tell_json(const doctor *d)
 {
     const pm_machine *m = &d->machine;
@@ -257,6 +346,8 @@ static void tell_json(const doctor *d)
     pm_jo_text(&w, "name", "cpu0");
     pm_jo_text(&w, "kind", "cpu");
     pm_jo_end(&w);
+    for (int i = 0; i < d->gpus.n; i++)
+        tell_gpu_json(d, &w, i);
     pm_jo_end(&w);
     pm_jo_array(&w, "findings");
     for (size_t i = 0; i < d->findings.n; i++) {
@@ -285,6 +376,8 @@ static void tell_text(const doctor *d)
     if (m->limit)
         printf(", at most %s for this control group", pm_bytes_text(d->arena, m->limit));
     printf("; huge pages: %s\n", m->huge_pages[0] ? m->huge_pages : "unknown");
+    for (int i = 0; i < d->gpus.n; i++)
+        tell_gpu_text(d, i);
     for (size_t i = 0; i < d->findings.n; i++) {
         const finding *f = &d->findings.data[i];
         printf("%-8s %s: %s\n", status_names[f->status], f->name, f->text);
@@ -301,7 +394,8 @@ int pm_command_doctor(pm_arena *arena, const pm_cli_args *args)
     look_at_cpu(&d);
     look_at_libraries(&d);
     look_at_programs(&d);
-    look_at_gpu(&d);
+    look_at_gpus(&d);
+    look_at_toolkit(&d);
     look_at_folders(&d);
     look_at_trial(&d);
     if (args->count[DOCTOR_JSON])
