@@ -14,6 +14,7 @@ pm_embedded pm_embedded_kernels_vw8(void);
 pm_embedded pm_embedded_kernels_vw16(void);
 pm_embedded pm_embedded_kernels_vw16bf16(void);
 pm_embedded pm_embedded_references(void); ///< eval and extent functions of all ops
+pm_embedded pm_embedded_played(void);     ///< CUDA templates for a CPU that plays them
 pm_embedded pm_embedded_runtime(void);    ///< libpimoe_rt.a
 pm_embedded pm_embedded_start(void);      ///< object with _start, so that no system object is needed
 pm_embedded pm_embedded_status_header(void);  ///< include/pm/status.h

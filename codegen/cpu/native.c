@@ -17,6 +17,7 @@
 #include "codegen/cpu/instances.h"
 #include "codegen/cuda/device_code.h"
 #include "codegen/cuda/ptx.h"
+#include "codegen/cuda/templates.h"
 #include "codegen/embedded.h"
 #include "codegen/mlir/mlir_lower.h"
 #include "runtime/artifact_format.h"
@@ -227,12 +228,46 @@ static pm_status add_emulated(pm_native *n, const pm_mlir_result *mlir, int opt_
     return status;
 }
 
+static const char *played_name(const pm_native *n, const pm_kernel *k)
+{
+    return pm_arena_printf(n->module->arena, "pm_cu_%s", k->template_name);
+}
+
+/// The templates that kernels name, as the CPU plays them: the linker takes what the module declares.
+static pm_status link_played(pm_native *n, const pm_mlir_result *mlir)
+{
+    LLVMTypeRef type = LLVMFunctionType(LLVMVoidTypeInContext(n->context), NULL, 0, false);
+    bool any = false;
+    for (size_t i = 0; i < mlir->n_kernels; i++) {
+        if (!mlir->kernels[i].template_name)
+            continue;
+        const char *name = played_name(n, &mlir->kernels[i]);
+        if (!LLVMGetNamedFunction(n->code, name))
+            LLVMAddFunction(n->code, name, type);
+        any = true;
+    }
+    return any ? link_bitcode(n, pm_embedded_played()) : PM_OK;
+}
+
+static pm_kernel_facts played_facts(pm_native *n, const pm_kernel *k)
+{
+    const pm_cuda_template *t = pm_cuda_template_named(k->template_name);
+    PM_ASSERT(t);
+    return (pm_kernel_facts){.threads = t->threads, .shared_bytes = t->shared_bytes,
+                             .flags = t->flags | PM_RT_KERNEL_TEMPLATE,
+                             .emu = LLVMGetNamedFunction(n->code, played_name(n, k))};
+}
+
 static void name_emulated(pm_native *n, const pm_mlir_result *mlir, pm_kernel_facts *facts)
 {
-    for (size_t i = 0; i < mlir->n_kernels; i++)
-        facts[i] = (pm_kernel_facts){.threads = PM_GENERAL_THREADS,
-                                     .flags = mlir->kernels[i].meets ? PM_RT_KERNEL_MEETS : 0,
-                                     .emu = LLVMGetNamedFunction(n->code, mlir->kernels[i].name)};
+    for (size_t i = 0; i < mlir->n_kernels; i++) {
+        const pm_kernel *k = &mlir->kernels[i];
+        if (k->template_name)
+            facts[i] = played_facts(n, k);
+        else
+            facts[i] = (pm_kernel_facts){.threads = PM_GENERAL_THREADS, .flags = k->meets ? PM_RT_KERNEL_MEETS : 0,
+                                         .emu = LLVMGetNamedFunction(n->code, k->name)};
+    }
 }
 
 /// Code of all kernels, and the tables that tell of them. All devices of a target are of one kind.
@@ -285,6 +320,8 @@ pm_status pm_codegen(pm_module *m, const pm_target *target, const pm_weights *we
                            : bf16                     ? pm_embedded_kernels_vw16bf16()
                                                       : pm_embedded_kernels_vw16()));
     PM_TRY(link_bitcode(n, pm_embedded_references()));
+    if (target->n_devices && target->devices[0].emulated)
+        PM_TRY(link_played(n, &mlir));
     pm_share_kernels(n->code);
     prepare_functions(n);
     LLVMValueRef devices = NULL;

@@ -264,8 +264,7 @@ pm_status pm_emit_device_op(entry *n, pm_op *op, int64_t dispatch)
     if (op->code == PM_OP_transfer)
         return emit_transfer(n, op, dispatch);
     launch l = {.n = n, .b = n->b, .op = op, .dispatch = dispatch};
-    bool emulated = n->e->devices[pm_entry_device(n, op->device)].emulated; // those play no templates yet
-    pm_launch_fn *plan = emulated ? NULL : pm_launch_fn_of(op);
+    pm_launch_fn *plan = pm_launch_fn_of(op);
     pm_status status = plan ? plan(&l) : PM_ERR_UNSUPPORTED;
     if (status == PM_ERR_UNSUPPORTED && pm_diag_count(n->e->diag, PM_ERROR) == 0)
         status = launch_general(&l);
