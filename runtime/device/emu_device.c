@@ -189,14 +189,13 @@ static pm_status launch(pm_rt_device_state *device, uint32_t kernel, uint64_t bl
     if (!k->emu)
         return pm_rt_error_set(PM_ERR_UNSUPPORTED, "%s: kernel %s has no code that the CPU could play", c->desc->name,
                                k->name);
-    pm_emu_launch play = {.kernel = k->name, .function = k->emu,
-                          .parameters = k->flags & PM_RT_KERNEL_TEMPLATE, .meets = k->flags & PM_RT_KERNEL_MEETS,
-                          .threads = (int32_t)k->threads, .blocks = (int64_t)blocks, .shared_bytes = k->shared_bytes,
-                          .words = words, .n_words = (uint32_t)n_words};
+    pm_emu_launch play = {.name = k->name, .kernel = k->emu, .parameters = k->flags & PM_RT_KERNEL_TEMPLATE,
+                          .words = words, .n_words = n_words, .blocks = blocks, .threads = k->threads,
+                          .shared_bytes = k->shared_bytes, .meets = k->flags & PM_RT_KERNEL_MEETS};
     enter(c);
-    bool room = pm_emu_play(&play, NULL);
+    pm_status status = pm_emu_play(&play);
     leave(c);
-    return room ? PM_OK : pm_rt_error_set(PM_ERR_NO_MEMORY, "out of memory");
+    return status;
 }
 
 static pm_status wait(pm_rt_device_state *device)

@@ -1,427 +1,391 @@
 #include "runtime/device/emu_play.h"
 
-#include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-enum { STACK = 65536, PAGE = 4096 };
+#include "runtime/device/emu_state.h"
+#include "runtime/rt_internal.h"
 
-typedef void parameters_fn(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
-                           uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
-                           uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
-                           uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t);
+#ifndef __x86_64__
+#error "the player switches stacks of x86-64"
+#endif
 
-/// Why a thread doesn't run.
-typedef enum wait_kind { RUNS, AT_BLOCK, AT_WARP, AT_EXCHANGE, ENDED } wait_kind;
+enum {
+    PAGE = 4096,
+    STACK_OF_MANY = 256 << 10, ///< memory that isn't touched costs nothing
+    STACK_OF_ONE = 8 << 20,    ///< kernels whose threads don't meet run one after the other on one stack
+    SHARED_ROOM = 1 << 19,
+};
 
-typedef struct copy {
-    void *to;
-    const void *from;
-    int32_t valid, group;
-} copy;
+_Thread_local pm_emu_player *pm_emu_now;
 
-typedef struct played_thread {
-    void *stack_pointer;
-    wait_kind waits;
-    uint32_t slot, a[4], b[2]; ///< what it shows to its warp
-    const void *row;
-    copy *copies;
-    int32_t n_copies, copy_room, group;
-} played_thread;
+/// Words are what a call passes in registers and on the stack, so a kernel of fewer parameters can be given all.
+#define FIVE uint64_t, uint64_t, uint64_t, uint64_t, uint64_t
+typedef void parameters_fn(FIVE, FIVE, FIVE, FIVE, FIVE, FIVE, FIVE, FIVE);
+#undef FIVE
 
-static pm_emu_now now;
-static pm_emu_watch watched;
-static const pm_emu_launch *playing;
-static void *main_stack;
-static char *stacks;
-static uint64_t words[PM_EMU_MAX_WORDS];
-static played_thread threads[PM_EMU_MAX_THREADS];
+/// ---- turns ----------------------------------------------------------------------------------------------------
 
-const pm_emu_now *pm_emu_where(void)
-{
-    return &now;
-}
-
-_Noreturn void pm_emu_stop(const char *what)
-{
-    fprintf(stderr, "%s, block %ld, thread %d: %s\n", now.kernel, (long)now.block, now.thread, what);
-    abort();
-}
-
-static void access(const void *at, int64_t bytes, bool writes)
-{
-    if (watched.access)
-        watched.access(at, bytes, writes);
-}
-
-/* ---- turns ------------------------------------------------------------------------------------------------ */
-
-/// Goes on with another stack, on which this function was called before.
+/// Saves this stack's pointer and goes on with another stack, on which this function was called before.
 void pm_emu_switch(void **save, void *load);
 __asm__(".text\n"
+        ".type pm_emu_switch, @function\n"
+        ".hidden pm_emu_switch\n"
         "pm_emu_switch:\n"
         "  push %rbp\n  push %rbx\n  push %r12\n  push %r13\n  push %r14\n  push %r15\n"
         "  mov %rsp, (%rdi)\n  mov %rsi, %rsp\n"
-        "  pop %r15\n  pop %r14\n  pop %r13\n  pop %r12\n  pop %rbx\n  pop %rbp\n  ret\n");
+        "  pop %r15\n  pop %r14\n  pop %r13\n  pop %r12\n  pop %rbx\n  pop %rbp\n  ret\n"
+        ".size pm_emu_switch, .-pm_emu_switch\n");
 
-static played_thread *this_thread(void)
+void pm_emu_pause(pm_emu_wait wait)
 {
-    return &threads[now.thread];
+    pm_emu_player *p = pm_emu_now;
+    if (!p->launch.meets && wait != PM_EMU_ENDED)
+        pm_emu_fault("threads meet, but the kernel was not said to be one whose threads do");
+    pm_emu_fiber *self = pm_emu_self();
+    self->waits = wait;
+    pm_emu_switch(&self->stack_pointer, p->main_stack);
 }
 
-static void wait_as(wait_kind kind)
+static void say(pm_emu_player *p, uint32_t thread, const char *format, va_list list)
 {
-    played_thread *t = this_thread();
-    t->waits = kind;
-    pm_emu_switch(&t->stack_pointer, main_stack);
+    int n = snprintf(p->error, sizeof p->error, "kernel %s, block %llu, thread %u: ", p->launch.name,
+                     (unsigned long long)p->block, thread);
+    vsnprintf(p->error + n, sizeof p->error - (size_t)n, format, list);
 }
 
-/// Words are what a call passes in registers and on the stack, so a kernel of fewer parameters can be given all.
-static void run_kernel(void)
+/// The fault is noted; the scheduler ends the launch.
+static void note(pm_emu_player *p, uint32_t thread, const char *format, ...)
 {
-    if (!playing->parameters) {
-        playing->function(words);
+    va_list list;
+    va_start(list, format);
+    say(p, thread, format, list);
+    va_end(list);
+}
+
+_Noreturn void pm_emu_fault(const char *format, ...)
+{
+    pm_emu_player *p = pm_emu_now;
+    va_list list;
+    va_start(list, format);
+    say(p, p->now, format, list);
+    va_end(list);
+    void *never;
+    pm_emu_switch(&never, p->main_stack); // nobody comes back: kernels own nothing that had to be given up
+    abort();
+}
+
+static void run_thread(const pm_emu_player *p)
+{
+    if (!p->launch.parameters) {
+        p->launch.kernel(p->launch.words);
         return;
     }
-#define W(i) words[i], words[i + 1], words[i + 2], words[i + 3], words[i + 4]
-    ((parameters_fn *)(void (*)(void))playing->function)(W(0), W(5), W(10), W(15), W(20), W(25), W(30), W(35));
+#define W(i) p->words[i], p->words[i + 1], p->words[i + 2], p->words[i + 3], p->words[i + 4]
+    ((parameters_fn *)(void (*)(void))p->launch.kernel)(W(0), W(5), W(10), W(15), W(20), W(25), W(30), W(35));
 #undef W
 }
 
-static void run_thread(void)
+static void run_fiber(void)
 {
-    run_kernel();
-    wait_as(ENDED);
+    pm_emu_player *p = pm_emu_now;
+    if (p->launch.meets)
+        run_thread(p);
+    else
+        for (p->now = 0; p->now < p->launch.threads; p->now++) {
+            pm_emu_self()->n_copies = pm_emu_self()->group = 0;
+            run_thread(p);
+        }
+    p->now = p->launch.meets ? p->now : 0;
+    pm_emu_pause(PM_EMU_ENDED);
+    abort();
 }
 
-/// Lets threads of a warp, or of the block, go on when all that haven't ended wait for the same.
-static bool release(int first, int n, wait_kind kind)
+static void start_fiber(pm_emu_player *p, uint32_t i)
 {
-    bool any = false;
-    for (int i = first; i < first + n && i < now.n_threads; i++) {
-        if (threads[i].waits == ENDED)
-            continue;
-        if (threads[i].waits != kind)
+    void **top = (void **)(void *)(p->stacks + (i + 1) * p->stack_size - 64);
+    *--top = NULL;
+    *--top = (void *)(uintptr_t)run_fiber;
+    pm_emu_fiber *f = &p->fibers[i];
+    f->stack_pointer = top - 6;
+    memset(f->stack_pointer, 0, 6 * sizeof *top);
+    f->waits = PM_EMU_RUNS;
+    f->n_copies = f->group = 0;
+}
+
+/// ---- barriers ---------------------------------------------------------------------------------------------------
+
+static const char *words_of(pm_emu_wait wait)
+{
+    static const char *const words[] = {
+        [PM_EMU_RUNS] = "runs",
+        [PM_EMU_AT_BLOCK] = "waits at a barrier of the block",
+        [PM_EMU_AT_WARP] = "waits at a barrier of its warp",
+        [PM_EMU_AT_EXCHANGE] = "shows its warp a value",
+        [PM_EMU_AT_PHASE] = "waits for a phase of a barrier in shared memory",
+        [PM_EMU_ENDED] = "has ended",
+    };
+    return words[wait];
+}
+
+/// Carries out what the lanes of a warp came together for. False: not all are there.
+static bool meet_warp(pm_emu_player *p, uint32_t first)
+{
+    pm_emu_fiber *lanes = &p->fibers[first];
+    if ((lanes->waits != PM_EMU_AT_WARP && lanes->waits != PM_EMU_AT_EXCHANGE) || p->launch.threads - first < PM_EMU_WARP)
+        return false;
+    for (uint32_t i = 1; i < PM_EMU_WARP; i++)
+        if (lanes[i].waits != lanes->waits ||
+            (lanes->waits == PM_EMU_AT_EXCHANGE && lanes[i].exchange != lanes->exchange))
             return false;
-        any = true;
+    if (lanes->waits == PM_EMU_AT_EXCHANGE) {
+        p->now = first;
+        pm_emu_carry_out(lanes);
+    } else if (p->launch.watch) {
+        p->launch.watch->met(first, PM_EMU_WARP);
     }
-    for (int i = first; any && i < first + n && i < now.n_threads; i++)
-        if (threads[i].waits == kind)
-            threads[i].waits = RUNS;
+    for (uint32_t i = 0; i < PM_EMU_WARP; i++)
+        lanes[i].waits = PM_EMU_RUNS;
+    return true;
+}
+
+static bool meet_block(pm_emu_player *p)
+{
+    for (uint32_t i = 0; i < p->launch.threads; i++)
+        if (p->fibers[i].waits != PM_EMU_AT_BLOCK)
+            return false;
+    // Only tests' code is compiled so that each barrier stays one.
+    for (uint32_t i = 1; p->launch.watch && i < p->launch.threads; i++)
+        if (p->fibers[i].place != p->fibers[0].place) {
+            note(p, i, "waits at another barrier of the block than thread 0");
+            return false;
+        }
+    if (p->launch.watch)
+        p->launch.watch->met(0, p->launch.threads);
+    for (uint32_t i = 0; i < p->launch.threads; i++)
+        p->fibers[i].waits = PM_EMU_RUNS;
+    return true;
+}
+
+/// Nobody can go on: done, or a fault. Says which two threads disagree, in one warp if possible.
+static void judge(pm_emu_player *p)
+{
+    bool done = true;
+    for (uint32_t i = 0; i < p->launch.threads; i++)
+        done &= p->fibers[i].waits == PM_EMU_ENDED;
+    if (done || p->error[0])
+        return;
+    for (uint32_t i = 1; i < p->launch.threads; i++) {
+        const pm_emu_fiber *a = &p->fibers[i - 1], *b = &p->fibers[i];
+        bool in_warp = i % PM_EMU_WARP != 0;
+        if (a->waits != b->waits) {
+            note(p, i, "%s, while thread %u %s: they don't meet", words_of(b->waits), i - 1, words_of(a->waits));
+            return;
+        }
+        if (in_warp && a->waits == PM_EMU_AT_EXCHANGE && a->exchange != b->exchange) {
+            note(p, i, "shows its warp something else than thread %u: they don't meet", i - 1);
+            return;
+        }
+    }
+    note(p, 0, "%s that never ends", words_of(p->fibers[0].waits));
+}
+
+static bool run_warp(pm_emu_player *p, uint32_t first)
+{
+    bool any = false, again = true;
+    uint32_t end = first + PM_EMU_WARP < p->launch.threads ? first + PM_EMU_WARP : p->launch.threads;
+    while (again && !p->error[0]) {
+        again = false;
+        for (p->now = first; p->now < end && !p->error[0]; p->now++)
+            if (p->fibers[p->now].waits == PM_EMU_RUNS) {
+                pm_emu_switch(&p->main_stack, p->fibers[p->now].stack_pointer);
+                again = true;
+            }
+        again = !p->error[0] && meet_warp(p, first);
+        any |= again;
+    }
     return any;
 }
 
-static void run_block(void)
+static void run_block(pm_emu_player *p)
 {
-    for (int i = 0; i < now.n_threads; i++) {
-        void **top = (void **)(stacks + (size_t)(i + 1) * STACK - 64);
-        *--top = NULL;
-        *--top = (void *)(uintptr_t)run_thread;
-        threads[i].stack_pointer = top - 6;
-        threads[i].waits = RUNS;
-        threads[i].n_copies = threads[i].group = 0;
+    for (uint32_t i = 0; i < p->n_pieces; i++)
+        memset(p->shared + p->pieces[i].offset, 0xff, p->pieces[i].size);
+    if (p->launch.watch)
+        p->launch.watch->block();
+    if (!p->launch.meets) {
+        p->now = 0;
+        start_fiber(p, 0);
+        pm_emu_switch(&p->main_stack, p->fibers[0].stack_pointer);
+        return;
     }
-    for (bool goes_on = true; goes_on;) {
-        goes_on = false;
-        for (now.thread = 0; now.thread < now.n_threads; now.thread++)
-            if (this_thread()->waits == RUNS)
-                pm_emu_switch(&main_stack, this_thread()->stack_pointer);
-        for (int i = 0; i < now.n_threads; i += PM_EMU_WARP) {
-            bool met = release(i, PM_EMU_WARP, AT_WARP);
-            now.warp_time[i / PM_EMU_WARP] += met;
-            goes_on |= met || release(i, PM_EMU_WARP, AT_EXCHANGE);
-        }
-        bool met = !goes_on && release(0, now.n_threads, AT_BLOCK);
-        now.block_time += met;
-        goes_on |= met;
-    }
-    for (now.thread = 0; now.thread < now.n_threads; now.thread++)
-        if (this_thread()->waits != ENDED)
-            pm_emu_stop("waits for others that never come");
+    for (uint32_t i = 0; i < p->launch.threads; i++)
+        start_fiber(p, i);
+    do
+        for (uint32_t i = 0; i < p->launch.threads && !p->error[0]; i += PM_EMU_WARP)
+            run_warp(p, i);
+    while (!p->error[0] && meet_block(p));
+    if (!p->error[0])
+        judge(p);
 }
 
-/* ---- shared memory ---------------------------------------------------------------------------------------- */
+/// ---- shared memory ------------------------------------------------------------------------------------------------
 
-static uint8_t *add_shared(const void *key, uint64_t bytes)
+static void *add_piece(pm_emu_player *p, const void *key, uint64_t size)
 {
-    uint64_t room = (bytes + 15) / 16 * 16, pages = (room + PAGE - 1) / PAGE * PAGE;
-    int i = now.n_shared++;
-    if (i == PM_EMU_MAX_SHARED)
-        pm_emu_stop("too much shared memory");
-    now.shared[i].pages = mmap(NULL, pages + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    mprotect(now.shared[i].pages + pages, PAGE, PROT_NONE);
-    now.shared[i].key = key;
-    now.shared[i].bytes = pages;
-    now.shared[i].start = now.shared[i].pages + pages - room;
-    memset(now.shared[i].pages, 0xff, pages);
-    return now.shared[i].start;
+    uint64_t offset = (p->shared_end + PM_EMU_GAP + 1023) / 1024 * 1024;
+    p->shared_used += (size + 15) / 16 * 16;
+    if (p->n_pieces == PM_EMU_MOST_PIECES || size > SHARED_ROOM || p->shared_used > PM_EMU_MOST_SHARED ||
+        offset + size > SHARED_ROOM)
+        return NULL;
+    p->pieces[p->n_pieces++] = (pm_emu_piece){key, offset, size};
+    p->shared_end = offset + size;
+    memset(p->shared + offset, 0xff, size);
+    return p->shared + offset;
 }
 
 void *pm_emu_shared(const void *key, uint64_t bytes)
 {
-    for (int i = 1; i < now.n_shared; i++)
-        if (now.shared[i].key == key)
-            return now.shared[i].start;
-    return add_shared(key, bytes);
+    pm_emu_player *p = pm_emu_now;
+    for (uint32_t i = 1; i < p->n_pieces; i++)
+        if (p->pieces[i].key == key)
+            return p->shared + p->pieces[i].offset;
+    void *piece = add_piece(p, key, bytes);
+    if (!piece)
+        pm_emu_fault("asks for more shared memory than a block has");
+    return piece;
 }
 
 void *pm_emu_dynamic_shared(void)
 {
-    return now.shared[0].start;
+    return pm_emu_now->shared + pm_emu_now->pieces[0].offset;
 }
 
-/* ---- what kernels ask for ---------------------------------------------------------------------------------- */
-
-int64_t pm_emu_thread(void) { return now.thread; }
-int64_t pm_emu_threads(void) { return now.n_threads; }
-int64_t pm_emu_block(void) { return now.block; }
-int64_t pm_emu_blocks(void) { return now.n_blocks; }
-void pm_emu_sync(void) { wait_as(AT_BLOCK); }
-void pm_emu_sync_warp(void) { wait_as(AT_WARP); }
-
-/// Lane `lane` of this thread's warp.
-static played_thread *lane_of_warp(int32_t lane)
+bool pm_emu_shared_piece(const void *at, uint32_t *out_number, const uint8_t **out_start, uint64_t *out_size)
 {
-    int i = now.thread / PM_EMU_WARP * PM_EMU_WARP + lane % PM_EMU_WARP;
-    if (lane < 0 || i >= now.n_threads || threads[i].waits == ENDED)
-        pm_emu_stop("asks a lane that isn't there");
-    return &threads[i];
-}
-
-uint32_t pm_emu_shfl(uint32_t x, int32_t lane)
-{
-    this_thread()->slot = x;
-    wait_as(AT_EXCHANGE);
-    x = lane_of_warp(lane)->slot;
-    wait_as(AT_EXCHANGE);
-    return x;
-}
-
-uint32_t pm_emu_ballot(int32_t condition)
-{
-    uint32_t all = 0;
-    this_thread()->slot = condition != 0;
-    wait_as(AT_EXCHANGE);
-    for (int32_t i = 0; i < PM_EMU_WARP; i++)
-        all |= lane_of_warp(i)->slot << i;
-    wait_as(AT_EXCHANGE);
-    return all;
-}
-
-int32_t pm_emu_atomic_add(int32_t *at, int32_t x)
-{
-    int32_t before = *at;
-    *at += x;
-    return before;
-}
-
-void pm_emu_fail(int32_t *status, int64_t mark)
-{
-    *status = *status ? *status : (int32_t)mark;
-}
-
-/* ---- copies that go on beside: nothing arrives before it is waited for -------------------------------------- */
-
-void pm_emu_cp_async16(void *shared, const void *global, int32_t valid_bytes)
-{
-    played_thread *t = this_thread();
-    if ((uintptr_t)shared % 16 || (valid_bytes && (uintptr_t)global % 16) || valid_bytes < 0 || valid_bytes > 16)
-        pm_emu_stop("an async copy isn't aligned");
-    if (t->n_copies == t->copy_room) {
-        t->copy_room = 2 * t->copy_room + 8;
-        t->copies = realloc(t->copies, (size_t)t->copy_room * sizeof *t->copies);
-    }
-    t->copies[t->n_copies++] = (copy){shared, global, valid_bytes, t->group};
-}
-
-void pm_emu_cp_async_commit(void)
-{
-    this_thread()->group++;
-}
-
-void pm_emu_cp_async_wait(int32_t groups)
-{
-    played_thread *t = this_thread();
-    int32_t n = 0;
-    for (int32_t i = 0; i < t->n_copies; i++) {
-        copy c = t->copies[i];
-        if (c.group >= t->group - groups) {
-            t->copies[n++] = c;
-            continue;
+    const pm_emu_player *p = pm_emu_now;
+    int64_t offset = pm_emu_shared_offset(at);
+    for (uint32_t i = 0; i < p->n_pieces && offset >= 0; i++)
+        if ((uint64_t)offset - p->pieces[i].offset < p->pieces[i].size) {
+            *out_number = i;
+            *out_start = p->shared + p->pieces[i].offset;
+            *out_size = p->pieces[i].size;
+            return true;
         }
-        access(c.from, c.valid, false);
-        access(c.to, 16, true);
-        memset(c.to, 0, 16);
-        memcpy(c.to, c.from, (size_t)c.valid);
-    }
-    t->n_copies = n;
+    return false;
 }
 
-/* ---- matrices ------------------------------------------------------------------------------------------------ */
-
-void pm_emu_ldmatrix(uint32_t *r, const void *row, int32_t is_turned)
+int64_t pm_emu_shared_offset(const void *at)
 {
-    int lane = now.thread % PM_EMU_WARP;
-    if ((uintptr_t)row % 16)
-        pm_emu_stop("a matrix's row isn't aligned");
-    this_thread()->row = row;
-    access(row, 16, false);
-    wait_as(AT_EXCHANGE);
-    for (int32_t m = 0; m < 4; m++) {
-        uint32_t pair[2];
-        for (int32_t i = 0; i < 2; i++) {
-            int32_t from = is_turned ? lane % 4 * 2 + i : lane / 4, at = is_turned ? lane / 4 : lane % 4 * 2 + i;
-            pair[i] = ((const uint16_t *)lane_of_warp(m * 8 + from)->row)[at];
-        }
-        r[m] = pair[0] | pair[1] << 16;
-    }
-    wait_as(AT_EXCHANGE);
+    uintptr_t offset = (uintptr_t)at - (uintptr_t)pm_emu_now->shared;
+    return offset < SHARED_ROOM ? (int64_t)offset : -1;
 }
 
-static float float_of(uint32_t bits)
+/// ---- what kernels ask -----------------------------------------------------------------------------------------------
+
+bool pm_emu_is_playing(void)
 {
-    union {
-        uint32_t bits;
-        float value;
-    } u = {bits};
-    return u.value;
+    return pm_emu_now != NULL;
 }
 
-static uint32_t bits_of(float x)
+bool pm_emu_is_own(const void *at)
 {
-    union {
-        float value;
-        uint32_t bits;
-    } u = {x};
-    return u.bits;
+    const pm_emu_player *p = pm_emu_now;
+    uint32_t i = p->launch.meets ? p->now : 0;
+    return (uintptr_t)at - (uintptr_t)(p->stacks + i * p->stack_size) < p->stack_size;
 }
 
-/// A small float of `mantissa` bits and an exponent of `bias`: without infinities when `finite` (e4m3).
-static double small_float(uint32_t bits, int mantissa, int exponent, int bias, bool finite)
+int64_t pm_emu_thread(void)
 {
-    uint32_t m = bits & ((1u << mantissa) - 1), e = bits >> mantissa & ((1u << exponent) - 1), top = (1u << exponent) - 1;
-    double sign = bits >> (mantissa + exponent) & 1 ? -1 : 1, one = (double)(1u << mantissa);
-    if (e == top && (!finite || m == (1u << mantissa) - 1))
-        return m ? (double)float_of(0x7fc00000) : sign * (double)float_of(0x7f800000);
-    double value = e ? 1 + m / one : m / one;
-    for (int k = (int)(e ? e : 1) - bias; k > 0; k--)
-        value *= 2;
-    for (int k = (int)(e ? e : 1) - bias; k < 0; k++)
-        value /= 2;
-    return sign * value;
+    return pm_emu_now->now;
 }
 
-/// Element k of a fragment's register that holds 32 / bits of them.
-static double element(uint32_t bits, int32_t kind, int32_t at)
+int64_t pm_emu_threads(void)
 {
-    switch (kind) {
-    case PM_EMU_MMA_BF16: return (double)float_of(bits >> 16 * at << 16);
-    case PM_EMU_MMA_F16: return small_float(bits >> 16 * at & 0xffff, 10, 5, 15, false);
-    case PM_EMU_MMA_S8: return (double)(int8_t)(bits >> 8 * at);
-    default: return small_float(bits >> 8 * at & 0xff, 3, 4, 7, true);
-    }
+    return pm_emu_now->launch.threads;
 }
 
-/* m16n8k16 of 16 bits and m16n8k32 of 8: a register holds `each` neighbours along k, four lanes a half of k. Sums in
- * f32, one product at a time. */
-void pm_emu_mma(int32_t kind, void *d, const uint32_t *a, const uint32_t *b)
+int64_t pm_emu_block(void)
 {
-    int32_t lane = now.thread % PM_EMU_WARP, each = kind < PM_EMU_MMA_S8 ? 2 : 4;
-    memcpy(this_thread()->a, a, sizeof this_thread()->a);
-    memcpy(this_thread()->b, b, sizeof this_thread()->b);
-    wait_as(AT_EXCHANGE);
-    for (int32_t i = 0; i < 4; i++) {
-        int32_t row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-        float sum = kind == PM_EMU_MMA_S8 ? 0.0f : ((float *)d)[i];
-        int32_t integers = 0;
-        for (int32_t k = 0; k < 8 * each; k++) {
-            int32_t half = k / (4 * each), quarter = k % (4 * each) / each;
-            double x = element(lane_of_warp(row % 8 * 4 + quarter)->a[row / 8 + 2 * half], kind, k % each);
-            double y = element(lane_of_warp(column * 4 + quarter)->b[half], kind, k % each);
-            if (kind == PM_EMU_MMA_S8)
-                integers += (int32_t)(x * y);
-            else
-                sum += (float)(x * y);
-        }
-        if (kind == PM_EMU_MMA_S8)
-            ((int32_t *)d)[i] += integers;
-        else
-            ((float *)d)[i] = sum;
-    }
-    wait_as(AT_EXCHANGE);
+    return (int64_t)pm_emu_now->block;
 }
 
-
-int32_t pm_dev_shfl_xor_i32(int32_t x, int32_t lanes)
+int64_t pm_emu_blocks(void)
 {
-    return (int32_t)pm_emu_shfl((uint32_t)x, now.thread % PM_EMU_WARP ^ lanes);
+    return (int64_t)pm_emu_now->launch.blocks;
 }
 
-float pm_dev_shfl_xor_f32(float x, int32_t lanes)
+void pm_emu_sync(void)
 {
-    return float_of(pm_emu_shfl(bits_of(x), now.thread % PM_EMU_WARP ^ lanes));
+    pm_emu_self()->place = __builtin_return_address(0);
+    pm_emu_pause(PM_EMU_AT_BLOCK);
 }
 
-/* ---- launches ------------------------------------------------------------------------------------------------ */
-
-/// Threads that never meet need no stacks: one after the other.
-static void run_block_plainly(void)
+void pm_emu_sync_warp(void)
 {
-    for (now.thread = 0; now.thread < now.n_threads; now.thread++)
-        run_kernel();
+    pm_emu_pause(PM_EMU_AT_WARP);
 }
 
-static void forget_shared(void)
+/// ---- launches -------------------------------------------------------------------------------------------------------
+
+static void *map(uint64_t size)
 {
-    for (int i = 0; i < now.n_shared; i++)
-        munmap(now.shared[i].pages, now.shared[i].bytes + PAGE);
-    now.n_shared = 0;
+    void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return at == MAP_FAILED ? NULL : at;
 }
 
-static bool take_stacks(void)
+static void end(pm_emu_player *p)
 {
-    if (stacks)
-        return true;
-    size_t bytes = (size_t)PM_EMU_MAX_THREADS * STACK;
-    void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (pages == MAP_FAILED)
+    for (uint32_t i = 0; p->fibers && i < p->launch.threads; i++)
+        free(p->fibers[i].copies);
+    free(p->fibers);
+    if (p->stacks)
+        munmap(p->stacks, p->stacks_size);
+    if (p->shared)
+        munmap(p->shared, SHARED_ROOM);
+}
+
+static bool begin(pm_emu_player *p)
+{
+    uint32_t n = p->launch.meets ? p->launch.threads : 1;
+    p->stack_size = p->launch.meets ? STACK_OF_MANY : STACK_OF_ONE;
+    p->stacks_size = n * p->stack_size;
+    p->fibers = calloc(p->launch.threads, sizeof *p->fibers);
+    p->stacks = map(p->stacks_size);
+    p->shared = map(SHARED_ROOM);
+    if (!p->fibers || !p->stacks || !p->shared)
         return false;
-    now.stacks = stacks = pages;
-    now.stacks_end = stacks + bytes;
+    for (uint32_t i = 0; i < n; i++) // a stack that overflows ends the program instead of spoiling a neighbour's
+        mprotect(p->stacks + i * p->stack_size, PAGE, PROT_NONE);
     return true;
 }
 
-bool pm_emu_play(const pm_emu_launch *launch, const pm_emu_watch *watch)
+pm_status pm_emu_play(const pm_emu_launch *launch)
 {
-    static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
-    pthread_mutex_lock(&one);
-    playing = launch;
-    watched = watch ? *watch : (pm_emu_watch){0};
-    now.kernel = launch->kernel;
-    now.n_threads = launch->threads;
-    now.n_blocks = launch->blocks;
-    if (launch->threads > PM_EMU_MAX_THREADS || launch->n_words > PM_EMU_MAX_WORDS ||
-        (launch->parameters && launch->n_words > 40))
-        pm_emu_stop("can't be played");
-    memset(words, 0xab, sizeof words);
-    memcpy(words, launch->words, (size_t)launch->n_words * 8);
-    bool room = take_stacks();
-    forget_shared();
-    if (room)
-        add_shared(NULL, launch->shared_bytes);
-    for (now.block = 0; room && now.block < launch->blocks; now.block++) {
-        now.block_time++;
-        for (int i = 0; i < now.n_shared; i++)
-            memset(now.shared[i].pages, 0xff, now.shared[i].bytes);
-        if (watched.block)
-            watched.block(now.block == 0);
-        if (launch->meets)
-            run_block();
-        else
-            run_block_plainly();
+    pm_emu_player player = {.launch = *launch}, *p = &player, *before = pm_emu_now;
+    if (launch->parameters && launch->n_words > PM_EMU_MOST_PARAMETERS)
+        return pm_rt_error_set(PM_ERR_INTERNAL, "kernel %s: %zu parameters", launch->name, launch->n_words);
+    if (launch->parameters)
+        memcpy(p->words, launch->words, launch->n_words * sizeof *p->words);
+    if (launch->threads == 0 || launch->threads > PM_EMU_MOST_THREADS)
+        return pm_rt_error_set(PM_ERR_INTERNAL, "kernel %s: blocks of %u threads", launch->name, launch->threads);
+    if (!begin(p)) {
+        end(p);
+        return pm_rt_error_set(PM_ERR_NO_MEMORY, "kernel %s: no memory for the threads' stacks", launch->name);
     }
-    pthread_mutex_unlock(&one);
-    return room;
+    pm_emu_now = p;
+    if (!add_piece(p, NULL, launch->shared_bytes))
+        note(p, 0, "%u bytes of dynamic shared memory are more than a block has", launch->shared_bytes);
+    for (p->block = 0; p->block < launch->blocks && !p->error[0]; p->block++) {
+        run_block(p);
+        if (p->error[0])
+            break;
+    }
+    pm_emu_now = before;
+    pm_status status = p->error[0] ? pm_rt_error_set(PM_ERR_INTERNAL, "%s", p->error) : PM_OK;
+    end(p);
+    return status;
 }

@@ -1,48 +1,71 @@
-/// Plays the blocks of a kernel as a GPU would run them: threads take turns on stacks of their own and meet at barriers and
-/// in exchanges within their warp. Kernels ask it who they are by the functions pm_emu_… of
-/// codegen/cuda/kernels/cuda_kernel.h. One launch at a time.
+/// A GPU's kernel played by the CPU: blocks one after the other, threads of a block in turns, each on a stack of its own
+/// where they meet. What code for GPUs asks the player for are the functions pm_emu_… of codegen/cuda/kernels/cuda_kernel.h.
+///
+/// Nothing is better than silicon promises: shared memory holds no numbers at first, copies that go on beside arrive when
+/// they are waited for and not before, all lanes of a warp must come to the same exchange, all threads to the same barrier.
 #ifndef PM_RUNTIME_EMU_PLAY_H
 #define PM_RUNTIME_EMU_PLAY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
-enum { PM_EMU_WARP = 32, PM_EMU_MAX_THREADS = 1024, PM_EMU_MAX_WORDS = 100, PM_EMU_MAX_SHARED = 16 };
+#include "pm/status.h"
+#include "runtime/runtime_abi.h"
 
-typedef struct pm_emu_launch {
-    const char *kernel; ///< its name, for messages
-    void (*function)(const uint64_t *words); ///< or one that takes the words as parameters
-    bool parameters;    ///< the latter
-    bool meets;         ///< threads meet: each gets a stack
-    int32_t threads;
-    int64_t blocks;
-    uint64_t shared_bytes;
-    const uint64_t *words;
-    uint32_t n_words;
-} pm_emu_launch;
+enum {
+    PM_EMU_WARP = 32,
+    PM_EMU_MOST_THREADS = 1024,
+    PM_EMU_MOST_PARAMETERS = 40,
+    PM_EMU_MOST_SHARED = 227 * 1024, ///< of a block, static and dynamic
+};
 
-/// What tests want to know: each access that the player makes itself, and each block that begins.
+typedef enum pm_emu_how {
+    PM_EMU_READS,
+    PM_EMU_WRITES,
+    PM_EMU_ADDS,   ///< atomically
+    PM_EMU_SENDS,  ///< an async copy to here begins: nobody may look before it has arrived
+    PM_EMU_LANDS,  ///< it has arrived
+} pm_emu_how;
+
+/// Someone who watches (tests): accesses that the player makes for a kernel, and what orders threads.
 typedef struct pm_emu_watch {
-    void (*access)(const void *at, int64_t bytes, bool writes);
-    void (*block)(bool first);
+    void (*block)(void); ///< a block begins
+    void (*access)(const void *at, uint64_t bytes, pm_emu_how how); ///< by thread pm_emu_thread()
+    void (*met)(uint32_t first, uint32_t n);   ///< these threads met at a barrier
+    void (*gave)(const void *barrier);         ///< this thread arrived at a barrier in shared memory
+    void (*took)(const void *barrier);         ///< this thread found that a phase of it is over
 } pm_emu_watch;
 
-/// Where the player is: for who watches.
-typedef struct pm_emu_now {
-    const char *kernel;
-    int32_t thread, n_threads;
-    int64_t block, n_blocks;
-    uint64_t block_time, warp_time[PM_EMU_MAX_THREADS / PM_EMU_WARP]; ///< barriers that were passed
-    const char *stacks, *stacks_end;
-    struct pm_emu_shared {
-        const void *key;
-        uint8_t *start, *pages;
-        uint64_t bytes; ///< whole pages; one more behind them can't be touched
-    } shared[PM_EMU_MAX_SHARED]; ///< the first: dynamic
-    int32_t n_shared;
-} pm_emu_now;
+typedef struct pm_emu_launch {
+    const char *name;
+    pm_rt_emu_kernel *kernel;
+    bool parameters; ///< the kernel takes the words as parameters (PM_RT_KERNEL_TEMPLATE)
+    const uint64_t *words;
+    size_t n_words;
+    uint64_t blocks;
+    uint32_t threads, shared_bytes; ///< of a block; dynamic shared memory
+    bool meets;                     ///< PM_RT_KERNEL_MEETS
+    const pm_emu_watch *watch;      ///< or NULL
+} pm_emu_launch;
 
-/// ---- what kernels ask for (see codegen/cuda/kernels/cuda_kernel.h) -------------------------------------------
+/// Runs it to its end. PM_ERR_INTERNAL (told to pm_rt_error_set: kernel, block, thread, what) when threads don't meet as they
+/// must, or the watch found a fault: the launch ends there.
+pm_status pm_emu_play(const pm_emu_launch *launch);
+
+/// ---- for the watch, while a kernel is played ---------------------------------------------------------------------
+
+bool pm_emu_is_playing(void);
+/// Ends the launch with an error; says kernel, block and thread before the text.
+_Noreturn void pm_emu_fault(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/// Whether it is on this thread's own stack.
+bool pm_emu_is_own(const void *at);
+/// The piece of this block's shared memory that holds `at`: its number, start and size; false: none does.
+bool pm_emu_shared_piece(const void *at, uint32_t *out_number, const uint8_t **out_start, uint64_t *out_size);
+/// Distance from the start of the block's shared memory; -1: elsewhere.
+int64_t pm_emu_shared_offset(const void *at);
+
+/// ---- what kernels ask (the same in codegen/cuda/kernels/cuda_kernel.h) --------------------------------------------
 
 int64_t pm_emu_thread(void);
 int64_t pm_emu_threads(void);
@@ -62,17 +85,8 @@ void pm_emu_cp_async_wait(int32_t groups);
 void pm_emu_ldmatrix(uint32_t *r, const void *row, int32_t is_turned);
 void pm_emu_mma(int32_t kind, void *d, const uint32_t *a, const uint32_t *b);
 enum { PM_EMU_MMA_BF16, PM_EMU_MMA_F16, PM_EMU_MMA_S8, PM_EMU_MMA_E4M3 };
-/// The general road's exchanges.
+/// The general road's (codegen/mlir/emit_group.c).
 float pm_dev_shfl_xor_f32(float x, int32_t lanes);
 int32_t pm_dev_shfl_xor_i32(int32_t x, int32_t lanes);
-
-/// ---- who plays ------------------------------------------------------------------------------------------------
-
-/// Plays a launch. Threads that wait for others that never come, and the like, end the process with words.
-/// False: out of memory.
-bool pm_emu_play(const pm_emu_launch *launch, const pm_emu_watch *watch);
-const pm_emu_now *pm_emu_where(void);
-/// Ends the process, telling where the player is.
-_Noreturn void pm_emu_stop(const char *what);
 
 #endif

@@ -7,6 +7,24 @@
 #include <string.h>
 #include <sys/mman.h>
 
+enum { MOST_PIECES = 65536 };
+static struct {
+    const uint8_t *start;
+    int64_t bytes;
+} pieces[MOST_PIECES];
+static int64_t n_pieces;
+
+bool guarded_piece(const void *at, const void **out_start, int64_t *out_bytes)
+{
+    for (int64_t i = n_pieces - 1; i >= 0; i--)
+        if ((uintptr_t)at - (uintptr_t)pieces[i].start < (uintptr_t)pieces[i].bytes) {
+            *out_start = pieces[i].start;
+            *out_bytes = pieces[i].bytes;
+            return true;
+        }
+    return false;
+}
+
 void *guarded(int64_t bytes)
 {
     int64_t page = 4096, pages = (bytes + page - 1) / page;
@@ -15,6 +33,10 @@ void *guarded(int64_t bytes)
     ck_assert_ptr_ne(base, MAP_FAILED);
     memset(base, 0xff, (size_t)(pages * page));
     ck_assert_int_eq(mprotect(base + pages * page, (size_t)page, PROT_NONE), 0);
+    if (n_pieces < MOST_PIECES) {
+        pieces[n_pieces].start = base + pages * page - bytes;
+        pieces[n_pieces++].bytes = bytes;
+    }
     return base + pages * page - bytes;
 }
 

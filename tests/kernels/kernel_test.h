@@ -10,6 +10,8 @@
 /// Memory filled with NaN patterns, whose last byte is followed by a page that must not be touched. Never freed.
 void *guarded(int64_t bytes);
 float *guarded_floats(int64_t count);
+/// The piece of such memory that `at` is in.
+bool guarded_piece(const void *at, const void **out_start, int64_t *out_bytes);
 
 /// Repeatable numbers in [-1, 1), and integers in [0, n).
 float next_float(void);

@@ -31,24 +31,30 @@
 #define PM_INFINITY __builtin_inff()
 #define PM_NAN __builtin_nanf("")
 
-/* The player. Threads of a block take turns; those of a warp meet in pm_emu_shfl, _ballot and the like. */
+/* The player (runtime/device/emu_play.h). Threads of a block take turns; those of a warp meet in pm_emu_shfl, _ballot
+ * and the like. What they meet in must not be moved to where fewer of them come by. */
+#ifdef __clang__
+#define PM_MEETING __attribute__((convergent))
+#else
+#define PM_MEETING
+#endif
 int64_t pm_emu_thread(void);
 int64_t pm_emu_threads(void);
 int64_t pm_emu_block(void);
 int64_t pm_emu_blocks(void);
 void *pm_emu_shared(const void *key, uint64_t bytes);
 void *pm_emu_dynamic_shared(void);
-void pm_emu_sync(void);
-void pm_emu_sync_warp(void);
-uint32_t pm_emu_shfl(uint32_t x, int32_t lane);
-uint32_t pm_emu_ballot(int32_t condition);
+PM_MEETING void pm_emu_sync(void);
+PM_MEETING void pm_emu_sync_warp(void);
+PM_MEETING uint32_t pm_emu_shfl(uint32_t x, int32_t lane);
+PM_MEETING uint32_t pm_emu_ballot(int32_t condition);
 int32_t pm_emu_atomic_add(int32_t *at, int32_t x);
 void pm_emu_fail(int32_t *status, int64_t mark);
 void pm_emu_cp_async16(void *shared, const void *global, int32_t valid_bytes);
 void pm_emu_cp_async_commit(void);
 void pm_emu_cp_async_wait(int32_t groups);
-void pm_emu_ldmatrix(uint32_t *r, const void *row, int32_t is_turned);
-void pm_emu_mma(int32_t kind, void *d, const uint32_t *a, const uint32_t *b);
+PM_MEETING void pm_emu_ldmatrix(uint32_t *r, const void *row, int32_t is_turned);
+PM_MEETING void pm_emu_mma(int32_t kind, void *d, const uint32_t *a, const uint32_t *b);
 enum { PM_EMU_MMA_BF16, PM_EMU_MMA_F16, PM_EMU_MMA_S8, PM_EMU_MMA_E4M3 };
 
 PM_DEVICE double PM_WORD_F64(int64_t word)
@@ -176,7 +182,7 @@ typedef unsigned long long uint64_t;
 #define PM_DEVICE static __device__ __forceinline__
 #define PM_GLOBAL extern "C" __global__
 #define PM_SHARED(type, name, count)                                                                           \
-    __shared__ type name##_of_block[count];                                                                    \
+    __shared__ PM_ALIGN(16) type name##_of_block[count];                                                       \
     type *name = name##_of_block
 #define PM_INFINITY __int_as_float(0x7f800000)
 #define PM_NAN __int_as_float(0x7fc00000)

@@ -1,0 +1,145 @@
+/* Kernels with one fault each, for test_cu_check.c, beside what is right. */
+#include "codegen/cuda/kernels/cuda_kernel.h"
+
+void pm_cu_turn(float *y, const float *x, int64_t meets);
+void pm_cu_pass_warp(float *y, const float *x, int64_t meets);
+void pm_cu_reach(float *y, const float *x, int64_t n, int64_t extra);
+void pm_cu_reach_shared(float *y, int64_t count);
+void pm_cu_unwritten(float *y);
+void pm_cu_fetch(float *y, const float *x, int64_t commits, int64_t left, int64_t syncs);
+void pm_cu_stages(float *y, const float *x, int64_t n, int64_t syncs);
+void pm_cu_part(float *y, int64_t kind);
+void pm_cu_both(float *y);
+void pm_cu_count(int32_t *n, int64_t atomic);
+void pm_cu_much(float *y);
+
+/// x of the block turned round, through shared memory.
+PM_GLOBAL void pm_cu_turn(float *y, const float *x, int64_t meets)
+{
+    PM_SHARED(float, all, 128);
+    int32_t t = pm_thread();
+    all[t] = x[t];
+    if (meets)
+        pm_sync();
+    y[t] = all[127 - t];
+}
+
+PM_GLOBAL void pm_cu_pass_warp(float *y, const float *x, int64_t meets)
+{
+    PM_SHARED(float, all, 64);
+    int32_t t = pm_thread();
+    all[t] = x[t];
+    if (meets)
+        pm_sync_warp();
+    y[t] = all[t ^ 1];
+}
+
+PM_GLOBAL void pm_cu_reach(float *y, const float *x, int64_t n, int64_t extra)
+{
+    int64_t i = pm_block() * pm_threads() + pm_thread();
+    if (i < n)
+        y[i] = x[i + extra];
+}
+
+PM_GLOBAL void pm_cu_reach_shared(float *y, int64_t count)
+{
+    PM_SHARED(float, before, 64);
+    float *all = (float *)pm_dynamic_shared();
+    before[pm_thread()] = 1.0f;
+    for (int64_t i = pm_thread(); i < count; i += pm_threads())
+        all[i] = 2.0f;
+    pm_sync();
+    y[pm_thread()] = all[pm_thread()] + before[pm_thread()];
+}
+
+PM_GLOBAL void pm_cu_unwritten(float *y)
+{
+    PM_SHARED(float, all, 64);
+    if (pm_thread() < 31)
+        all[pm_thread()] = 1.0f;
+    pm_sync();
+    y[pm_thread()] = all[pm_thread()];
+}
+
+/// Four floats a thread on their way beside.
+PM_GLOBAL void pm_cu_fetch(float *y, const float *x, int64_t commits, int64_t left, int64_t syncs)
+{
+    PM_SHARED(float, all, 128);
+    int32_t t = pm_thread();
+    pm_cp_async16(all + 4 * t, x + 4 * t, 16);
+    if (commits)
+        pm_cp_async_commit();
+    if (left)
+        pm_cp_async_wait(1);
+    else
+        pm_cp_async_wait(0);
+    if (syncs)
+        pm_sync();
+    for (int32_t i = 0; i < 4; i++)
+        y[i * 32 + t] = all[i * 32 + t];
+}
+
+/// Two stages: the barrier that keeps a copy from a stage that others still read is there or not.
+PM_GLOBAL void pm_cu_stages(float *y, const float *x, int64_t n, int64_t syncs)
+{
+    PM_SHARED(float, all, 2 * 256);
+    int32_t t = pm_thread();
+    float sum = 0.0f;
+    pm_cp_async16(all + 4 * t, x + 4 * t, 16);
+    pm_cp_async_commit();
+    for (int64_t i = 0; i < n; i++) {
+        if (i + 1 < n)
+            pm_cp_async16(all + (i + 1) % 2 * 256 + 4 * t, x + (i + 1) * 256 + 4 * t, 16);
+        pm_cp_async_commit();
+        pm_cp_async_wait(1);
+        pm_sync();
+        for (int32_t j = 0; j < 4; j++)
+            sum += all[i % 2 * 256 + (4 * t + j * 77) % 256];
+        if (syncs)
+            pm_sync();
+    }
+    y[t] = sum;
+}
+
+/// Threads that don't meet.
+PM_GLOBAL void pm_cu_part(float *y, int64_t kind)
+{
+    int32_t t = pm_thread();
+    if (kind == 1 && t == 40)
+        return;
+    if (kind == 2 && t == 5)
+        pm_sync_warp();
+    if (kind == 3 && t >= 32) {
+        pm_sync();
+        y[t] = 1.0f;
+    } else {
+        pm_sync();
+        y[t] = 2.0f;
+    }
+    if (kind == 4 && t < 8)
+        y[t] = pm_shfl_f32((float)t, 3);
+    if (kind == 5)
+        y[t] = pm_lane() < 16 ? pm_shfl_f32((float)t, 3) : (float)pm_ballot(1);
+    pm_sync();
+}
+
+/// Two blocks write one place.
+PM_GLOBAL void pm_cu_both(float *y)
+{
+    y[pm_thread()] = (float)pm_block();
+}
+
+PM_GLOBAL void pm_cu_count(int32_t *n, int64_t atomic)
+{
+    if (atomic)
+        pm_atomic_add_i32(n, 1);
+    else
+        *n += 1;
+}
+
+PM_GLOBAL void pm_cu_much(float *y)
+{
+    PM_SHARED(float, all, 60000);
+    all[pm_thread()] = 1.0f;
+    y[pm_thread()] = all[pm_thread()];
+}

@@ -1,0 +1,104 @@
+/* The checks of the player find what they are for, say where, and let right kernels pass. */
+#include <check.h>
+#include <stdlib.h>
+
+#include "tests/cuda/cu_run.h"
+
+#define TRY(kernel, blocks, threads, shared, ...)                                                              \
+    cu_try(kernel, blocks, threads, shared, (const uint64_t[]){__VA_ARGS__},                                   \
+           (int)(sizeof((const uint64_t[]){__VA_ARGS__}) / 8))
+
+static void finds(const char *error, const char *words)
+{
+    ck_assert_ptr_nonnull(error);
+    ck_assert_msg(strstr(error, words), "found \"%s\" instead of \"%s\"", error, words);
+}
+
+START_TEST(barriers)
+{
+    float *x = random_floats(128, 1.0f), *y = guarded_floats(128);
+    ck_assert_ptr_null(TRY("pm_cu_turn", 1, 128, 0, at(y), at(x), 1));
+    for (int i = 0; i < 128; i++)
+        ck_assert_float_eq(y[i], x[127 - i]);
+    finds(TRY("pm_cu_turn", 1, 128, 0, at(y), at(x), 0), "kernel pm_cu_turn, block 0, thread 0: reads byte 508 of 512 of static");
+    ck_assert_ptr_null(TRY("pm_cu_pass_warp", 1, 64, 0, at(y), at(x), 1));
+    const char *error = TRY("pm_cu_pass_warp", 1, 64, 0, at(y), at(x), 0);
+    ck_assert_msg(error && (strstr(error, "no barrier between") || strstr(error, "nobody wrote")), "%s", error);
+}
+END_TEST
+
+START_TEST(bounds)
+{
+    float *x = random_floats(100, 1.0f), *y = guarded_floats(100);
+    ck_assert_ptr_null(TRY("pm_cu_reach", 4, 32, 0, at(y), at(x), 100, 0));
+    finds(TRY("pm_cu_reach", 4, 32, 0, at(y), at(x), 100, 1), "block 3, thread 3: reads 4 bytes at");
+    finds(TRY("pm_cu_reach", 4, 32, 0, at(y), at(x), 100, (uint64_t)-1), "which is in no buffer");
+    ck_assert_ptr_null(TRY("pm_cu_reach_shared", 1, 64, 256, at(y), 64));
+    finds(TRY("pm_cu_reach_shared", 1, 64, 256, at(y), 65), "thread 0: writes 4 bytes of shared memory outside");
+    finds(TRY("pm_cu_unwritten", 1, 32, 0, at(y)), "thread 31: reads byte 124 of 256 of static shared memory 1, which nobody wrote");
+    finds(TRY("pm_cu_much", 1, 32, 0, at(y)), "more shared memory");
+    finds(TRY("pm_cu_reach", 1, 32, 0, at(y), at(x) + 2, 8, 0), "not aligned");
+}
+END_TEST
+
+START_TEST(async_copies)
+{
+    float *x = guarded(4096), *y = guarded_floats(128);
+    fill_random(x, 1024);
+    ck_assert_ptr_null(TRY("pm_cu_fetch", 1, 32, 0, at(y), at(x), 1, 0, 1));
+    ck_assert(same_bits(x, y, 128));
+    finds(TRY("pm_cu_fetch", 1, 32, 0, at(y), at(x), 0, 0, 1), "where an async copy of thread 0 has not arrived");
+    finds(TRY("pm_cu_fetch", 1, 32, 0, at(y), at(x), 1, 1, 1), "where an async copy of thread 0 has not arrived");
+    ck_assert_ptr_nonnull(TRY("pm_cu_fetch", 1, 32, 0, at(y), at(x), 1, 0, 0));
+    finds(TRY("pm_cu_fetch", 1, 32, 0, at(y), at(x) + 4, 1, 0, 1), "not aligned to 16");
+    ck_assert_ptr_null(TRY("pm_cu_stages", 1, 64, 0, at(y), at(x), 4, 1));
+    finds(TRY("pm_cu_stages", 1, 64, 0, at(y), at(x), 4, 0), "where an async copy of thread 0 has not arrived");
+}
+END_TEST
+
+START_TEST(divergence)
+{
+    float *y = guarded_floats(64);
+    static const char *const words[] = {NULL, "thread 40: has ended, while thread 39 waits at a barrier of the block",
+                                        "thread 5: waits at a barrier of its warp",
+                                        "waits at another barrier of the block", "they don't meet", "shows its warp something else"};
+    for (int kind = 0; kind < 6; kind++) {
+        const char *error = TRY("pm_cu_part", 1, 64, 0, at(y), (uint64_t)kind);
+        if (words[kind])
+            finds(error, words[kind]);
+        else
+            ck_assert_msg(!error, "%s", error);
+    }
+}
+END_TEST
+
+START_TEST(blocks)
+{
+    float *y = guarded_floats(32);
+    int32_t *n = guarded(4);
+    ck_assert_ptr_null(TRY("pm_cu_both", 1, 32, 0, at(y)));
+    finds(TRY("pm_cu_both", 2, 32, 0, at(y)), "block 1, thread 0: writes byte 0 of a buffer of 128, which thread 0 of another block writes");
+    *n = 0;
+    ck_assert_ptr_null(TRY("pm_cu_count", 3, 64, 0, at(n), 1));
+    ck_assert_int_eq(*n, 192);
+    finds(TRY("pm_cu_count", 1, 64, 0, at(n), 0), "no barrier between");
+}
+END_TEST
+
+static Suite *suite(void)
+{
+    Suite *s = suite_create("cu_check");
+    TCase *c = tcase_create("cu_check");
+    tcase_add_test(c, barriers);
+    tcase_add_test(c, bounds);
+    tcase_add_test(c, async_copies);
+    tcase_add_test(c, divergence);
+    tcase_add_test(c, blocks);
+    suite_add_tcase(s, c);
+    return s;
+}
+
+int main(void)
+{
+    return run_suite(suite);
+}
