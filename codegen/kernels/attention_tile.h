@@ -22,6 +22,7 @@ enum {
 };
 
 #define LOG2_E 0x1.715476p0f
+#define LEAST_POWER 126.0f /* power_of_2(-x) is no less beyond it */
 
 /// A tile of rows. Buffers are in a worker's scratch: see attention_buffers.
 typedef struct attention_tile {
@@ -64,7 +65,7 @@ PM_INLINE float *attention_buffers(attention_tile *t, uint8_t *scratch)
 /// Weights are powers of 2, not of e, for their reduction is one subtraction.
 PM_INLINE pm_vf power_of_2(pm_vf x)
 {
-    x = pm_v_select(x < -126.0f, pm_v_splat(-126.0f), x);
+    x = pm_v_select(x < -LEAST_POWER, pm_v_splat(-LEAST_POWER), x);
 #if PM_VW == 16
     pm_vf n = __builtin_elementwise_roundeven(x);
 #else
@@ -164,6 +165,38 @@ PM_INLINE void value_end(const attention_tile *t, const attention_block_in *in, 
     }
 }
 
+/// As value_tile, for `rows` rows (a constant) and 8 columns: half a vector, twice as many at once.
+PM_INLINE void value_half_rows(const attention_tile *t, const attention_block_in *in, int rows,
+                               int64_t first, int64_t from, int64_t to, int64_t column)
+{
+    typedef float half __attribute__((vector_size(32), aligned(4), may_alias));
+    half acc[ATTENTION_PART];
+    float *sum = t->sum + first * t->value_dim + column;
+    const float *value = in->values + from * t->value_row + column;
+    PM_UNROLL for (int r = 0; r < rows; r++)
+        acc[r] = *(const half *)(sum + r * t->value_dim);
+    PM_NO_UNROLL for (int64_t i = from; i < to; i++)
+    {
+        half x = *(const half *)value;
+        PM_UNROLL for (int r = 0; r < rows; r++)
+            acc[r] = __builtin_elementwise_fma(t->score[(first + r) * ATTENTION_KEYS + i] - (half){0}, x, acc[r]);
+        value += t->value_row;
+    }
+    PM_UNROLL for (int r = 0; r < rows; r++)
+        *(half *)(sum + r * t->value_dim) = acc[r];
+}
+
+PM_INLINE void value_half(const attention_tile *t, const attention_block_in *in, int64_t rows,
+                          int64_t first, int64_t from, int64_t to, int64_t column)
+{
+    switch (rows) {
+    case 1: value_half_rows(t, in, 1, first, from, to, column); break;
+    case 2: value_half_rows(t, in, 2, first, from, to, column); break;
+    case 4: value_half_rows(t, in, 4, first, from, to, column); break;
+    default: value_half_rows(t, in, 6, first, from, to, column);
+    }
+}
+
 /// As value_tile, for all columns.
 PM_INLINE void add_values(const attention_tile *t, const attention_block_in *in, int64_t rows,
                           int64_t first, int64_t from, int64_t to)
@@ -181,20 +214,26 @@ PM_INLINE void add_values(const attention_tile *t, const attention_block_in *in,
         value_tile(t, in, rows, 1, first, from, to, column);
         column += PM_VW;
     }
+    if (PM_VW == 16 && column + 8 <= t->value_dim) {
+        value_half(t, in, rows, first, from, to, column);
+        column += 8;
+    }
     if (column < t->value_dim)
         value_end(t, in, rows, first, from, to, column);
 }
 
 /// Turns a row's scores of one block into weights; updates its largest score, total and sums. Unless
 /// `whole`, keys outside begin..end (relative to the block) get weight 0. bias: of its scores, or NULL;
-/// with `masked` that of a key that isn't seen is -infinity.
-PM_INLINE void weigh_row(const attention_tile *t, int64_t row, bool whole, int64_t begin,
+/// with `masked` that of a key that isn't seen is -infinity. False: next to what the row has seen already
+/// nothing of the block counts (as where a mask adds the least of floats): there are no weights, nor changes.
+PM_INLINE bool weigh_row(const attention_tile *t, int64_t row, bool whole, int64_t begin,
                          int64_t end, const float *bias, bool masked)
 {
     const float infinity = __builtin_inff();
     float *score = t->score + row * ATTENTION_KEYS;
     pm_vf x[BLOCK_VECS], top[BLOCK_VECS], added[BLOCK_VECS];
-    pm_vi seen[BLOCK_VECS];
+    pm_vi seen[BLOCK_VECS], far_below = pm_v_splat_i(-1);
+    float before = t->largest[row], limit = before - LEAST_POWER;
     PM_UNROLL for (int j = 0; j < BLOCK_VECS; j++)
     {
         x[j] = pm_v_load(score + j * PM_VW);
@@ -211,11 +250,14 @@ PM_INLINE void weigh_row(const attention_tile *t, int64_t row, bool whole, int64
         if (!whole || masked)
             x[j] = pm_v_select(seen[j], x[j], pm_v_splat(-infinity));
         top[j] = x[j];
+        far_below &= x[j] < limit; /* not a NaN */
     }
+    if (__builtin_reduce_and(far_below))
+        return false;
     PM_UNROLL for (int step = 1; step < BLOCK_VECS; step *= 2)
         PM_UNROLL for (int j = 0; j < BLOCK_VECS; j += 2 * step)
             top[j] = pm_v_max(top[j], top[j + step]);
-    float before = t->largest[row], now = pm_v_largest(top[0]);
+    float now = pm_v_largest(top[0]);
     now = now > before ? now : before;
     float base = now == -infinity ? 0.0f : now;
     PM_UNROLL for (int j = 0; j < BLOCK_VECS; j++)
@@ -237,6 +279,7 @@ PM_INLINE void weigh_row(const attention_tile *t, int64_t row, bool whole, int64
         t->largest[row] = now;
     }
     pm_v_store(t->total + row * PM_VW, total + added[0]);
+    return true;
 }
 
 /// One block of keys for the rows first..first+rows of the tile.
@@ -257,16 +300,27 @@ PM_INLINE void attention_block(const attention_tile *t, const attention_block_in
         PM_NO_UNROLL for (; g < groups; g++)
             score_tile(t, in, padded, 1, first, 16 * g);
     }
+    int64_t counting = 0;
+    bool counts[ATTENTION_PART];
     PM_NO_UNROLL for (int64_t r = first; r < first + rows; r++)
     {
         int64_t begin = t->begin[r] - key0, end = t->end[r] - key0;
         float buffer[ATTENTION_KEYS];
         const float *bias = in->bias ? in->bias(in->context, r, key0, buffer) : NULL;
         if (begin <= 0 && end >= ATTENTION_KEYS)
-            weigh_row(t, r, true, 0, ATTENTION_KEYS, bias, in->masked);
+            counts[r - first] = weigh_row(t, r, true, 0, ATTENTION_KEYS, bias, in->masked);
         else
-            weigh_row(t, r, false, pm_max_i64(begin, 0), pm_max_i64(pm_min_i64(end, ATTENTION_KEYS), 0),
-                      bias, in->masked);
+            counts[r - first] = weigh_row(t, r, false, pm_max_i64(begin, 0),
+                                          pm_max_i64(pm_min_i64(end, ATTENTION_KEYS), 0), bias,
+                                          in->masked);
+        counting += counts[r - first];
+    }
+    if (counting < rows) {
+        PM_NO_UNROLL for (int64_t r = first; r < first + rows; r++)
+            if (counts[r - first])
+                add_values(t, in, 1, r, pm_max_i64(t->begin[r] - key0, 0),
+                           pm_min_i64(t->end[r] - key0, ATTENTION_KEYS));
+        return;
     }
     /* Keys that all rows see go through the tile, the others row by row: a key that a row may not see (of a
      * later token, or not written yet) must not even be multiplied by its weight 0. */

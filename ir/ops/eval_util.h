@@ -288,6 +288,9 @@ PM_INLINE void pm_copy_runs(void *to, int64_t to_at, int64_t to_step, const void
         for (; i < runs; i++, out += to_step, in += from_step)                                     \
             memcpy(out, in, constant);                                                             \
         break;
+    if (bytes == 4 && to_step == 4 && from_step == 8) // every second one
+        for (; i < runs; i++)
+            memcpy(out + 4 * i, in + 8 * i, 4);
     switch (bytes) { // short ones without a call for each
         RUNS(1)
         RUNS(2)

@@ -10,7 +10,7 @@
 
 pm_eval_fn pm_eval_sdpa, pm_eval_kv_append;
 
-enum { NO_MASK, FLOATS, BOOLS };
+enum { NO_MASK, FLOATS, BOOLS, CAUSAL };
 
 typedef struct shape {
     int64_t batch, t, keys, heads, kv_heads, head_dim, value_dim, apart;
@@ -30,6 +30,8 @@ static const shape shapes[] = {
     {2, 33, 77, 4, 4, 64, 64, 2, NO_MASK, {0}, 9, 3, true, true, false, true, 0},
     {1, 100, 100, 2, 1, 128, 40, 4, FLOATS, {1, 2, 100, 60}, 20, 0, false, false, true, false, 3.0f},
     {2, 4, 1, 2, 1, 1, 1, 5, BOOLS, {2, 2, 4, 1}, -1, -1, true, false, false, false, 0},
+    {1, 200, 200, 4, 2, 8, 8, 7, CAUSAL, {1, 1, 200, 200}, -1, -1, false, false, false, false, 0},
+    {2, 140, 140, 2, 1, 24, 27, 0, CAUSAL, {1, 1, 140, 140}, -1, -1, false, false, true, false, 0},
     {2, 3, 0, 2, 1, 8, 8, 7, NO_MASK, {0}, -1, -1, false, false, false, false, 0},
     {0, 3, 4, 2, 1, 8, 8, 7, NO_MASK, {0}, -1, -1, false, false, false, false, 0},
     {1, 0, 4, 2, 1, 8, 8, 7, NO_MASK, {0}, -1, -1, false, false, false, false, 0},
@@ -66,7 +68,9 @@ static void *make_mask(const shape *s)
         return bools;
     }
     float *floats = random_floats(n, 3.0f);
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n && s->mask == CAUSAL; i++) // whole blocks that count for nothing
+        floats[i] = i % row <= i / row % s->t ? floats[i] : -0x1.fffffep127f;
+    for (int64_t i = 0; i < n && s->mask == FLOATS; i++) {
         int64_t what = next_below(4);
         if (i / row % 3 == 2)
             floats[i] = i / row % 2 ? -INFINITY : -0x1.fffffep127f;
