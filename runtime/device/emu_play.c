@@ -1,5 +1,6 @@
 #include "runtime/device/emu_play.h"
 
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,9 +58,9 @@ static void say(pm_emu_player *p, uint32_t thread, const char *format, va_list l
     vsnprintf(p->error + n, sizeof p->error - (size_t)n, format, list);
 }
 
-/// The fault is noted; the scheduler ends the launch.
-static void note(pm_emu_player *p, uint32_t thread, const char *format, ...)
+void pm_emu_note(uint32_t thread, const char *format, ...)
 {
+    pm_emu_player *p = pm_emu_now;
     va_list list;
     va_start(list, format);
     say(p, thread, format, list);
@@ -73,6 +74,8 @@ _Noreturn void pm_emu_fault(const char *format, ...)
     va_start(list, format);
     say(p, p->now, format, list);
     va_end(list);
+    if (p->in_scheduler)
+        longjmp(p->scheduler, 1);
     void *never;
     pm_emu_switch(&never, p->main_stack); // nobody comes back: kernels own nothing that had to be given up
     abort();
@@ -99,9 +102,20 @@ static void run_fiber(void)
             pm_emu_self()->n_copies = pm_emu_self()->group = 0;
             run_thread(p);
         }
+    if (p->launch.meets && pm_emu_self()->n_products)
+        pm_emu_fault("ends while products of its warpgroup are on their way");
     p->now = p->launch.meets ? p->now : 0;
     pm_emu_pause(PM_EMU_ENDED);
     abort();
+}
+
+/// Those that nobody waited for.
+static void drop_products(pm_emu_fiber *f)
+{
+    for (int32_t i = 0; i < f->n_products; i++)
+        free(f->products[i].sum);
+    f->n_products = f->product_group = 0;
+    f->fenced = false;
 }
 
 static void start_fiber(pm_emu_player *p, uint32_t i)
@@ -114,6 +128,7 @@ static void start_fiber(pm_emu_player *p, uint32_t i)
     memset(f->stack_pointer, 0, 6 * sizeof *top);
     f->waits = PM_EMU_RUNS;
     f->n_copies = f->group = 0;
+    drop_products(f);
 }
 
 /// ---- barriers ---------------------------------------------------------------------------------------------------
@@ -143,7 +158,10 @@ static bool meet_warp(pm_emu_player *p, uint32_t first)
             return false;
     if (lanes->waits == PM_EMU_AT_EXCHANGE) {
         p->now = first;
-        pm_emu_carry_out(lanes);
+        p->in_scheduler = true;
+        if (!setjmp(p->scheduler))
+            pm_emu_carry_out(lanes);
+        p->in_scheduler = false;
     } else if (p->launch.watch) {
         p->launch.watch->met(first, PM_EMU_WARP);
     }
@@ -160,7 +178,7 @@ static bool meet_block(pm_emu_player *p)
     // Only tests' code is compiled so that each barrier stays one.
     for (uint32_t i = 1; p->launch.watch && i < p->launch.threads; i++)
         if (p->fibers[i].place != p->fibers[0].place) {
-            note(p, i, "waits at another barrier of the block than thread 0");
+            pm_emu_note(i, "waits at another barrier of the block than thread 0");
             return false;
         }
     if (p->launch.watch)
@@ -182,15 +200,15 @@ static void judge(pm_emu_player *p)
         const pm_emu_fiber *a = &p->fibers[i - 1], *b = &p->fibers[i];
         bool in_warp = i % PM_EMU_WARP != 0;
         if (a->waits != b->waits) {
-            note(p, i, "%s, while thread %u %s: they don't meet", words_of(b->waits), i - 1, words_of(a->waits));
+            pm_emu_note(i, "%s, while thread %u %s: they don't meet", words_of(b->waits), i - 1, words_of(a->waits));
             return;
         }
         if (in_warp && a->waits == PM_EMU_AT_EXCHANGE && a->exchange != b->exchange) {
-            note(p, i, "shows its warp something else than thread %u: they don't meet", i - 1);
+            pm_emu_note(i, "shows its warp something else than thread %u: they don't meet", i - 1);
             return;
         }
     }
-    note(p, 0, "%s that never ends", words_of(p->fibers[0].waits));
+    pm_emu_note(0, "%s that never ends", words_of(p->fibers[0].waits));
 }
 
 static bool run_warp(pm_emu_player *p, uint32_t first)
@@ -339,8 +357,10 @@ static void *map(uint64_t size)
 
 static void end(pm_emu_player *p)
 {
-    for (uint32_t i = 0; p->fibers && i < p->launch.threads; i++)
+    for (uint32_t i = 0; p->fibers && i < p->launch.threads; i++) {
+        drop_products(&p->fibers[i]);
         free(p->fibers[i].copies);
+    }
     free(p->fibers);
     if (p->stacks)
         munmap(p->stacks, p->stacks_size);
@@ -378,7 +398,7 @@ pm_status pm_emu_play(const pm_emu_launch *launch)
     }
     pm_emu_now = p;
     if (!add_piece(p, NULL, launch->shared_bytes))
-        note(p, 0, "%u bytes of dynamic shared memory are more than a block has", launch->shared_bytes);
+        pm_emu_note(0, "%u bytes of dynamic shared memory are more than a block has", launch->shared_bytes);
     for (p->block = 0; p->block < launch->blocks && !p->error[0]; p->block++) {
         run_block(p);
         if (p->error[0])

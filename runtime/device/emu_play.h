@@ -84,6 +84,11 @@ void pm_emu_cp_async_commit(void);
 void pm_emu_cp_async_wait(int32_t groups);
 void pm_emu_ldmatrix(uint32_t *r, const void *row, int32_t is_turned);
 void pm_emu_mma(int32_t kind, void *d, const uint32_t *a, const uint32_t *b);
+uint32_t pm_emu_shared_address(const void *shared);
+void pm_emu_wgmma(int32_t kind, int32_t n, float *d, uint64_t a, uint64_t b);
+void pm_emu_wgmma_fence(void);
+void pm_emu_wgmma_commit(void);
+void pm_emu_wgmma_wait(int32_t groups);
 enum { PM_EMU_MMA_BF16, PM_EMU_MMA_F16, PM_EMU_MMA_S8, PM_EMU_MMA_E4M3 };
 /// The general road's (codegen/mlir/emit_group.c).
 float pm_dev_shfl_xor_f32(float x, int32_t lanes);

@@ -2,6 +2,8 @@
 #ifndef PM_RUNTIME_EMU_STATE_H
 #define PM_RUNTIME_EMU_STATE_H
 
+#include <setjmp.h>
+
 #include "runtime/device/emu_play.h"
 
 /// Why a thread doesn't run.
@@ -20,6 +22,8 @@ typedef enum pm_emu_exchange {
     PM_EMU_BALLOT,   ///< in: uint32_t, 0 or 1; out: uint32_t
     PM_EMU_LDMATRIX, ///< in: the row's address; out: uint32_t[4]
     PM_EMU_LDMATRIX_TRANS,
+    PM_EMU_WGMMA,      ///< in: pm_emu_product
+    PM_EMU_WGMMA_WAIT, ///< number: groups that may be left
     PM_EMU_MMA, ///< and the kinds behind it; in: a, more: b; out: d
 } pm_emu_exchange;
 
@@ -28,6 +32,15 @@ typedef struct pm_emu_copy {
     const void *from;
     int32_t valid, group;
 } pm_emu_copy;
+
+/// A product of the warpgroup on its way.
+typedef struct pm_emu_product {
+    int32_t kind, n, group;
+    float *d, *sum; ///< where it goes, at last; so far
+    uint64_t a, b;  ///< descriptors of matrices
+} pm_emu_product;
+
+enum { PM_EMU_MOST_PRODUCTS = 64 };
 
 typedef struct pm_emu_fiber {
     void *stack_pointer;
@@ -39,6 +52,9 @@ typedef struct pm_emu_fiber {
     void *out;
     pm_emu_copy *copies; ///< not yet waited for
     int32_t n_copies, copy_room, group;
+    pm_emu_product products[PM_EMU_MOST_PRODUCTS];
+    int32_t n_products, product_group;
+    bool fenced;
 } pm_emu_fiber;
 
 typedef struct pm_emu_piece {
@@ -60,6 +76,8 @@ typedef struct pm_emu_player {
     pm_emu_piece pieces[PM_EMU_MOST_PIECES];
     uint32_t n_pieces;
     uint64_t shared_used, shared_end; ///< bytes asked for; where the last piece ends
+    bool in_scheduler; ///< carries out an exchange
+    jmp_buf scheduler;
     char error[480];
 } pm_emu_player;
 
@@ -79,6 +97,13 @@ static inline void pm_emu_tell(const void *at, uint64_t bytes, pm_emu_how how)
 
 /// Lets the others run until what is waited for has come.
 void pm_emu_pause(pm_emu_wait wait);
+/// Shows the warp operands; behind it the result is in `out`.
+void pm_emu_meet(uint32_t what, const void *in, const void *more, int32_t number, void *out);
+/// Notes a fault outside of threads: the launch ends.
+void pm_emu_note(uint32_t thread, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/// Element `at` of a register that holds two of 16 bits or four of 8.
+float pm_emu_element(uint32_t bits, int32_t kind, int at);
+void pm_emu_carry_out_products(pm_emu_fiber *lanes);
 /// All 32 lanes of the warp show the same kind of thing: carries it out.
 void pm_emu_carry_out(pm_emu_fiber *lanes);
 

@@ -4,8 +4,7 @@
 
 #include "runtime/device/emu_state.h"
 
-/// Shows the warp operands; behind it the result is in `out`.
-static void exchange(uint32_t what, const void *in, const void *more, int32_t number, void *out)
+void pm_emu_meet(uint32_t what, const void *in, const void *more, int32_t number, void *out)
 {
     pm_emu_fiber *self = pm_emu_self();
     self->exchange = what;
@@ -21,14 +20,14 @@ uint32_t pm_emu_shfl(uint32_t x, int32_t lane)
     uint32_t y = 0;
     if (lane < 0 || lane >= PM_EMU_WARP)
         pm_emu_fault("asks lane %d of its warp", lane);
-    exchange(PM_EMU_SHFL, &x, NULL, lane, &y);
+    pm_emu_meet(PM_EMU_SHFL, &x, NULL, lane, &y);
     return y;
 }
 
 uint32_t pm_emu_ballot(int32_t condition)
 {
     uint32_t x = condition != 0, all = 0;
-    exchange(PM_EMU_BALLOT, &x, NULL, 0, &all);
+    pm_emu_meet(PM_EMU_BALLOT, &x, NULL, 0, &all);
     return all;
 }
 
@@ -114,12 +113,12 @@ void pm_emu_ldmatrix(uint32_t *r, const void *row, int32_t is_turned)
     if ((uintptr_t)row % 16 || pm_emu_shared_offset(row) < 0)
         pm_emu_fault("ldmatrix from %p: not 16 aligned bytes of shared memory", row);
     pm_emu_tell(row, 16, PM_EMU_READS);
-    exchange(is_turned ? PM_EMU_LDMATRIX_TRANS : PM_EMU_LDMATRIX, row, NULL, 0, r);
+    pm_emu_meet(is_turned ? PM_EMU_LDMATRIX_TRANS : PM_EMU_LDMATRIX, row, NULL, 0, r);
 }
 
 void pm_emu_mma(int32_t kind, void *d, const uint32_t *a, const uint32_t *b)
 {
-    exchange(PM_EMU_MMA + (uint32_t)kind, a, b, kind, d);
+    pm_emu_meet(PM_EMU_MMA + (uint32_t)kind, a, b, kind, d);
 }
 
 /// Lane l has the row of matrix l / 8 that is number l % 8, and gets two neighbours of row l / 4 (turned: column l / 4).
@@ -159,8 +158,7 @@ static float small_float(uint32_t bits, int exponent_bits, int mantissa_bits, bo
     return sign ? -value : value;
 }
 
-/// Element `at` of a register that holds two of 16 bits or four of 8.
-static float element(uint32_t bits, int32_t kind, int at)
+float pm_emu_element(uint32_t bits, int32_t kind, int at)
 {
     switch (kind) {
     case PM_EMU_MMA_BF16: return f32_of_bits(bits >> 16 * at << 16);
@@ -183,9 +181,9 @@ static void multiply(pm_emu_fiber *lanes)
             const uint32_t *ra = lanes[l].in, *rb = lanes[l].more;
             int k = l % 4 * each + i, half = depth / 2;
             for (int part = 0; part < 2; part++) {
-                a[l / 4][k + part * half] = element(ra[2 * part], kind, i);
-                a[l / 4 + 8][k + part * half] = element(ra[2 * part + 1], kind, i);
-                b[l / 4][k + part * half] = element(rb[part], kind, i);
+                a[l / 4][k + part * half] = pm_emu_element(ra[2 * part], kind, i);
+                a[l / 4 + 8][k + part * half] = pm_emu_element(ra[2 * part + 1], kind, i);
+                b[l / 4][k + part * half] = pm_emu_element(rb[part], kind, i);
             }
         }
     for (int l = 0; l < PM_EMU_WARP; l++)
@@ -221,6 +219,8 @@ void pm_emu_carry_out(pm_emu_fiber *lanes)
     case PM_EMU_LDMATRIX_TRANS:
         load_matrices(lanes, lanes->exchange == PM_EMU_LDMATRIX_TRANS);
         break;
+    case PM_EMU_WGMMA:
+    case PM_EMU_WGMMA_WAIT: pm_emu_carry_out_products(lanes); break;
     default: multiply(lanes); break;
     }
 }

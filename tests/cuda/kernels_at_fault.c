@@ -1,18 +1,6 @@
 /* Kernels with one fault each, for test_cu_check.c, beside what is right. */
 #include "codegen/cuda/kernels/cuda_kernel.h"
 
-void pm_cu_turn(float *y, const float *x, int64_t meets);
-void pm_cu_pass_warp(float *y, const float *x, int64_t meets);
-void pm_cu_reach(float *y, const float *x, int64_t n, int64_t extra);
-void pm_cu_reach_shared(float *y, int64_t count);
-void pm_cu_unwritten(float *y);
-void pm_cu_fetch(float *y, const float *x, int64_t commits, int64_t left, int64_t syncs);
-void pm_cu_stages(float *y, const float *x, int64_t n, int64_t syncs);
-void pm_cu_part(float *y, int64_t kind);
-void pm_cu_both(float *y);
-void pm_cu_count(int32_t *n, int64_t atomic);
-void pm_cu_much(float *y);
-
 /// x of the block turned round, through shared memory.
 PM_GLOBAL void pm_cu_turn(float *y, const float *x, int64_t meets)
 {
@@ -143,3 +131,46 @@ PM_GLOBAL void pm_cu_much(float *y)
     all[pm_thread()] = 1.0f;
     y[pm_thread()] = all[pm_thread()];
 }
+
+#if defined(PM_EMU) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+/// d [64][64] = a [64][depth] b [64][depth], depth a multiple of 64: 64 of k at a time through shared memory.
+PM_GLOBAL void pm_cu_warpgroup(float *d, const uint16_t *a, const uint16_t *b, int64_t depth, int64_t swizzle, int64_t fault)
+{
+    enum { ROWS = 64, PART = 64 * 64 };
+    uint16_t *sa = (uint16_t *)pm_dynamic_shared(), *sb = sa + PART;
+    int32_t t = pm_thread(), mode = (int32_t)swizzle, width = mode ? 128 >> mode : 8;
+    float sum[32];
+    PM_UNROLL for (int32_t i = 0; i < 32; i++)
+        sum[i] = 0.0f;
+    for (int64_t k = 0; k < depth; k += 64) {
+        for (int32_t i = t; i < ROWS * 8; i += pm_threads()) {
+            /* 16 bytes of row r: matrices of `width` elements of k lie one behind the other */
+            int32_t r = i / 8, from = i % 8 * 8, part = from / width;
+            int32_t at = part * ROWS * width * 2 + pm_swizzled((r * width + from % width) * 2, mode);
+            pm_cp_async16((uint8_t *)sa + at, a + r * depth + k + from, 16);
+            pm_cp_async16((uint8_t *)sb + at, b + r * depth + k + from, 16);
+        }
+        pm_cp_async_commit();
+        if (fault != 1)
+            pm_cp_async_wait(0);
+        pm_fence_async();
+        if (fault != 2)
+            pm_sync();
+        if (fault != 3)
+            pm_wgmma_fence();
+        for (int32_t step = 0; step < 64; step += 16) {
+            /* not swizzled: the second half of 16 is the next matrix */
+            int32_t part = step / width, at = part * ROWS * width + step % width;
+            int32_t leading = ROWS * 16, stride = mode ? 16 * width : 128;
+            pm_wgmma_bf16_n64(sum, pm_wgmma_matrix(sa + at, leading, stride, mode),
+                              pm_wgmma_matrix(sb + at, leading, stride, mode));
+        }
+        pm_wgmma_commit();
+        if (fault != 4)
+            pm_wgmma_wait(0);
+        pm_sync();
+    }
+    for (int32_t i = 0; i < 32; i++)
+        d[(pm_warp() * 16 + pm_lane() / 4 + i % 4 / 2 * 8) * 64 + i / 4 * 8 + pm_lane() % 4 * 2 + i % 2] = sum[i];
+}
+#endif

@@ -1,5 +1,6 @@
 /* The checks of the player find what they are for, say where, and let right kernels pass. */
 #include <check.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "tests/cuda/cu_run.h"
@@ -85,6 +86,34 @@ START_TEST(blocks)
 }
 END_TEST
 
+/// Every way a matrix may lie, against sums in double; and what is forgotten.
+START_TEST(warpgroups)
+{
+    enum { DEPTH = 128, N = 64 };
+    uint16_t *a = guarded(N * DEPTH * 2), *b = guarded(N * DEPTH * 2);
+    float *d = guarded_floats(N * N);
+    for (int i = 0; i < N * DEPTH; i++) {
+        a[i] = to_bf16(next_float());
+        b[i] = to_bf16(next_float());
+    }
+    for (int swizzle = 0; swizzle < 4; swizzle++) {
+        memset(d, 0xff, N * N * 4);
+        const char *error = TRY("pm_cu_warpgroup", 1, 128, 16384, at(d), at(a), at(b), DEPTH, (uint64_t)swizzle, 0);
+        ck_assert_msg(!error, "%s", error);
+        for (int i = 0; i < N * N; i++) {
+            double want = 0;
+            for (int k = 0; k < DEPTH; k++)
+                want += (double)from_bf16(a[i / N * DEPTH + k]) * (double)from_bf16(b[i % N * DEPTH + k]);
+            ck_assert_msg(fabs((double)d[i] - want) < 1e-5 * DEPTH, "swizzle %d, element %d: %g, must be %g", swizzle, i,
+                          (double)d[i], want);
+        }
+    }
+    static const char *const words[] = {"has not arrived", "", "pm_wgmma_fence", "are on their way"};
+    for (int fault = 1; fault <= 4; fault++)
+        finds(TRY("pm_cu_warpgroup", 1, 128, 16384, at(d), at(a), at(b), DEPTH, 1, (uint64_t)fault), words[fault - 1]);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("cu_check");
@@ -94,6 +123,7 @@ static Suite *suite(void)
     tcase_add_test(c, async_copies);
     tcase_add_test(c, divergence);
     tcase_add_test(c, blocks);
+    tcase_add_test(c, warpgroups);
     suite_add_tcase(s, c);
     return s;
 }

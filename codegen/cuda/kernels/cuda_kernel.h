@@ -55,6 +55,11 @@ void pm_emu_cp_async_commit(void);
 void pm_emu_cp_async_wait(int32_t groups);
 PM_MEETING void pm_emu_ldmatrix(uint32_t *r, const void *row, int32_t is_turned);
 PM_MEETING void pm_emu_mma(int32_t kind, void *d, const uint32_t *a, const uint32_t *b);
+uint32_t pm_emu_shared_address(const void *shared);
+PM_MEETING void pm_emu_wgmma(int32_t kind, int32_t n, float *d, uint64_t a, uint64_t b);
+PM_MEETING void pm_emu_wgmma_fence(void);
+PM_MEETING void pm_emu_wgmma_commit(void);
+PM_MEETING void pm_emu_wgmma_wait(int32_t groups);
 enum { PM_EMU_MMA_BF16, PM_EMU_MMA_F16, PM_EMU_MMA_S8, PM_EMU_MMA_E4M3 };
 
 PM_DEVICE double PM_WORD_F64(int64_t word)
@@ -168,6 +173,18 @@ float erff(float), fmaf(float, float, float), floorf(float), rintf(float);
 #define pm_rintf rintf
 #define pm_fabsf __builtin_fabsf
 
+/* sm_90a: products of a warpgroup (four warps), beside what its threads do. See below. */
+PM_DEVICE uint32_t pm_shared_address(const void *p) { return pm_emu_shared_address(p); }
+PM_DEVICE void pm_fence_async(void) {}
+PM_DEVICE void pm_wgmma_fence(void) { pm_emu_wgmma_fence(); }
+PM_DEVICE void pm_wgmma_commit(void) { pm_emu_wgmma_commit(); }
+#define pm_wgmma_wait(groups) pm_emu_wgmma_wait(groups)
+
+PM_DEVICE void pm_wgmma_bf16_n64(float *d, uint64_t a, uint64_t b) { pm_emu_wgmma(PM_EMU_MMA_BF16, 64, d, a, b); }
+PM_DEVICE void pm_wgmma_bf16_n128(float *d, uint64_t a, uint64_t b) { pm_emu_wgmma(PM_EMU_MMA_BF16, 128, d, a, b); }
+PM_DEVICE void pm_wgmma_f16_n64(float *d, uint64_t a, uint64_t b) { pm_emu_wgmma(PM_EMU_MMA_F16, 64, d, a, b); }
+PM_DEVICE void pm_wgmma_f16_n128(float *d, uint64_t a, uint64_t b) { pm_emu_wgmma(PM_EMU_MMA_F16, 128, d, a, b); }
+
 #else /* NVRTC */
 
 typedef signed char int8_t;
@@ -270,6 +287,67 @@ PM_MMA(pm_mma_e4m3_16832, float, "f", "m16n8k32.row.col.f32.e4m3.e4m3.f32")
 #endif
 #undef PM_MMA
 
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+PM_DEVICE void pm_fence_async(void) { asm volatile("fence.proxy.async.shared::cta;" : : : "memory"); }
+PM_DEVICE void pm_wgmma_fence(void) { asm volatile("wgmma.fence.sync.aligned;" : : : "memory"); }
+PM_DEVICE void pm_wgmma_commit(void) { asm volatile("wgmma.commit_group.sync.aligned;" : : : "memory"); }
+/* groups: a literal */
+#define pm_wgmma_wait(groups) asm volatile("wgmma.wait_group.sync.aligned %0;" : : "n"(groups) : "memory")
+
+#define PM_WGMMA_N64(name, type)                                                                                       \
+    PM_DEVICE void name(float *d, uint64_t a, uint64_t b)                                                              \
+    {                                                                                                                  \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {"                                  \
+                     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                          \
+                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "               \
+                     "%32, %33, 1, 1, 1, 0, 0;"                                                                        \
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]),                                                 \
+                       "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),                                                 \
+                       "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),                                               \
+                       "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),                                             \
+                       "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]),                                             \
+                       "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),                                             \
+                       "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),                                             \
+                       "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])                                              \
+                     : "l"(a), "l"(b)                                                                                  \
+                     : "memory");                                                                                      \
+    }
+#define PM_WGMMA_N128(name, type)                                                                                      \
+    PM_DEVICE void name(float *d, uint64_t a, uint64_t b)                                                              \
+    {                                                                                                                  \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {"                                 \
+                     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                          \
+                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                \
+                     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                \
+                     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "               \
+                     "%64, %65, 1, 1, 1, 0, 0;"                                                                        \
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]),                                                 \
+                       "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),                                                 \
+                       "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),                                               \
+                       "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),                                             \
+                       "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]),                                             \
+                       "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),                                             \
+                       "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),                                             \
+                       "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),                                             \
+                       "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]),                                             \
+                       "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),                                             \
+                       "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]),                                             \
+                       "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),                                             \
+                       "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]),                                             \
+                       "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),                                             \
+                       "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]),                                             \
+                       "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])                                              \
+                     : "l"(a), "l"(b)                                                                                  \
+                     : "memory");                                                                                      \
+    }
+PM_WGMMA_N64(pm_wgmma_bf16_n64, "bf16")
+PM_WGMMA_N128(pm_wgmma_bf16_n128, "bf16")
+PM_WGMMA_N64(pm_wgmma_f16_n64, "f16")
+PM_WGMMA_N128(pm_wgmma_f16_n128, "f16")
+#undef PM_WGMMA_N64
+#undef PM_WGMMA_N128
+#endif
+
 PM_DEVICE uint16_t pm_bf16_of_f32(float x)
 {
     uint16_t bits;
@@ -337,6 +415,29 @@ PM_DEVICE uint32_t pm_shfl_down_u32(uint32_t x, int32_t lanes)
 PM_DEVICE float pm_shfl_down_f32(float x, int32_t lanes)
 {
     return pm_f32_of_bits(pm_shfl_down_u32(pm_bits_of_f32(x), lanes));
+}
+
+/* sm_90a: d [64][n] += a [64][16] b [n][16], both in shared memory with k contiguous. Warp w of the warpgroup has rows
+ * 16 w and the 15 behind; d[4 j + i] of a lane is row lane / 4 + i / 2 * 8 of these, column 8 j + lane % 4 * 2 + i % 2.
+ * pm_wgmma_fence comes before, also behind writes to d; d is there, and a and b may be written again, behind
+ * pm_wgmma_wait of the group that pm_wgmma_commit closed. What threads wrote to shared memory (cp.async too) needs
+ * pm_fence_async by the writers before the barrier. */
+enum { PM_SWIZZLE_NONE, PM_SWIZZLE_128, PM_SWIZZLE_64, PM_SWIZZLE_32 };
+
+/// Where a matrix lies. Swizzled by 128, 64, 32 bytes: a row has that many, eight rows are a group, groups are `stride`
+/// bytes apart; 16 bytes lie at their address with bits 4 and up xor bits 7 and up (three, two, one of them): a group
+/// starts at a multiple of eight rows, and 16 of k further is 32 bytes further. Not swizzled: 8 rows of 16 bytes lie
+/// together; the next 8 rows `stride` bytes further, the next 8 of k `leading` bytes.
+PM_DEVICE uint64_t pm_wgmma_matrix(const void *start, int32_t leading, int32_t stride, int32_t swizzle)
+{
+    return ((uint64_t)pm_shared_address(start) & 0x3ffffu) >> 4 | (uint64_t)(leading >> 4) << 16 |
+           (uint64_t)(stride >> 4) << 32 | (uint64_t)swizzle << 62;
+}
+
+/// Where the 16 bytes at `offset` from the start of a swizzled matrix lie.
+PM_DEVICE int32_t pm_swizzled(int32_t offset, int32_t swizzle)
+{
+    return swizzle == PM_SWIZZLE_NONE ? offset : offset ^ ((offset >> 7 & (16 >> swizzle) - 1) << 4);
 }
 
 /// e4m3: 4 bits of exponent, 3 of mantissa, no infinities; 0x7f and 0xff are no numbers.
