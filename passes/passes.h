@@ -9,6 +9,7 @@ typedef struct pm_pass_options {
     int opt_level;         ///< 0..3
     int32_t vector_floats; ///< of the CPU: 8 or 16 (panel widths)
     bool has_bf16_dot;     ///< the CPU multiplies bf16 pairs
+    bool device_reads_codes; ///< products on devices beside the CPU read codes of few bits; else `dequantize` runs
     const char *quantize;  ///< "none", "bf16"
     const char *place;     ///< --place= text, NULL: by cost
     /// Devices that experts may be placed on; the first one is the CPU.

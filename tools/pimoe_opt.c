@@ -102,6 +102,7 @@ static int take(opt *o)
         !pm_cli_int(a, OPT_BREAK_ON_OP, 0, UINT32_MAX, &serial))
         return 2;
     o->passes = (pm_pass_options){
+        .device_reads_codes = true,
         .opt_level = a->value[OPT_LEVEL] ? a->value[OPT_LEVEL][0] - '0' : 0, .vector_floats = (int32_t)floats,
         .quantize = a->value[OPT_QUANTIZE] ? a->value[OPT_QUANTIZE] : "none", .place = a->value[OPT_PLACE],
         .host_twins = a->value[OPT_PASSES] && strstr(a->value[OPT_PASSES], "host-twins")};

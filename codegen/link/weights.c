@@ -90,7 +90,7 @@ static int64_t const_dim(pm_module *m, const pm_type *type, int32_t i)
 
 static bool is_expert_pack(const pm_value *v)
 {
-    return v->def->code == PM_OP_pack && v->type->rank == 3;
+    return v->def->code == PM_OP_pack && v->type->rank == 3 && v->type->layout; // row by row: one tensor, as it is read
 }
 
 static const char *group_of(const pm_value *v)
@@ -211,6 +211,9 @@ static pm_status lay_out_shared(pm_weights *w, weight_part *p, uint64_t *at)
     p->placed = true;
     p->offset = *at;
     p->bytes_each = bytes;
+    int64_t experts = p->value->type->rank == 3 ? const_dim(w->module, p->value->type, 0) : 0;
+    p->stride = experts > 0 ? bytes / (uint64_t)experts : 0;
+    p->section = *at;
     weight_section s = {.kind = PM_SECTION_SHARED, .layer = -1, .expert = -1, .offset = *at,
                         .size = bytes, .name = name_of(p->value)};
     PM_PUSH(w->module->arena, &s.parts, p);

@@ -199,12 +199,14 @@ static bool is_stored_as_is(const pm_value *w)
 }
 
 /// Devices beside the CPU take weights row by row, [.., N, K]: as they are stored where that is so, else as a pack
-/// whose panels are single rows. Codes of few bits stay behind `dequantize`, which doesn't run then. What is no
-/// constant is a matrix like any other.
+/// whose panels are single rows. Codes of few bits stay behind `dequantize`, which has no device and doesn't run
+/// where products read codes. What is no constant is a matrix like any other.
 static pm_status use_rows(pm_pass_ctx *ctx, pm_op *op)
 {
     pm_module *m = ctx->module;
     pm_value *w = op->operands[1], *rows;
+    if (pm_value_is(w, PM_OP_dequantize) && ctx->options->device_reads_codes && pm_value_is_codes(w))
+        w->def->device = NULL;
     if (w->type->layout || pm_value_is(w, PM_OP_dequantize))
         return PM_OK;
     bool trans = pm_value_is(w, PM_OP_transpose) && is_weight(w->def->operands[0]) && swaps_last(w->def);
@@ -213,13 +215,10 @@ static pm_status use_rows(pm_pass_ctx *ctx, pm_op *op)
         return PM_OK;
     bool bf16 = w->type->elem == PM_BF16 || pm_op_i64(op, "compute") == PM_BF16;
     if (trans || !is_stored_as_is(w) || (bf16 && w->type->elem != PM_BF16)) {
-        pm_attr attrs[4] = {pm_attr_i64("panel", 1), pm_attr_elem("elem", bf16 ? PM_BF16 : PM_F32),
-                            pm_attr_bool("trans", trans)};
-        size_t n_attrs = 3;
-        if (op->code == PM_OP_grouped_linear)
-            attrs[n_attrs++] = pm_attr_str("group", group_of(ctx, op->operands[2], w));
         pm_builder b = {op->graph, op, pm_loc_derive(m, op->loc, "layout")};
-        PM_TRY(pm_build1(&b, &rows, PM_OP_pack, PM_OPERANDS(w), attrs, n_attrs));
+        PM_TRY(pm_build1(&b, &rows, PM_OP_pack, PM_OPERANDS(w),
+                         PM_ATTRS(pm_attr_i64("panel", 1), pm_attr_elem("elem", bf16 ? PM_BF16 : PM_F32),
+                                  pm_attr_bool("trans", trans))));
         w = rows;
         pm_pass_count(ctx, "weights row by row");
     }

@@ -70,7 +70,7 @@ bool pm_op_reads_bytes(const pm_op *op, uint32_t i)
     case PM_OP_empty: return i != 0 || !v->content;
     case PM_OP_shape: return false;
     case PM_OP_linear:
-    case PM_OP_grouped_linear: return i != 1 || !op->device || !pm_value_is_codes(v);
+    case PM_OP_grouped_linear: return i != 1 || !op->device || v->def == NULL || v->def->device || !pm_value_is_codes(v);
     default: return true;
     }
 }

@@ -20,7 +20,7 @@ module "m" {
     %codes = const {value = splat(33)} : u8[4, 4]
     // CHECK: %scales = const {{.*}} : f32[4, 1] @ weight(0)
     %scales = const {value = [1, 2, 3, 4]} : f32[4, 1]
-    // CHECK: %deq = dequantize(%codes, %scales) {k = 8} on emu0 : f32[4, 8] loc
+    // CHECK: %deq = dequantize(%codes, %scales) {k = 8} : f32[4, 8] loc
     %deq = dequantize(%codes, %scales) {k = 8}
     // CHECK: linear(%[[X]], %deq) on emu0
     %q = linear(%x, %deq)
@@ -30,7 +30,7 @@ module "m" {
     // CHECK: %s = stack(%p, %r) : f32[2, 8, 4] loc
     %s = stack(%p, %r)
     %st = transpose(%s) {perm = [0, 2, 1]}
-    // CHECK: %[[EXPERTS:[0-9]+]] = pack(%s) {panel = 1, trans = true, group = "p"} : f32[2, 4, 8] @ weight(0)
+    // CHECK: %[[EXPERTS:[0-9]+]] = pack(%s) {panel = 1, trans = true} : f32[2, 4, 8] @ weight(0)
     // CHECK: grouped_linear(%[[X]], %[[EXPERTS]], %{{.*}}) on emu0
     %g = grouped_linear(%x, %st, %offsets)
   }

@@ -28,8 +28,8 @@ static const pm_cli_option pimoec_options[C_N] = {
                     "none (default: the model's own numbers) or bf16 products; int8 and int4 are not there yet"},
     [C_CALIBRATE] = {"calibrate", 0, "FILE", "@file", .group = "Code",
                      .help = "sample inputs for int8 and int4, which are not there yet"},
-    [C_PLACE] = {"place", 0, "SPEC", NULL, .group = "Code", .help = "which experts go to which device (default: by cost): experts@cpu0, layers.0.3@cpu0, "
-                         "and what a device may hold: cpu0=8GiB"},
+    [C_PLACE] = {"place", 0, "SPEC", NULL, .group = "Code", .help = "what goes to which device (default: by cost): experts@cpu0, layers.0.3@cuda0, "
+                         "router@…, attention@…, rest@…; what a device may hold: cuda0=8GiB; how often experts are chosen: trace:FILE"},
     [C_REPORT] = {"report", 0, "FILE", "@file", .group = "Messages",
                   .help = "what became of the model: FILE.html for people, FILE.json for programs"},
     [C_JSON] = {"json", 0, .group = "Messages", .help = "the result, or the errors, as JSON on standard output"},
@@ -123,15 +123,17 @@ const pm_cli_command pm_cli_pimoe_opt = {
     [COMPILE_QUANTIZE] = {"quantize", 0, "HOW", "none bf16 int8 int4", true, false, "Compiling",                       \
                           "none (default) or bf16"},                                                                   \
     [COMPILE_LEVEL] = {NULL, 'O', "LEVEL", "0 1 2 3", .group = "Compiling",                                            \
-                       .help = "optimisation, 0 to 3 (default: 3)"}
+                       .help = "optimisation, 0 to 3 (default: 3)"},                                                   \
+    [COMPILE_PLACE] = {"place", 0, "SPEC", NULL, .group = "Compiling",                                                 \
+                       .help = "what goes to which device, as pimoec takes it"}
 
 static const pm_cli_option inspect_options[INSPECT_N] = {
     [INSPECT_OPS] = {"ops", 0, .group = "Options", .help = "the number of ops of each kind, too (JSON always has them)"},
     [INSPECT_PLACE] = {"place", 0, "SPEC", NULL, .group = "Options",
                        .help = "where experts, routers, attention and the rest would go, and what would cross between "
                                "devices: cost, or as pimoec takes it (experts@cpu0, trace:FILE, …)"},
-    [INSPECT_TARGET] = {"target", 0, "LIST", NULL, .group = "Options",
-                        .help = "the devices that --place has (default: native, the CPU alone), as pimoec takes it"},
+    [INSPECT_TARGET] = {"target", 0, "CHIP", TARGETS, true, true, "Options",
+                        "the devices that --place has (default: native, the CPU alone), as pimoec takes it"},
     [INSPECT_SHARDING] = {"sharding", 0, "FILE", "@file", .group = "Options",
                           .help = "write the ONNX model with that placement as its multi-device annotations (weights "
                                   "that lie beside the model must lie beside FILE, too)"},

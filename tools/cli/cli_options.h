@@ -22,7 +22,7 @@ enum pimoe_opt_option {
 };
 
 /// Options of how to compile come first and are alike for check, run and bench.
-enum pimoe_compile_option { COMPILE_TARGET, COMPILE_QUANTIZE, COMPILE_LEVEL, COMPILE_N };
+enum pimoe_compile_option { COMPILE_TARGET, COMPILE_QUANTIZE, COMPILE_LEVEL, COMPILE_PLACE, COMPILE_N };
 
 enum pimoe_inspect_option { INSPECT_OPS, INSPECT_PLACE, INSPECT_TARGET, INSPECT_SHARDING, INSPECT_JSON, INSPECT_N };
 enum pimoe_check_option {

@@ -80,7 +80,7 @@ _pimoe() {
     inspect)
         case $option in
         --place) return ;;
-        --target) return ;;
+        --target) COMPREPLY=($(compgen -W 'native x86-64-v3 x86-64-v4 haswell skylake alderlake znver1 znver2 znver3 znver4 znver5 skylake-avx512 cascadelake cooperlake icelake-server sapphirerapids emeraldrapids graniterapids sm_80 sm_89 sm_90a sm_100a emu' -- "$cur")); return ;;
         --sharding) COMPREPLY=($(compgen -f -- "$cur")); return ;;
         esac
         if [[ $cur == -* ]]; then
@@ -94,6 +94,7 @@ _pimoe() {
         --target) COMPREPLY=($(compgen -W 'native x86-64-v3 x86-64-v4 haswell skylake alderlake znver1 znver2 znver3 znver4 znver5 skylake-avx512 cascadelake cooperlake icelake-server sapphirerapids emeraldrapids graniterapids sm_80 sm_89 sm_90a sm_100a emu' -- "$cur")); return ;;
         --quantize) COMPREPLY=($(compgen -W 'none bf16 int8 int4' -- "$cur")); return ;;
         -O) COMPREPLY=($(compgen -W '0 1 2 3' -- "$cur")); return ;;
+        --place) return ;;
         --in) COMPREPLY=($(compgen -f -- "$cur")); return ;;
         --want) COMPREPLY=($(compgen -f -- "$cur")); return ;;
         --rtol) return ;;
@@ -104,7 +105,7 @@ _pimoe() {
         --keep) COMPREPLY=($(compgen -f -- "$cur")); return ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W '--target --quantize -O --in --want --rtol --atol --entry --threads --timeout --keep --json --help --version' -- "$cur"))
+            COMPREPLY=($(compgen -W '--target --quantize -O --place --in --want --rtol --atol --entry --threads --timeout --keep --json --help --version' -- "$cur"))
         else
             COMPREPLY=($(compgen -f -- "$cur"))
         fi
@@ -114,9 +115,10 @@ _pimoe() {
         --target) COMPREPLY=($(compgen -W 'native x86-64-v3 x86-64-v4 haswell skylake alderlake znver1 znver2 znver3 znver4 znver5 skylake-avx512 cascadelake cooperlake icelake-server sapphirerapids emeraldrapids graniterapids sm_80 sm_89 sm_90a sm_100a emu' -- "$cur")); return ;;
         --quantize) COMPREPLY=($(compgen -W 'none bf16 int8 int4' -- "$cur")); return ;;
         -O) COMPREPLY=($(compgen -W '0 1 2 3' -- "$cur")); return ;;
+        --place) return ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W '--target --quantize -O --no-cache --verbose --help --version' -- "$cur"))
+            COMPREPLY=($(compgen -W '--target --quantize -O --place --no-cache --verbose --help --version' -- "$cur"))
         else
             COMPREPLY=($(compgen -f -- "$cur"))
         fi
@@ -126,6 +128,7 @@ _pimoe() {
         --target) COMPREPLY=($(compgen -W 'native x86-64-v3 x86-64-v4 haswell skylake alderlake znver1 znver2 znver3 znver4 znver5 skylake-avx512 cascadelake cooperlake icelake-server sapphirerapids emeraldrapids graniterapids sm_80 sm_89 sm_90a sm_100a emu' -- "$cur")); return ;;
         --quantize) COMPREPLY=($(compgen -W 'none bf16 int8 int4' -- "$cur")); return ;;
         -O) COMPREPLY=($(compgen -W '0 1 2 3' -- "$cur")); return ;;
+        --place) return ;;
         --entry) return ;;
         --shape) return ;;
         --repeat) return ;;
@@ -133,7 +136,7 @@ _pimoe() {
         --format) COMPREPLY=($(compgen -W 'text md csv json' -- "$cur")); return ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W '--target --quantize -O --entry --shape --repeat --threads --compare --format --json --help --version' -- "$cur"))
+            COMPREPLY=($(compgen -W '--target --quantize -O --place --entry --shape --repeat --threads --compare --format --json --help --version' -- "$cur"))
         else
             COMPREPLY=($(compgen -f -- "$cur"))
         fi

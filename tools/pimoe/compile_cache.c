@@ -73,6 +73,19 @@ static void add_graph_files(pm_hasher *hasher, const pm_graph *top, const pm_fil
     }
 }
 
+/// What the placement says; of a trace what the file is, too.
+static void put_place(FILE *out, pm_arena *scratch, const char *place)
+{
+    fprintf(out, "place %s\n", place);
+    for (const char *at = place; (at = strstr(at, "trace:")) != NULL;) {
+        struct stat trace = {0};
+        at += strlen("trace:");
+        if (stat(pm_arena_strndup(scratch, at, strcspn(at, ",")), &trace) == 0)
+            fprintf(out, "%lld %lld.%ld\n", (long long)trace.st_size, (long long)trace.st_mtim.tv_sec,
+                    trace.st_mtim.tv_nsec);
+    }
+}
+
 static pm_status make_key(pm_arena *arena, pm_diag *diag, const char *model, const pm_compile_options *o,
                           char out_key[PM_HASH_TEXT_SIZE])
 {
@@ -94,6 +107,8 @@ static pm_status make_key(pm_arena *arena, pm_diag *diag, const char *model, con
         fprintf(out, "%s %lld %lld.%ld %s %s %" PRIx64 " %s %d\n", PM_VERSION, (long long)self.st_size,
                 (long long)self.st_mtim.tv_sec, self.st_mtim.tv_nsec, o->target ? o->target : target.name, target.cpu, target.features,
                 o->quantize ? o->quantize : "none", o->opt_level);
+        if (o->place)
+            put_place(out, scratch, o->place);
         pm_module_print(m, out);
         fclose(out);
         for (size_t i = 0; i < m->entries.n; i++)

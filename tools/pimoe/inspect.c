@@ -398,7 +398,7 @@ int pm_command_inspect(pm_arena *arena, const pm_cli_args *args)
 {
     inspector x = {.arena = arena, .diag = pm_diag_create(arena), .path = args->operands[0],
                    .json = args->count[INSPECT_JSON], .ops = args->count[INSPECT_OPS],
-                   .place = args->value[INSPECT_PLACE], .target = args->value[INSPECT_TARGET],
+                   .place = args->value[INSPECT_PLACE], .target = pm_cli_joined(arena, args, INSPECT_TARGET),
                    .sharding = args->value[INSPECT_SHARDING]};
     pm_status status = inspect(&x);
     if (status == PM_OK)

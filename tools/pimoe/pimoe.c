@@ -17,7 +17,7 @@ bool pm_take_compile_options(pm_arena *arena, const pm_cli_args *args, pm_compil
 {
     const char *quantize = args->value[COMPILE_QUANTIZE];
     *out = (pm_compile_options){.struct_size = sizeof *out, .target = pm_cli_joined(arena, args, COMPILE_TARGET),
-                                .quantize = quantize,
+                                .quantize = quantize, .place = args->value[COMPILE_PLACE],
                                 .opt_level = args->value[COMPILE_LEVEL] ? args->value[COMPILE_LEVEL][0] - '0' : -1};
     if (quantize && strcmp(quantize, "none") != 0 && strcmp(quantize, "bf16") != 0) {
         pm_cli_usage(args->command, "--quantize=%s is not there yet; there are: none, bf16", quantize);
