@@ -256,9 +256,18 @@ static const pm_type *common_space(const pm_fusion *f, const pm_cluster *c, cons
     return !c->product && fits(f, c, op, wider) ? wider : NULL;
 }
 
+/// Behind the last offset a grouped product computes nothing, nor its epilogue: what masks the rows there, for experts
+/// of which others run elsewhere (lower-experts), must stand behind it. Only there are offsets a slice.
+static bool masks_rows(const pm_cluster *c, const pm_op *op)
+{
+    return c->product && c->product->code == PM_OP_grouped_linear && op->code == PM_OP_where &&
+           pm_value_is(c->product->operands[2], PM_OP_slice);
+}
+
 static bool join(pm_fusion *f, pm_cluster *c, pm_op *op)
 {
-    const pm_type *space = c->members.data[0]->device == op->device ? common_space(f, c, op) : NULL;
+    bool can_join = c->members.data[0]->device == op->device && !masks_rows(c, op);
+    const pm_type *space = can_join ? common_space(f, c, op) : NULL;
     if (!space)
         return false;
     c->space = space;
