@@ -261,7 +261,8 @@ pm_status pm_emit_epilogue(dispatch *d, const char *name, const pm_op *product, 
 
     MlirType args[7] = {b->ptr, b->i64, b->i64, b->i64, b->i64, grouped ? b->i64 : b->ptr, b->ptr};
     mb_function f;
-    mb_function_begin(b, &f, name, (MlirType){0}, args, grouped ? 7 : 6, NULL, true, "alwaysinline");
+    // Not inlined: what it keeps in registers would be kept there throughout the product's loops, instead of sums.
+    mb_function_begin(b, &f, name, (MlirType){0}, args, grouped ? 7 : 6, NULL, true, "noinline");
     dispatch inner = *d; // dims are computed anew from the context's symbols
     inner.dims = PM_NEW_ARRAY(d->e->arena, MlirValue, d->n_dims);
     MlirValue ctx = mb_function_arg(&f, grouped ? 6 : 5);
