@@ -68,7 +68,7 @@ static pm_status parse_part(pm_pass_ctx *ctx, char *part, pm_place_spec *spec)
     int32_t device;
     if (at && at > part) {
         *at = 0;
-        pm_place_rule rule = {.text = text, .what = part};
+        pm_place_rule rule = {.text = text, .what = part, .whole = pm_arena_strdup(arena, part)};
         PM_TRY(find_device(ctx, text, at + 1, &rule.device));
         split_number(arena, &rule);
         PM_PUSH(arena, &spec->rules, rule);
@@ -106,10 +106,11 @@ int32_t pm_place_by_hand(pm_place_spec *spec, const pm_unit *unit)
     int32_t device = -1;
     for (size_t i = 0; i < spec->rules.n; i++) {
         pm_place_rule *rule = &spec->rules.data[i];
-        bool kind = strcmp(rule->what, kind_names[unit->kind]) == 0;
-        bool name = unit->kind == PM_UNIT_EXPERT && unit->layer && strcmp(rule->what, unit->layer) == 0;
-        if ((!kind && !name) || (rule->number >= 0 && (unit->kind != PM_UNIT_EXPERT ||
-                                                       rule->number != (int64_t)unit->number)))
+        bool expert = unit->kind == PM_UNIT_EXPERT;
+        bool named = strcmp(rule->what, kind_names[unit->kind]) == 0 ||
+                     (expert && unit->layer && strcmp(rule->what, unit->layer) == 0);
+        bool fits = named && (rule->number < 0 || (expert && rule->number == (int64_t)unit->number));
+        if (!fits && !(expert && unit->layer && strcmp(rule->whole, unit->layer) == 0))
             continue;
         rule->used = true;
         device = rule->device;

@@ -24,6 +24,7 @@ typedef struct pm_unit {
 /// A part of --place: what goes where.
 typedef struct pm_place_rule {
     const char *text, *what;
+    const char *whole; ///< what stands before the device: a layer's name may end in a number, too
     int64_t number; ///< of an expert; -1: all of `what`
     int32_t device;
     bool used;

@@ -76,6 +76,10 @@ prints "cross for one token"
 echo '{"layers": [{"name": "question", "counts": [0, 5]}]}' >trace.json
 expect 0 "$pimoe" inspect "$unlike/model.json" --target=native,emu --place=trace:trace.json
 prints "choices as in trace.json"
+expect 0 "$pimoe" inspect "$source/samples/classics" --target=native,emu --place=layers.1@cpu0,layers.2.3@cpu0
+prints "layers.1: experts 0-15 on cpu0"
+prints "layers.2: experts 3 on cpu0"
+expect 0 "$pimoe" check "$unlike/model.json" --target=native,emu:2 --place=question.1@emu1,router@cpu0
 expect 0 "$pimoe" inspect "$unlike/model.json" --target=native,emu:3 --place=question.1@emu2
 prints "question: experts 0 on emu0"
 prints "experts 1 on emu2"
