@@ -228,10 +228,22 @@ static bool run_warp(pm_emu_player *p, uint32_t first)
     return any;
 }
 
+/// The watch may find a fault in it.
+static bool land(pm_emu_player *p)
+{
+    bool landed = true;
+    p->in_scheduler = true;
+    if (!setjmp(p->scheduler))
+        landed = pm_emu_land(p);
+    p->in_scheduler = false;
+    return landed && !p->error[0];
+}
+
 static void run_block(pm_emu_player *p)
 {
     for (uint32_t i = 0; i < p->n_pieces; i++)
         memset(p->shared + p->pieces[i].offset, 0xff, p->pieces[i].size);
+    p->n_barriers = p->n_bulks = 0;
     if (p->launch.watch)
         p->launch.watch->block();
     if (!p->launch.meets) {
@@ -245,7 +257,7 @@ static void run_block(pm_emu_player *p)
     do
         for (uint32_t i = 0; i < p->launch.threads && !p->error[0]; i += PM_EMU_WARP)
             run_warp(p, i);
-    while (!p->error[0] && meet_block(p));
+    while (!p->error[0] && (meet_block(p) || pm_emu_wake(p) || (!p->error[0] && land(p))));
     if (!p->error[0])
         judge(p);
 }

@@ -62,6 +62,26 @@ typedef struct pm_emu_piece {
     uint64_t offset, size;
 } pm_emu_piece;
 
+/// In shared memory.
+typedef struct pm_emu_barrier {
+    uint64_t *at;
+    int32_t count, pending, phase;
+    int64_t bytes; ///< expected and not landed
+} pm_emu_barrier;
+
+/// A bulk copy on its way.
+typedef struct pm_emu_bulk {
+    void *to;
+    const void *from;
+    const pm_emu_tensor_map *map; ///< or NULL
+    int32_t x, y;
+    uint32_t bytes, thread;
+    pm_emu_barrier *barrier;
+} pm_emu_bulk;
+
+enum { PM_EMU_MOST_BARRIERS = 64, PM_EMU_MOST_BULKS = 1024 };
+#define PM_EMU_TENSOR_MAGIC 0x70616d726f736e65u
+
 enum { PM_EMU_MOST_PIECES = 64, PM_EMU_GAP = 128 };
 
 typedef struct pm_emu_player {
@@ -75,6 +95,9 @@ typedef struct pm_emu_player {
     uint32_t now;
     pm_emu_piece pieces[PM_EMU_MOST_PIECES];
     uint32_t n_pieces;
+    pm_emu_barrier barriers[PM_EMU_MOST_BARRIERS];
+    pm_emu_bulk bulks[PM_EMU_MOST_BULKS]; ///< in order
+    uint32_t n_barriers, n_bulks;
     uint64_t shared_used, shared_end; ///< bytes asked for; where the last piece ends
     bool in_scheduler; ///< carries out an exchange
     jmp_buf scheduler;
@@ -95,6 +118,10 @@ static inline void pm_emu_tell(const void *at, uint64_t bytes, pm_emu_how how)
         pm_emu_now->launch.watch->access(at, bytes, how);
 }
 
+/// The oldest bulk copy lands; false: there is none.
+bool pm_emu_land(pm_emu_player *p);
+/// Threads whose phase is over run; false: none does.
+bool pm_emu_wake(pm_emu_player *p);
 /// Lets the others run until what is waited for has come.
 void pm_emu_pause(pm_emu_wait wait);
 /// Shows the warp operands; behind it the result is in `out`.

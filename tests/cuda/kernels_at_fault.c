@@ -173,4 +173,66 @@ PM_GLOBAL void pm_cu_warpgroup(float *d, const uint16_t *a, const uint16_t *b, i
     for (int32_t i = 0; i < 32; i++)
         d[(pm_warp() * 16 + pm_lane() / 4 + i % 4 / 2 * 8) * 64 + i / 4 * 8 + pm_lane() % 4 * 2 + i % 2] = sum[i];
 }
+
+/// The same by two warpgroups: one thread of the second has tiles brought into two stages, the first multiplies.
+PM_GLOBAL void pm_cu_pipeline(float *d, const void *map_a, const void *map_b, int64_t depth, int64_t fault)
+{
+    enum { TILE = 64 * 64 * 2 };
+    PM_SHARED(uint64_t, full, 2);
+    PM_SHARED(uint64_t, empty, 2);
+    uint8_t *tiles = (uint8_t *)pm_dynamic_shared();
+    int32_t t = pm_thread(), n = (int32_t)(depth / 64);
+    if (t == 0)
+        for (int32_t i = 0; i < 2; i++) {
+            pm_mbarrier_init(full + i, 1);
+            pm_mbarrier_init(empty + i, 128);
+        }
+    pm_fence_async();
+    pm_sync();
+    if (t == 128)
+        for (int32_t i = 0; i < n; i++) {
+            int32_t s = i % 2;
+            if (fault != 1)
+                pm_mbarrier_wait(empty + s, (i / 2 & 1) ^ 1);
+            pm_mbarrier_expect(full + s, fault == 2 ? TILE : 2 * TILE);
+            pm_tma_load_2d(tiles + s * 2 * TILE, map_a, i * 64, 0, full + s);
+            pm_tma_load_2d(tiles + s * 2 * TILE + TILE, map_b, i * 64, 0, full + s);
+        }
+    if (t >= 128)
+        return;
+    float sum[32];
+    PM_UNROLL for (int32_t i = 0; i < 32; i++)
+        sum[i] = 0.0f;
+    for (int32_t i = 0; i < n; i++) {
+        int32_t s = i % 2;
+        if (fault != 3)
+            pm_mbarrier_wait(full + s, i / 2 & 1);
+        pm_wgmma_fence();
+        PM_UNROLL for (int32_t step = 0; step < 4; step++)
+            pm_wgmma_bf16_n64(sum, pm_wgmma_matrix(tiles + s * 2 * TILE + step * 32, 16, 1024, PM_SWIZZLE_128),
+                              pm_wgmma_matrix(tiles + s * 2 * TILE + TILE + step * 32, 16, 1024, PM_SWIZZLE_128));
+        pm_wgmma_commit();
+        pm_wgmma_wait(0);
+        if (fault != 4)
+            pm_mbarrier_arrive(empty + s);
+    }
+    PM_UNROLL for (int32_t i = 0; i < 32; i++)
+        d[(pm_warp() * 16 + pm_lane() / 4 + i % 4 / 2 * 8) * 64 + i / 4 * 8 + pm_lane() % 4 * 2 + i % 2] = sum[i];
+}
+
+PM_GLOBAL void pm_cu_bulk(float *y, const float *x, int64_t bytes, int64_t waits)
+{
+    PM_SHARED(uint64_t, full, 1);
+    PM_SHARED(float, all, 64);
+    if (pm_thread() == 0) {
+        pm_mbarrier_init(full, 1);
+        pm_fence_async();
+        pm_mbarrier_expect(full, (int32_t)bytes);
+        pm_bulk_load(all, x, 256, full);
+    }
+    pm_sync();
+    if (waits)
+        pm_mbarrier_wait(full, 0);
+    y[pm_thread()] = all[pm_thread()];
+}
 #endif

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "runtime/device/emu_play.h"
 #include "tests/cuda/cu_run.h"
 
 #define TRY(kernel, blocks, threads, shared, ...)                                                              \
@@ -114,6 +115,44 @@ START_TEST(warpgroups)
 }
 END_TEST
 
+/// Tiles that copies bring, rows and columns outside as zeros, and what is forgotten.
+START_TEST(pipelines)
+{
+    enum { DEPTH = 5 * 64, ROWS = 61, K = 300, N = 64 };
+    uint16_t *a = guarded(ROWS * DEPTH * 2), *b = guarded(N * DEPTH * 2);
+    float *d = guarded_floats(N * N);
+    pm_emu_tensor_map *maps = guarded(2 * sizeof *maps);
+    for (int i = 0; i < N * DEPTH; i++) {
+        if (i < ROWS * DEPTH)
+            a[i] = to_bf16(next_float());
+        b[i] = to_bf16(next_float());
+    }
+    ck_assert(pm_emu_tensor_map_make(&maps[0], a, 2, (uint64_t[]){K, ROWS}, DEPTH * 2, (uint32_t[]){64, 64}, 1));
+    ck_assert(pm_emu_tensor_map_make(&maps[1], b, 2, (uint64_t[]){DEPTH, N}, DEPTH * 2, (uint32_t[]){64, 64}, 1));
+    ck_assert(!pm_emu_tensor_map_make(&maps[1], b, 2, (uint64_t[]){DEPTH, N}, DEPTH * 2, (uint32_t[]){128, 64}, 1));
+    ck_assert(pm_emu_tensor_map_make(&maps[1], b, 2, (uint64_t[]){DEPTH, N}, DEPTH * 2, (uint32_t[]){64, 64}, 1));
+    const char *error = TRY("pm_cu_pipeline", 1, 256, 32768, at(d), at(&maps[0]), at(&maps[1]), DEPTH, 0);
+    ck_assert_msg(!error, "%s", error);
+    for (int i = 0; i < N * N; i++) {
+        double want = 0;
+        for (int k = 0; k < K && i / N < ROWS; k++)
+            want += (double)from_bf16(a[i / N * DEPTH + k]) * (double)from_bf16(b[i % N * DEPTH + k]);
+        ck_assert_msg(fabs((double)d[i] - want) < 1e-5 * DEPTH, "element %d: %g, must be %g", i, (double)d[i], want);
+    }
+    static const char *const words[] = {"an async copy", "has not arrived", "nobody wrote",
+                                        "waits for a phase of a barrier"};
+    for (int fault = 1; fault <= 4; fault++)
+        finds(TRY("pm_cu_pipeline", 1, 256, 32768, at(d), at(&maps[0]), at(&maps[1]), DEPTH, (uint64_t)fault),
+              words[fault - 1]);
+    float *x = guarded_floats(64), *y = guarded_floats(64);
+    fill_random(x, 64);
+    ck_assert_ptr_null(TRY("pm_cu_bulk", 1, 64, 0, at(y), at(x), 256, 1));
+    ck_assert(same_bits(x, y, 64));
+    finds(TRY("pm_cu_bulk", 1, 64, 0, at(y), at(x), 256, 0), "has not arrived");
+    finds(TRY("pm_cu_bulk", 1, 64, 0, at(y), at(x), 512, 1), "that never ends");
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("cu_check");
@@ -124,6 +163,7 @@ static Suite *suite(void)
     tcase_add_test(c, divergence);
     tcase_add_test(c, blocks);
     tcase_add_test(c, warpgroups);
+    tcase_add_test(c, pipelines);
     suite_add_tcase(s, c);
     return s;
 }

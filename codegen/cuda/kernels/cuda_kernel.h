@@ -60,6 +60,11 @@ PM_MEETING void pm_emu_wgmma(int32_t kind, int32_t n, float *d, uint64_t a, uint
 PM_MEETING void pm_emu_wgmma_fence(void);
 PM_MEETING void pm_emu_wgmma_commit(void);
 PM_MEETING void pm_emu_wgmma_wait(int32_t groups);
+void pm_emu_barrier_init(uint64_t *barrier, int32_t count);
+void pm_emu_barrier_arrive(uint64_t *barrier, int32_t bytes);
+PM_MEETING void pm_emu_barrier_wait(uint64_t *barrier, int32_t parity);
+void pm_emu_bulk_load(void *shared, const void *global, int32_t bytes, uint64_t *barrier);
+void pm_emu_tensor_load(void *shared, const void *map, int32_t x, int32_t y, uint64_t *barrier);
 enum { PM_EMU_MMA_BF16, PM_EMU_MMA_F16, PM_EMU_MMA_S8, PM_EMU_MMA_E4M3 };
 
 PM_DEVICE double PM_WORD_F64(int64_t word)
@@ -180,6 +185,21 @@ PM_DEVICE void pm_wgmma_fence(void) { pm_emu_wgmma_fence(); }
 PM_DEVICE void pm_wgmma_commit(void) { pm_emu_wgmma_commit(); }
 #define pm_wgmma_wait(groups) pm_emu_wgmma_wait(groups)
 
+PM_DEVICE void pm_mbarrier_init(uint64_t *barrier, int32_t count) { pm_emu_barrier_init(barrier, count); }
+PM_DEVICE void pm_mbarrier_arrive(uint64_t *barrier) { pm_emu_barrier_arrive(barrier, 0); }
+PM_DEVICE void pm_mbarrier_expect(uint64_t *barrier, int32_t bytes) { pm_emu_barrier_arrive(barrier, bytes); }
+PM_DEVICE void pm_mbarrier_wait(uint64_t *barrier, int32_t parity) { pm_emu_barrier_wait(barrier, parity); }
+
+PM_DEVICE void pm_bulk_load(void *shared, const void *global, int32_t bytes, uint64_t *barrier)
+{
+    pm_emu_bulk_load(shared, global, bytes, barrier);
+}
+
+PM_DEVICE void pm_tma_load_2d(void *shared, const void *map, int32_t x, int32_t y, uint64_t *barrier)
+{
+    pm_emu_tensor_load(shared, map, x, y, barrier);
+}
+
 PM_DEVICE void pm_wgmma_bf16_n64(float *d, uint64_t a, uint64_t b) { pm_emu_wgmma(PM_EMU_MMA_BF16, 64, d, a, b); }
 PM_DEVICE void pm_wgmma_bf16_n128(float *d, uint64_t a, uint64_t b) { pm_emu_wgmma(PM_EMU_MMA_BF16, 128, d, a, b); }
 PM_DEVICE void pm_wgmma_f16_n64(float *d, uint64_t a, uint64_t b) { pm_emu_wgmma(PM_EMU_MMA_F16, 64, d, a, b); }
@@ -293,6 +313,56 @@ PM_DEVICE void pm_wgmma_fence(void) { asm volatile("wgmma.fence.sync.aligned;" :
 PM_DEVICE void pm_wgmma_commit(void) { asm volatile("wgmma.commit_group.sync.aligned;" : : : "memory"); }
 /* groups: a literal */
 #define pm_wgmma_wait(groups) asm volatile("wgmma.wait_group.sync.aligned %0;" : : "n"(groups) : "memory")
+
+PM_DEVICE void pm_mbarrier_init(uint64_t *barrier, int32_t count)
+{
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" : : "r"(pm_shared_address(barrier)), "r"(count) : "memory");
+}
+
+PM_DEVICE void pm_mbarrier_arrive(uint64_t *barrier)
+{
+    asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared::cta.b64 state, [%0];\n}"
+                 :
+                 : "r"(pm_shared_address(barrier))
+                 : "memory");
+}
+
+PM_DEVICE void pm_mbarrier_expect(uint64_t *barrier, int32_t bytes)
+{
+    asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1;\n}"
+                 :
+                 : "r"(pm_shared_address(barrier)), "r"(bytes)
+                 : "memory");
+}
+
+PM_DEVICE void pm_mbarrier_wait(uint64_t *barrier, int32_t parity)
+{
+    uint32_t is_over;
+    do
+        asm volatile("{\n.reg .pred over;\nmbarrier.try_wait.parity.shared::cta.b64 over, [%1], %2;\n"
+                     "selp.u32 %0, 1, 0, over;\n}"
+                     : "=r"(is_over)
+                     : "r"(pm_shared_address(barrier)), "r"(parity)
+                     : "memory");
+    while (!is_over);
+}
+
+PM_DEVICE void pm_bulk_load(void *shared, const void *global, int32_t bytes, uint64_t *barrier)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                 :
+                 : "r"(pm_shared_address(shared)), "l"(__cvta_generic_to_global(global)), "r"(bytes),
+                   "r"(pm_shared_address(barrier))
+                 : "memory");
+}
+
+PM_DEVICE void pm_tma_load_2d(void *shared, const void *map, int32_t x, int32_t y, uint64_t *barrier)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
+                 :
+                 : "r"(pm_shared_address(shared)), "l"(map), "r"(x), "r"(y), "r"(pm_shared_address(barrier))
+                 : "memory");
+}
 
 #define PM_WGMMA_N64(name, type)                                                                                       \
     PM_DEVICE void name(float *d, uint64_t a, uint64_t b)                                                              \
@@ -416,6 +486,12 @@ PM_DEVICE float pm_shfl_down_f32(float x, int32_t lanes)
 {
     return pm_f32_of_bits(pm_shfl_down_u32(pm_bits_of_f32(x), lanes));
 }
+
+/* sm_90a: barriers in shared memory (8 bytes). One thread makes them, then pm_fence_async and pm_sync. A phase is over
+ * when `count` threads have arrived and all bytes that pm_mbarrier_expect (which arrives, too) told of have landed;
+ * pm_mbarrier_wait(parity) lets go when the phase of this parity is over: the first one has 0. Copies land in shared
+ * memory and count at the barrier: pm_bulk_load takes bytes as they lie, pm_tma_load_2d a box of the tensor map from
+ * column x, row y on (outside: zeros), swizzled as the map says. */
 
 /* sm_90a: d [64][n] += a [64][16] b [n][16], both in shared memory with k contiguous. Warp w of the warpgroup has rows
  * 16 w and the 15 behind; d[4 j + i] of a lane is row lane / 4 + i / 2 * 8 of these, column 8 j + lane % 4 * 2 + i % 2.
