@@ -87,8 +87,8 @@ static const cached cached_cases[] = {
     {2, 1, 12, 1, 40, 24, 528, 0, 0, 0, true, true, 0, 527},
     {1, 3, 4, 2, 128, 128, 528, 100, 0, 0, true, false, 0, 400},
     {2, 5, 6, 3, 33, 7, 304, 0, 64, 0, true, true, 3, 250},
-    {1, 70, 4, 4, 20, 36, 160, 0, 0, 9, true, false, 0, 80},
-    {1, 33, 6, 3, 96, 260, 80, 17, 0, 0, true, true, 5, -1},
+    {1, 66, 2, 2, 20, 36, 160, 0, 0, 9, true, false, 0, 80},
+    {1, 33, 2, 1, 96, 260, 80, 17, 0, 0, true, true, 5, -1},
     {2, 7, 2, 1, 8, 8, 336, 0, 0, 5, false, true, 0, 300},
     {1, 2, 1, 1, 1, 1, 32, 3, 0, 0, false, false, 0, 30},
     {1, 0, 2, 1, 8, 8, 32, 0, 0, 0, true, false, 0, 3},
@@ -185,7 +185,7 @@ END_TEST
 /// All tokens at once, and in two calls: the same bits where the same kernel takes them.
 START_TEST(tokens_in_pieces)
 {
-    const cached whole = {1, 70, 4, 2, 24, 40, 320, 50, 0, 0, true, true, 2, 220};
+    const cached whole = {1, 66, 2, 1, 24, 40, 320, 50, 0, 0, true, true, 2, 220};
     cached first = whole, second = whole;
     first.t = 23;
     second.t = whole.t - first.t;
@@ -220,10 +220,10 @@ typedef struct shape {
 static const shape shapes[] = {
     {1, 5, 5, 2, 2, 16, 16, 0, NO_MASK, {0}, -1, 0, false, false, false, false, 0},
     {2, 1, 500, 8, 2, 32, 32, 6, NO_MASK, {0}, -1, 0, true, true, false, false, 0},
-    {2, 70, 131, 4, 1, 20, 12, 7, FLOATS, {2, 1, 70, 131}, -1, -1, false, false, false, false, 0},
+    {2, 66, 131, 2, 1, 20, 12, 7, FLOATS, {2, 1, 66, 131}, -1, -1, false, false, false, false, 0},
     {2, 9, 331, 4, 2, 33, 7, 0, BOOLS, {1, 4, 9, 300}, -1, -1, false, false, false, true, 0},
-    {3, 50, 90, 6, 3, 24, 48, 1, BOOLS, {3, 1, 1, 90}, -1, 0, true, false, true, false, 5},
-    {2, 33, 77, 4, 4, 64, 64, 2, NO_MASK, {0}, 9, 3, true, true, false, true, 0},
+    {3, 50, 90, 2, 1, 24, 48, 1, BOOLS, {3, 1, 1, 90}, -1, 0, true, false, true, false, 5},
+    {2, 33, 77, 2, 2, 64, 64, 2, NO_MASK, {0}, 9, 3, true, true, false, true, 0},
     {1, 9, 300, 2, 1, 128, 40, 4, FLOATS, {1, 2, 9, 260}, 20, 0, false, false, true, false, 3},
     {2, 4, 1, 2, 1, 1, 1, 5, BOOLS, {2, 2, 4, 1}, -1, -1, true, false, false, false, 0},
     {2, 3, 0, 2, 1, 8, 8, 7, NO_MASK, {0}, -1, -1, false, false, false, false, 0},
