@@ -126,14 +126,15 @@ static pm_status import_subgraph(pm_onnx_scope *scope, const pm_loc *loc, const 
 /* ---- If ---- */
 
 /* The single integer that a value is known to be, as an expression. */
-static pm_dim known_int(const pm_value *value)
+static pm_dim known_int(const pm_module *m, const pm_value *value)
 {
-    return value->content && value->type->rank == 0 ? value->content[0] : PM_DIM_NONE;
+    int64_t count;
+    return value->content && pm_type_const_count(m, value->type, &count) && count == 1 ? value->content[0] : PM_DIM_NONE;
 }
 
 static bool known_comparison(pm_module *m, const pm_op *op, bool *out)
 {
-    pm_dim a = known_int(op->operands[0]), b = known_int(op->operands[1]);
+    pm_dim a = known_int(m, op->operands[0]), b = known_int(m, op->operands[1]);
     int64_t lo[2], hi[2];
     if (a == PM_DIM_NONE || b == PM_DIM_NONE)
         return false;
@@ -187,7 +188,7 @@ static bool known_bool(pm_onnx_call *call, const pm_value *value, int depth, boo
     case PM_OP_less:
     case PM_OP_less_equal: return known_comparison(call->onnx->module, op, out);
     case PM_OP_cast: {
-        pm_dim x = known_int(op->operands[0]);
+        pm_dim x = known_int(call->onnx->module, op->operands[0]);
         int64_t lo, hi;
         if (value->type->elem != PM_BOOL || x == PM_DIM_NONE)
             return false;

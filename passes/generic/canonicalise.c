@@ -61,6 +61,15 @@ static pm_status fold_select(pm_builder *b, pm_op *op, pm_value **out_value)
                      PM_NO_ATTRS);
 }
 
+/// One piece is the whole.
+static pm_status fold_split(pm_builder *b, pm_op *op, pm_value **out_value)
+{
+    (void)b;
+    if (op->n_results == 1 && op->results[0]->type == op->operands[0]->type)
+        *out_value = op->operands[0];
+    return PM_OK;
+}
+
 /// x and x, x or x.
 static pm_status fold_same(pm_builder *b, pm_op *op, pm_value **out_value)
 {
@@ -250,6 +259,7 @@ static rule_fn *rule_of(const pm_op *op)
     case PM_OP_where: return fold_select;
     case PM_OP_and:
     case PM_OP_or: return fold_same;
+    case PM_OP_split: return fold_split;
     case PM_OP_matmul: return fold_product;
     case PM_OP_softmax: return fold_softmax;
     case PM_OP_conv: return fold_windows;

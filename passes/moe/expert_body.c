@@ -124,13 +124,24 @@ static bool constant_node(pm_expert_body *body, pm_body_node *node)
     return true;
 }
 
+/// The same value, or a constant of the same elements: exporters write a weight again for each use of it.
+static bool same_tensor(const pm_expert_body *body, const pm_value *a, const pm_value *b)
+{
+    const pm_data *x = pm_value_const(a), *y = pm_value_const(b);
+    const uint8_t *left, *right;
+    if (a == b)
+        return true;
+    return x && y && a->type == b->type && x->size == y->size && pm_data_bytes(body->module, x, &left) == PM_OK &&
+           pm_data_bytes(body->module, y, &right) == PM_OK && memcmp(left, right, x->size) == 0;
+}
+
 /// Every choice gathers from the same tensor, by its own ids.
 static bool gathers_by_choice(const pm_expert_body *body, const pm_body_node *node)
 {
     for (uint32_t i = 0; i < node->width; i++) {
         const pm_op *op = node->values[i]->def;
         const pm_moe_fact *ids = pm_moe_fact_of(body->facts, op->operands[1]);
-        if (op->operands[0] != pm_body_op_of(node)->operands[0] || !ids || !pm_fact_is_id(ids) ||
+        if (!same_tensor(body, op->operands[0], pm_body_op_of(node)->operands[0]) || !ids || !pm_fact_is_id(ids) ||
             ids->seed != body->seed || ids->choice != (body->by_choice ? (int32_t)i : -1))
             return false;
     }

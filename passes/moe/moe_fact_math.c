@@ -124,6 +124,7 @@ static bool as_mask(const pm_moe_fact *x, pm_moe_fact *out)
 {
     if (x->kind == PM_FACT_MASKED) {
         *out = *x;
+        out->on = false; // what it is used in may be anything where it isn't off
         return true;
     }
     if (x->kind != PM_FACT_OF_ID)
@@ -294,6 +295,7 @@ static bool unary(finder *f, pm_moe_fact *y)
         return false;
     *y = *x;
     bool is_cast = f->op->code == PM_OP_cast;
+    double value;
     switch (x->kind) {
     case PM_FACT_OF_ID: return map_table(f, x, 0, false, y);
     case PM_FACT_COUNTS:
@@ -303,9 +305,28 @@ static bool unary(finder *f, pm_moe_fact *y)
     case PM_FACT_MASKED:
         if (!is_cast)
             y->source = NULL;
+        y->on = x->on && apply(f->op, 1, 0, &value) && value == 1;
         return apply(f->op, x->off, 0, &y->off);
     default: return false;
     }
+}
+
+/// A mask against a number: a mask again, where that is 1 and else 0.
+static bool compare_mask(finder *f, uint32_t operand, pm_moe_fact *y)
+{
+    const pm_moe_fact *mask = pm_moe_operand_fact(f, operand);
+    double number, on, off;
+    bool left = operand == 1; // where the number stands
+    if (!mask || mask->kind != PM_FACT_MASKED || !mask->on || pm_moe_operand_fact(f, 1 - operand) ||
+        !pm_moe_const_scalar(f, f->op->operands[1 - operand], &number) ||
+        f->op->results[0]->type->rank != mask->axes.rank ||
+        !apply(f->op, left ? number : 1, left ? 1 : number, &on) ||
+        !apply(f->op, left ? number : mask->off, left ? mask->off : number, &off) || on != 1 || off != 0)
+        return false;
+    *y = *mask;
+    y->off = 0;
+    y->source = NULL;
+    return true;
 }
 
 /// Row j counts expert j; rows after the last expert (a class of "nobody") count nothing.
@@ -369,7 +390,7 @@ static bool binary(finder *f, pm_moe_fact *y)
         if (masked_product(f, 0, y) || masked_product(f, 1, y))
             return true;
     }
-    return forms_arithmetic(f, y) || hit_experts(f, y) || counts_arithmetic(f, y);
+    return compare_mask(f, 0, y) || compare_mask(f, 1, y) || forms_arithmetic(f, y) || hit_experts(f, y) || counts_arithmetic(f, y);
 }
 
 /// where(mask, x, c): c where the expert isn't the chosen one; where(always, x, y) is x.
@@ -381,7 +402,7 @@ static bool select_masked(finder *f, pm_moe_fact *y)
         *y = *x;
         return true;
     }
-    if (!c || !as_mask(c, y) || y->off != 0 || !pm_moe_const_scalar(f, f->op->operands[2], &otherwise) ||
+    if (!c || !as_mask(c, y) || y->off != 0 || !pm_moe_is_filled_with(f, f->op->operands[2], &otherwise) ||
         (x && x->seed != c->seed))
         return false;
     pm_axes axes = pm_moe_operand_axes(f, 1);
@@ -532,6 +553,7 @@ pm_status pm_moe_rule_reduce(finder *f)
             pm_axes_remove(&axes, gone.atoms[0].axis);
         y.axes = axes;
         y.source = sums ? source : NULL;
+        y.on = x->kind == PM_FACT_OF_ID && (!sums || x->seed->distinct);
     } else if (has_id || x->kind != PM_FACT_AXES) {
         return PM_OK;
     }
@@ -728,7 +750,7 @@ pm_status pm_moe_rule_nonzero(finder *f)
         return PM_OK;
     pm_row_list *list = PM_NEW(f->arena, pm_row_list);
     *list = (pm_row_list){.kind = PM_LIST_PICKED, .seed = x->seed, .expert = mask.expert,
-                          .exact = x->kind == PM_FACT_OF_ID, .mask = f->op->operands[0]};
+                          .exact = x->kind == PM_FACT_OF_ID || x->on, .mask = f->op->operands[0]};
     pm_moe_fact y = {.kind = PM_FACT_FORMS, .seed = x->seed, .axes = {.rank = 2}, .expert = -1, .choice = -1,
                      .n_forms = x->axes.rank, .along = x->axes.rank > 1 ? 0 : -1};
     for (int32_t axis = 0; axis < x->axes.rank; axis++)

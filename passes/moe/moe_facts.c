@@ -759,6 +759,32 @@ static bool chooses_another(finder *f, const pm_value *ids, const pm_value *befo
            fill == -INFINITY;
 }
 
+/// The weights of the choices that were joined, joined in the same way: mostly before the ids are.
+static void label_joined_weights(finder *f)
+{
+    const pm_op *ids = f->op;
+    const pm_moe_fact *joined = pm_moe_fact_of(f->facts, ids->results[0]);
+    for (pm_op *op = joined ? ids->operands[0]->def : NULL; op; op = op->next) {
+        const pm_value *v = op->code == PM_OP_concat ? op->results[0] : NULL;
+        if (!v || op == ids || op->n_operands != ids->n_operands || !pm_elem_is_float(v->type->elem) ||
+            v->type->rank != ids->results[0]->type->rank || v->id >= f->facts->n)
+            continue;
+        bool same = true;
+        for (int32_t k = 0; k < v->type->rank; k++)
+            same = same && pm_dim_same(v->type->dims[k], ids->results[0]->type->dims[k]);
+        for (uint32_t i = 0; same && i < op->n_operands; i++) {
+            const pm_moe_fact *own = pm_moe_fact_of(f->facts, op->operands[i]);
+            const pm_moe_fact *id = pm_moe_operand_fact(f, i);
+            same = own && own->kind == PM_FACT_AXES && own->seed == id->seed && pm_moe_is_choice_weight(own);
+        }
+        if (!same)
+            continue;
+        pm_moe_fact *fact = PM_NEW(f->arena, pm_moe_fact);
+        *fact = (pm_moe_fact){.kind = PM_FACT_AXES, .seed = joined->seed, .axes = joined->axes, .expert = -1, .choice = -1};
+        f->facts->of[v->id] = fact;
+    }
+}
+
 /// One choice after the other, side by side along the last axis: a seed of its own.
 static pm_status join_choices(finder *f)
 {
@@ -774,6 +800,7 @@ static pm_status join_choices(finder *f)
     }
     distinct = distinct && chooses_another(f, op->operands[1], op->operands[0]);
     make_seed(f, 0, experts, distinct, true);
+    label_joined_weights(f);
     return PM_OK;
 }
 

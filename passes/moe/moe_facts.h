@@ -85,6 +85,7 @@ typedef struct pm_moe_fact {
     const double *table;
     int64_t n_rows;      ///< of the table
     double off;
+    bool on;             ///< masked: 1 wherever the expert is the chosen one
     int32_t choice;      ///< all of it is of this choice alone; -1: of all choices
     int64_t expert;      ///< masked, without an ID axis: whose; -1 with one
     pm_value *source;    ///< the weights of the choices that stand where an expert is chosen (masked), or that were

@@ -544,7 +544,7 @@ static bool same_extents(const pm_value *a, const pm_value *b)
 static pm_value *added_rows(raiser *r, const pm_op *scatter)
 {
     pm_value *sum = scatter->operands[2], *acc = scatter->operands[0];
-    if (!pm_value_is(sum, PM_OP_add) || pm_value_use_count(sum) != 1)
+    if (!pm_value_is(sum, PM_OP_add) || pm_value_use_count(sum) != 1 || !pm_op_extents_fit(sum->def))
         return NULL;
     for (uint32_t i = 0; i < 2; i++) {
         const pm_value *picked = sum->def->operands[i];
@@ -571,7 +571,7 @@ static bool scattered_rows(raiser *r, pm_op *op, const pm_row_list **out_list, p
     *out_list = token_rows(r, op->operands[1]);
     *out_rows = op->operands[2];
     *out_acc = op->operands[0];
-    if (!*out_list)
+    if (!*out_list || !pm_op_extents_fit(op))
         return false;
     if (strcmp(reduction, "add") == 0)
         return true;
