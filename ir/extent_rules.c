@@ -25,16 +25,15 @@ static void elementwise(const rules *r, const pm_op *op)
 static void products(const rules *r, const pm_op *op)
 {
     const pm_type *x = op->operands[0]->type, *y = op->operands[1]->type;
-    bool is_matmul = op->code == PM_OP_matmul;
     if (x->rank == 0 || y->rank == 0)
         return;
     int32_t k_x = x->rank - 1, k_y = y->rank > 1 ? y->rank - 2 : 0;
-    if (is_matmul && pm_op_i64(op, "trans_a") && x->rank > 1)
+    if (pm_op_i64(op, "trans_a") && x->rank > 1)
         k_x = x->rank - 2;
-    if (!is_matmul || (pm_op_i64(op, "trans_b") && y->rank > 1))
+    if (pm_op_i64(op, "trans_b") && y->rank > 1)
         k_y = y->rank - 1;
     r->rule(r->user, x->dims[k_x], y->dims[k_y], false);
-    if (is_matmul && x->rank > 2 && y->rank > 2)
+    if (x->rank > 2 && y->rank > 2)
         broadcast(r, x->dims, x->rank - 2, y->dims, y->rank - 2);
 }
 
@@ -102,9 +101,27 @@ static void growth(const rules *r, const pm_op *op)
         r->rule(r->user, pairs[i][0], pairs[i][1], false);
 }
 
+static void told_by_hook(void *user, pm_dim found, pm_dim expected)
+{
+    const rules *r = user;
+    r->rule(r->user, found, expected, false);
+}
+
+/// What the op's own check compares.
+static void by_hook(rules *r, const pm_op *op)
+{
+    const pm_op_info *info = pm_op_info_of(op);
+    if (!info->verify)
+        return;
+    r->m->on_extents = told_by_hook;
+    r->m->on_extents_user = r;
+    (void)info->verify(op, NULL); // extents that differ for sure were reported before
+    r->m->on_extents = NULL;
+}
+
 void pm_op_extent_rules(const pm_op *op, pm_extent_rule_fn *rule, void *user)
 {
-    const rules r = {op->graph->module, rule, user};
+    rules r = {op->graph->module, rule, user};
     const pm_type *x = op->n_operands && op->operands[0] ? op->operands[0]->type : NULL;
     int64_t n;
     if (pm_op_info_of(op)->traits & PM_T_ELEMENTWISE) {
@@ -112,8 +129,7 @@ void pm_op_extent_rules(const pm_op *op, pm_extent_rule_fn *rule, void *user)
         return;
     }
     switch (op->code) {
-    case PM_OP_matmul:
-    case PM_OP_linear: products(&r, op); break;
+    case PM_OP_matmul: products(&r, op); break;
     case PM_OP_concat: concat(&r, op); break;
     case PM_OP_sdpa: attention(&r, op); break;
     case PM_OP_kv_append: growth(&r, op); break;
@@ -122,10 +138,27 @@ void pm_op_extent_rules(const pm_op *op, pm_extent_rule_fn *rule, void *user)
         if (op->operands[1]->content && pm_type_const_count(r.m, op->operands[1]->type, &n))
             broadcast(&r, x->dims, x->rank, op->operands[1]->content, (int32_t)n);
         break;
-    case PM_OP_scatter_elements:
-        for (int32_t i = 0; i < x->rank; i++)
-            rule(user, op->operands[1]->type->dims[i], op->operands[2]->type->dims[i], false);
-        break;
-    default: break;
+    default: by_hook(&r, op); break;
     }
+}
+
+typedef struct unproven {
+    const pm_module *m;
+    bool any;
+} unproven;
+
+static void note_unproven(void *user, pm_dim a, pm_dim b, bool broadcast)
+{
+    unproven *u = user;
+    int64_t one;
+    bool fits = pm_dim_same(a, b) || (broadcast && ((pm_dim_is_const(u->m, a, &one) && one == 1) ||
+                                                    (pm_dim_is_const(u->m, b, &one) && one == 1)));
+    u->any = u->any || !fits;
+}
+
+bool pm_op_extents_fit(const pm_op *op)
+{
+    unproven u = {.m = op->graph->module};
+    pm_op_extent_rules(op, note_unproven, &u);
+    return !u.any;
 }

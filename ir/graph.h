@@ -157,6 +157,9 @@ struct pm_module {
     struct pm_interner *interner; ///< dims, types, strings, locations
     uint32_t next_value, next_serial;
     const char *device;   ///< what new ops get: a pass that rewrites sets it to that of the op whose place they take
+    /// Told of every pair of extents that an op's hook wants to be equal, while somebody asks (extent_rules.c).
+    void (*on_extents)(void *user, pm_dim found, pm_dim expected);
+    void *on_extents_user;
     uint32_t break_on_op; ///< serial to trap on when created; 0: none
 };
 

@@ -279,6 +279,15 @@ pm_status pm_onnx_wrong_shape(pm_onnx_call *call, int i, const char *what, const
                          pm_type_text(call->onnx->module, call->in[i]->type), must);
 }
 
+pm_status pm_onnx_check_elem(pm_onnx_call *call, int i, const char *what, int like)
+{
+    pm_elem elem = call->in[like]->type->elem;
+    if (!pm_onnx_input(call, i) || call->in[i]->type->elem == elem)
+        return PM_OK;
+    return pm_onnx_wrong_shape(call, i, what, pm_arena_printf(call->onnx->temp, "%s, as '%s' is", pm_elem_name(elem),
+                                                              call->node->input[like]));
+}
+
 pm_status pm_onnx_check_shape(pm_onnx_call *call, int i, const char *what, int32_t rank,
                               const int64_t *dims)
 {

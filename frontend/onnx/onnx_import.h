@@ -238,6 +238,8 @@ pm_value *pm_onnx_input(const pm_onnx_call *call, int i);
 int64_t pm_onnx_extent(const pm_onnx_call *call, const pm_value *v, int32_t i);
 /// The error of an input of a wrong type; `what` names its role, `must` what it must be.
 pm_status pm_onnx_wrong_shape(pm_onnx_call *call, int i, const char *what, const char *must);
+/// Checks that input i, where there is one, has the element type of input `like`.
+PM_NODISCARD pm_status pm_onnx_check_elem(pm_onnx_call *call, int i, const char *what, int like);
 /// Checks an input's extents, which must be known; -1: any.
 PM_NODISCARD pm_status pm_onnx_check_shape(pm_onnx_call *call, int i, const char *what, int32_t rank,
                                            const int64_t *dims);

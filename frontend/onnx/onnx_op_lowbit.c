@@ -40,7 +40,7 @@ static pm_status as_matrix(pm_onnx_call *call, int i, const char *what, int64_t 
 
 static pm_status check_matmul(pm_onnx_call *call, int64_t n, int64_t k, int64_t bits, int64_t block)
 {
-    enum { A, B, GROUPS = 4, BIAS, MAX = 1 << 30 };
+    enum { A, B, SCALES, GROUPS = 4, BIAS, MAX = 1 << 30 };
     int64_t prepacked = pm_onnx_attr_of(call, "weight_prepacked")->i;
     PM_TRY(check_bits(call, bits, block));
     if (n < 1 || k < 1 || n > MAX || k > MAX)
@@ -56,6 +56,8 @@ static pm_status check_matmul(pm_onnx_call *call, int64_t n, int64_t k, int64_t 
         pm_dim_differs(call->onnx->module, a->dims[a->rank - 1], pm_dim_const(call->onnx->module, k)))
         return pm_onnx_wrong_shape(call, A, "A", pm_arena_printf(call->onnx->temp,
                                                                  "floats of %" PRId64 " columns", k));
+    PM_TRY(pm_onnx_check_elem(call, SCALES, "scales", A));
+    PM_TRY(pm_onnx_check_elem(call, BIAS, "bias", A));
     if (call->in[B]->type->elem != PM_U8)
         return pm_onnx_wrong_shape(call, B, "B", "u8");
     PM_TRY(pm_onnx_check_shape(call, B, "B", 3,
@@ -116,13 +118,11 @@ pm_status pm_onnx_do_matmul_nbits(pm_onnx_call *call)
     pm_dim dims[] = {pm_dim_const(m, n), pm_dim_const(m, blocks * (block * bits / 8))};
     pm_value *codes, *scales, *zeros = pm_onnx_input(call, ZEROS), *w, *bias = pm_onnx_input(call, BIAS);
     PM_TRY(pm_onnx_reshape(call, call->in[B], dims, 2, &codes));
-    if (!pm_elem_is_float(call->in[SCALES]->type->elem))
-        return pm_onnx_wrong_shape(call, SCALES, "scales", "floats");
     PM_TRY(as_matrix(call, SCALES, "scales", n, blocks, &scales));
     if (zeros) {
         bool packed = zeros->type->elem == PM_U8;
-        if (!packed && !pm_elem_is_float(zeros->type->elem))
-            return pm_onnx_wrong_shape(call, ZEROS, "zero_points", "u8 or floats");
+        if (!packed && (!pm_elem_is_float(zeros->type->elem) || zeros->type->elem == PM_F64))
+            return pm_onnx_wrong_shape(call, ZEROS, "zero_points", "u8, f32, f16 or bf16");
         PM_TRY(as_matrix(call, ZEROS, "zero_points", n, packed ? (blocks * bits + 7) / 8 : blocks, &zeros));
     }
     PM_TRY(pm_onnx_dequantize(call, codes, scales, zeros, k, bits, block, &w));

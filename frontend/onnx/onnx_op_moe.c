@@ -101,8 +101,8 @@ static pm_status read_codes(moe *m, const matrix_inputs *in, matrix *out)
     PM_TRY(pm_onnx_check_shape(call, in->scales, what, out->block ? 3 : 2,
                                (int64_t[]){m->experts, out->n, blocks}));
     out->scales = call->in[in->scales];
-    if (!pm_elem_is_float(out->scales->type->elem))
-        return pm_onnx_wrong_shape(call, in->scales, what, "floats");
+    if (!pm_elem_is_float(out->scales->type->elem) || out->scales->type->elem == PM_F64)
+        return pm_onnx_wrong_shape(call, in->scales, what, "f32, f16 or bf16");
     pm_dim dims[] = {pm_dim_const(module, m->experts), pm_dim_const(module, out->n),
                      pm_dim_const(module, blocks)};
     PM_TRY(pm_onnx_reshape(call, out->scales, dims, 3, &out->scales));
@@ -128,8 +128,7 @@ static pm_status read_matrix(moe *m, const matrix_inputs *in, int64_t n, int64_t
     if (!pm_onnx_input(call, in->weight))
         return pm_onnx_error(call, PM_ERR_INVALID, "%s are missing", what);
     *out = (matrix){.weight = call->in[in->weight], .bias = pm_onnx_input(call, in->bias), .k = k};
-    if (in->scales >= 0)
-        PM_TRY(find_bits(m, in, out));
+    PM_TRY(in->scales >= 0 ? find_bits(m, in, out) : pm_onnx_check_elem(call, in->weight, what, 0));
     k = out->bits ? (k * out->bits + 7) / 8 : k;
     PM_TRY(pm_onnx_check_shape(call, in->weight, what, 3, (int64_t[]){m->experts, n, k}));
     out->n = pm_onnx_extent(call, out->weight, 1);
@@ -138,6 +137,7 @@ static pm_status read_matrix(moe *m, const matrix_inputs *in, int64_t n, int64_t
     if (!out->bias)
         return PM_OK;
     snprintf(what, sizeof what, "%s_experts_bias", in->name);
+    PM_TRY(pm_onnx_check_elem(call, in->bias, what, 0));
     return pm_onnx_check_shape(call, in->bias, what, 2, (int64_t[]){m->experts, out->n});
 }
 
@@ -405,6 +405,7 @@ static pm_status begin(pm_onnx_call *call, moe *m)
     *m = (moe){.call = call};
     PM_TRY(as_rows(call, 0, "input", NULL, &m->x));
     PM_TRY(as_rows(call, 1, "router_probs", m->x, &m->scores));
+    PM_TRY(pm_onnx_check_elem(call, 1, "router_probs", 0));
     if (!pm_dim_is_const(call->onnx->module, m->scores->type->dims[1], &m->experts) ||
         !pm_dim_is_const(call->onnx->module, m->x->type->dims[1], &m->width))
         return pm_onnx_error(call, PM_ERR_UNSUPPORTED,
@@ -448,6 +449,7 @@ pm_status pm_onnx_do_qmoe(pm_onnx_call *call)
     PM_TRY(read_matrices(&m, qmoe_inputs));
     if (pm_onnx_input(call, WEIGHING)) {
         PM_TRY(as_rows(call, WEIGHING, "router_weights", m.x, &weighing));
+        PM_TRY(pm_onnx_check_elem(call, WEIGHING, "router_weights", 0));
         if (pm_dim_differs(call->onnx->module, weighing->type->dims[1], m.scores->type->dims[1]))
             return pm_onnx_wrong_shape(call, WEIGHING, "router_weights", "of as many columns as router_probs");
     }

@@ -73,6 +73,8 @@ pm_status pm_hook_extent(const pm_op *op, pm_diag *diag, const char *what, pm_di
                          pm_dim expected)
 {
     pm_module *m = pm_hook_module(op);
+    if (m->on_extents)
+        m->on_extents(m->on_extents_user, found, expected);
     if (!pm_dim_differs(m, found, expected))
         return PM_OK;
     return pm_hook_error(op, diag, "%s must be %s, found %s", what, pm_dim_text(m, expected),

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "ir/extent_rules.h"
 #include "ir/op_table.h"
 
 /* ---- helpers --------------------------------------------------------------------------------- */
@@ -435,6 +436,11 @@ static found classify(pm_expert_body *body, pm_body_node *node)
         (void)pm_body_stop(body, node, node->width > 1 ? "the experts don't do the same here" : "it isn't known in an expert");
         return WRONG;
     }
+    for (uint32_t i = 0; i < node->width; i++)
+        if (!pm_op_extents_fit(node->values[i]->def)) {
+            (void)pm_body_stop(body, node, "only the run can tell whether its extents fit");
+            return WRONG;
+        }
     return INNER;
 }
 

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "ir/extent_rules.h"
 #include "ir/op_table.h"
 
 /* ---- facts ----------------------------------------------------------------------------------- */
@@ -734,6 +735,8 @@ static pm_status rule_split(finder *f)
         PM_PUSH(f->arena, &f->facts->hits, ((pm_hits_split){f->op, x->seed}));
         return PM_OK;
     }
+    if (!pm_op_extents_fit(f->op))
+        return PM_OK;
     for (uint32_t i = 0; x && i < f->op->n_results; i++) {
         int64_t n = pm_moe_const_dim(f, f->op->results[i]->type, axis);
         pm_moe_fact y = *x;
@@ -911,7 +914,8 @@ pm_status pm_moe_facts_find(pm_module *m, pm_graph *g, pm_arena *arena, pm_moe_f
     for (pm_op *op = g->first; op; op = op->next) {
         f.op = op;
         rule_fn *rule = rule_of(op);
-        if (rule) {
+        // what is cut in wrong pieces is looked at, too: it may be a trace
+        if (rule && (op->code == PM_OP_split || pm_op_extents_fit(op))) {
             PM_TRY(rule(&f));
             companion_facts(&f);
         }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ir/extent_rules.h"
 #include "ir/op_table.h"
 
 pm_value *pm_under_views(pm_value *v)
@@ -180,7 +181,7 @@ static const char *match_op(const char *at, pm_value *v, pm_match *match)
     PM_ASSERT(*at == '(');
     at++;
     if (!v->def || v->def->code != code || v->index != result || !works_along(v->def, from_end) || !is_usual(v->def) ||
-        !rows_line_up(v->def))
+        !rows_line_up(v->def) || !pm_op_extents_fit(v->def))
         return NULL;
     pm_match before = *match;
     const char *end = match_operands(at, v->def, false, match);

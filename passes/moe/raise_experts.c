@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "ir/extent_rules.h"
 #include "ir/op_table.h"
 #include "passes/findings.h"
 #include "passes/generic/rewrite.h"
@@ -612,6 +613,7 @@ static void collect(raiser *r, pm_op *root, chain *k)
         }
         bool inside = v == root->results[0] || pm_value_use_count(v) == 1;
         if (op && op->code == PM_OP_add && inside && op->operands[0]->type->rank == op->operands[1]->type->rank) {
+            k->wrong = k->wrong || !pm_op_extents_fit(op);
             PM_PUSH(r->scratch, &work, op->operands[0]);
             PM_PUSH(r->scratch, &work, op->operands[1]);
             continue;

@@ -5,11 +5,13 @@ run_mutants.py PIMOE [--count=N] [--seed=S] [--models=FOLDER]... [--match=REGEX]
                [--keep=FOLDER] [--record=FILE.json] [--markdown]
 
 Each mutant is run by ONNX Runtime, as its definition, and by `pimoe check`. Good is
-  computed   the same numbers
+  computed   the same numbers (or those of the ONNX package's own evaluator, where ONNX Runtime departs from it)
   caught     the reference refuses it, and so do we, with a diagnostic
   stricter   the reference computes something, we refuse with a diagnostic (an export that lost experts, an extent
              that can't be known): allowed, counted apart
   unjudged   the reference says that it doesn't have what the definition has
+  warned     the reference refuses it, we compute something, and a warning says what was read into the model (a trace
+             that is right for its example alone, read as what it was traced from)
 Anything else is a fault of ours: other numbers, a crash, a result where the reference and the ONNX package's own
 evaluator refuse. Exit code 0: no faults; 77: the packages onnx and onnxruntime aren't there.
 
@@ -148,10 +150,17 @@ def judge(pimoe, folder, inputs, baseline):
             return "crash", error["message"]
         return "stricter" if reference else "caught", error["message"]
     if not reference and not evaluated:
+        warnings = [w["message"] for w in result["warnings"] if w["code"] == "trace_of_hits"]
+        if warnings:
+            return "warned", warnings[0]
         return "unjudged" if lacks else "accepted", "the reference refuses it"
     if not result["pass"]:
         if not reference: # two definitions, and ours is a third
             return "accepted", "the reference refuses it, the evaluator computes other numbers"
+        if in_child(evaluator_child, folder / "model.onnx", inputs, want): # what ONNX leaves open, or says otherwise
+            _, again = pimoe_check(pimoe, folder)
+            if again and not again["error"] and again["pass"]:
+                return "computed", "as ONNX's own evaluator, which ONNX Runtime departs from"
         return "other numbers", f"differs by {result['max_abs_diff']}"
     return "computed", f"{result['moe_layers']} layers"
 
@@ -204,7 +213,7 @@ def plan(options, models):
 
 
 def table(results):
-    columns = ("caught", "computed", "stricter", "unjudged") + FAULTS
+    columns = ("caught", "computed", "stricter", "warned", "unjudged") + FAULTS
     rows = [("mutation", "tried", *columns)]
     for mutation in MUTATIONS:
         own = [r for r in results if r["mutation"] == mutation]

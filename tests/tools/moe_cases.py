@@ -276,6 +276,8 @@ def faults():
     base, inputs, _ = matmul_case(*MATMUL["4_packed"])
     yield changed("nbits_scales", op="MatMulNBits", scales=inputs["scales"][:-1])
     yield changed("nbits_zeros", op="MatMulNBits", zeros=inputs["zeros"].reshape(7, 2)[:, :1])
+    yield changed("nbits_zeros_type", op="MatMulNBits", zeros=np.zeros((7, 3)))
+    yield changed("nbits_scales_type", op="MatMulNBits", scales=inputs["scales"].astype(np.float16))
     yield changed("nbits_weights", op="MatMulNBits", w=inputs["w"][:, :, :-1])
     yield changed("nbits_width", op="MatMulNBits", x=inputs["x"][..., :-1])
     yield changed("nbits_prepacked", op="MatMulNBits", attrs={"weight_prepacked": 1})

@@ -314,6 +314,8 @@ static const bad_case cases[] = {
     {"nbits_scales", INVALID,
      "node 'the_node' (MatMulNBits): error: scales 'scales' is f32[20], must be of extents "
      "[7, 3]"},
+    {"nbits_scales_type", INVALID,
+     "node 'the_node' (MatMulNBits): error: scales 'scales' is f16[21], must be f32, as 'x' is"},
     {"nbits_weights", INVALID,
      "node 'the_node' (MatMulNBits): error: B 'w' is u8[7, 3, 7], must be of extents [7, 3, 8]"},
     {"nbits_width", INVALID,
@@ -322,6 +324,9 @@ static const bad_case cases[] = {
     {"nbits_zeros", INVALID,
      "node 'the_node' (MatMulNBits): error: zero_points 'zeros' is u8[7, 1], must be of "
      "extents [7, 2]"},
+    {"nbits_zeros_type", INVALID,
+     "node 'the_node' (MatMulNBits): error: zero_points 'zeros' is f64[7, 3], must be u8, f32, "
+     "f16 or bf16"},
     {"qmoe_bias", INVALID,
      "node 'the_node' (QMoE): error: fc1_experts_bias 'fc1_bias' is f32[3, 31], must be of "
      "extents [3, 32]"},
