@@ -322,6 +322,11 @@ static void key_op(key_writer *k, const pm_op *op)
         key_attr(k, &op->attrs[i]);
     for (uint32_t i = 0; i < op->n_operands; i++)
         key_value(k, op->operands[i]);
+    const pm_value *codes = pm_device_codes(op);
+    for (uint32_t i = 0; codes && i < codes->def->n_attrs; i++)
+        key_attr(k, &codes->def->attrs[i]);
+    for (uint32_t i = 0; codes && i < codes->def->n_operands; i++)
+        key_value(k, codes->def->operands[i]);
     fputs(" ->", k->out);
     for (uint32_t i = 0; i < op->n_results; i++)
         key_value(k, op->results[i]);
@@ -375,10 +380,14 @@ static bool contains(pm_value *const *values, size_t n, const pm_value *value)
 static void collect_values(dispatch *d)
 {
     pm_op *op = d->op;
-    d->values = PM_NEW_ARRAY(d->e->arena, pm_value *, op->n_operands + op->n_results + 1);
+    pm_value *codes = pm_device_codes(op);
+    d->values = PM_NEW_ARRAY(d->e->arena, pm_value *, op->n_operands + op->n_results + 4);
     for (uint32_t i = 0; i < op->n_operands; i++)
-        if (op->operands[i] && !contains(d->values, d->n_values, op->operands[i]))
+        if (op->operands[i] && op->operands[i] != codes && !contains(d->values, d->n_values, op->operands[i]))
             d->values[d->n_values++] = op->operands[i];
+    for (uint32_t i = 0; codes && i < codes->def->n_operands; i++)
+        if (codes->def->operands[i] && !contains(d->values, d->n_values, codes->def->operands[i]))
+            d->values[d->n_values++] = codes->def->operands[i];
     d->n_inputs = d->n_values;
     for (uint32_t i = 0; i < op->n_results; i++)
         d->values[d->n_values++] = op->results[i];

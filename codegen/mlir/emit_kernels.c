@@ -45,12 +45,12 @@ static product product_of(const dispatch *d)
 pm_status pm_lower_linear(dispatch *d)
 {
     mb *b = d->b;
+    if (d->e->for_device)
+        return pm_lower_device_product(d);
     product p = product_of(d);
     const pm_layout *layout = p.w->type->layout;
     static const char *const codes[] = {"q2", "q4", "q8"};
     bool grouped = p.offsets != NULL;
-    if (!layout && d->e->for_device)
-        return pm_lower_ref(d);
     if (!layout)
         return pm_error(d->e->diag, d->op->loc, PM_ERR_INTERNAL,
                         "weights of %s are not packed", pm_op_info_of(p.op)->name);

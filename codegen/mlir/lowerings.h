@@ -19,6 +19,10 @@ bool pm_kernel_head_size(const pm_value *v, int64_t heads, int64_t *out);
 int64_t pm_kernel_decay_kind(const pm_op *op);
 /// The number of the word that an attribute of route has, as pm_k_route counts it.
 int64_t pm_kernel_choice(const pm_op *op, const char *attribute);
+/// linear and grouped_linear on a device, on the general road.
+pm_lower_fn pm_lower_device_product;
+/// The weight of a product that is never computed: its codes, scales and zeros are what the dispatch reads; or NULL.
+pm_value *pm_device_codes(const pm_op *op);
 
 /// Writes the epilogue of a product's dispatch: a function `name` that computes the group's outputs
 /// from a finished tile of `panel` columns, those of `ways` products side by side. Stores its context at d's insertion point.

@@ -1,0 +1,33 @@
+#!/bin/bash
+# Programs for an emulated GPU say what those for the CPU say. usage: emu_models.sh PIMOEC SAMPLES
+set -euo pipefail
+pimoec=$1 samples=$2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# numbers MODEL INPUT…: results agree within 1e-5
+numbers() {
+    local model=$1
+    shift
+    "$pimoec" "$model" -q -o "$work/cpu"
+    "$pimoec" "$model" -q --target=emu -o "$work/gpu"
+    "$work/cpu" "$@" >"$work/cpu.txt"
+    "$work/gpu" "$@" >"$work/gpu.txt"
+    paste -d ' ' <(tr -s ' :=,[]' '\n' <"$work/cpu.txt") <(tr -s ' :=,[]' '\n' <"$work/gpu.txt") |
+        awk -v model="$model" '
+            $1 + 0 == $1 { d = $1 - $2; if (d < 0) d = -d; if (d > 1e-5 * (1 + ($1 < 0 ? -$1 : $1))) bad++; n++; next }
+            $1 != $2 { bad++ }
+            END { if (bad || !n) { print model ": " bad " of " n " numbers differ"; exit 1 } }'
+}
+numbers "$samples/digits/digits.onnx" --in pixels=random:5x64
+numbers "$samples/unlike-experts/model.json" --in x=random:7x4
+
+# the language model writes the same text, with caches on the device; experts may stay on the CPU
+"$pimoec" "$samples/classics" -q -o "$work/cpu"
+want=$("$work/cpu" "Once upon a time" -n 24 --temperature 0)
+for place in "" --place=experts@cpu0 --place=attention@cpu0; do
+    # shellcheck disable=SC2086 # none, or one option
+    "$pimoec" "$samples/classics" -q --target=emu $place -o "$work/gpu"
+    got=$("$work/gpu" "Once upon a time" -n 24 --temperature 0)
+    [ "$got" = "$want" ] || { echo "classics $place: '$got', not '$want'" >&2; exit 1; }
+done
