@@ -2,7 +2,6 @@
 
 #include <check.h>
 #include <dlfcn.h>
-#include <math.h>
 
 #include "pm/runtime.h"
 #include "tests/cuda/cu_check.h"
@@ -22,21 +21,4 @@ void cu_run(const char *kernel, int64_t blocks, int threads, int64_t shared_byte
 {
     const char *error = cu_try(kernel, blocks, threads, shared_bytes, words, n);
     ck_assert_msg(!error, "%s", error);
-}
-
-void check_near(const char *what, const float *got, const float *want, int64_t n, double tolerance)
-{
-    for (int64_t i = 0; i < n; i++) {
-        double g = (double)got[i], w = (double)want[i];
-        bool same = g == w || (isnan(g) && isnan(w)) || fabs(g - w) <= tolerance * (1 + fabs(w));
-        ck_assert_msg(same, "%s: element %ld is %g, must be %g", what, (long)i, g, w);
-    }
-}
-
-float *random_floats(int64_t n, float scale)
-{
-    float *x = guarded_floats(n);
-    for (int64_t i = 0; i < n; i++)
-        x[i] = next_float() * scale;
-    return x;
 }

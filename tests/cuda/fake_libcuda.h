@@ -12,6 +12,8 @@ typedef struct fake_kernel {
     uint32_t n_words;
 } fake_kernel;
 extern const fake_kernel pm_fake_kernels[];
+/// A test program that exports this plays all kernels itself; launches must end their parameters with NULL.
+void pm_fake_play(const char *name, uint32_t blocks, uint32_t threads, uint32_t shared, const uint64_t *words, uint32_t n);
 
 typedef struct fake_cuda {
     int devices, major, minor; ///< the machine
