@@ -1,9 +1,11 @@
-/// Writes the table of docs/gpu-kernels.md: what each CUDA template needs on each chip.
+/// Writes the table of docs/gpu-kernels.md: what each CUDA template needs on each chip. With --write FOLDER: all templates
+/// without constants instead, as FOLDER/NAME.sm_90a.cubin and .ptx (scripts/gpu-check).
 /// Exit code 77: NVRTC isn't there; 1: a template spills, or could not be compiled.
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/containers.h"
+#include "base/file.h"
 #include "codegen/cuda/chips.h"
 #include "codegen/cuda/templates.h"
 #include "codegen/cuda/toolkit.h"
@@ -147,7 +149,35 @@ static pm_status write_table(writer *w)
     return PM_OK;
 }
 
-int main(void)
+static pm_status write_bytes(writer *w, const char *path, const void *bytes, size_t size)
+{
+    pm_out_file *out;
+    PM_TRY(pm_out_open(w->arena, w->diag, path, 0644, &out));
+    fwrite(bytes, 1, size, out->stream);
+    return pm_out_commit(w->diag, out);
+}
+
+static pm_status write_kernels(writer *w, const char *folder)
+{
+    size_t n;
+    const pm_cuda_template *templates = pm_cuda_templates(&n);
+    for (size_t i = 0; i < n * PM_COUNT(chips); i++) {
+        const pm_cuda_template *t = &templates[i / PM_COUNT(chips)];
+        const char *chip = chips[i % PM_COUNT(chips)];
+        pm_cuda_program program;
+        pm_cuda_code code;
+        PM_TRY(pm_cuda_template_program(w->arena, w->diag, t, pm_arena_printf(w->arena, "pm_cu_%s", t->name), NULL, 0, chip,
+                                        &program));
+        PM_TRY(pm_cuda_compile(w->compiler, &program, &code));
+        PM_TRY(write_bytes(w, pm_arena_printf(w->arena, "%s/%s.%s.ptx", folder, t->name, chip), code.ptx, code.ptx_size));
+        if (code.cubin)
+            PM_TRY(write_bytes(w, pm_arena_printf(w->arena, "%s/%s.%s.cubin", folder, t->name, chip), code.cubin,
+                               code.cubin_size));
+    }
+    return PM_OK;
+}
+
+int main(int argc, char **argv)
 {
     pm_arena *arena = pm_arena_create();
     writer w = {.arena = arena, .diag = pm_diag_create(arena)};
@@ -157,7 +187,8 @@ int main(void)
         code = EXIT_SKIP;
     } else {
         w.compiler = pm_cuda_compiler_new(arena, w.diag);
-        code = pm_exit_code(write_table(&w));
+        bool kernels = argc == 3 && strcmp(argv[1], "--write") == 0;
+        code = pm_exit_code(kernels ? write_kernels(&w, argv[2]) : write_table(&w));
         if (w.n_spilling)
             fprintf(stderr, "%zu kernels spill registers\n", w.n_spilling);
         code = code ? code : w.n_spilling > 0;
