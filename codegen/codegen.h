@@ -31,6 +31,7 @@ typedef struct pm_target {
     uint64_t features;      ///< PM_CPU_… of runtime/artifact_format.h that the code needs
     const pm_device_target *devices; ///< beside the CPU
     size_t n_devices;
+    bool cpu_named;         ///< the program must run without the devices, too
 } pm_target;
 
 /// Targets by name, separated by commas: at most one CPU (native, x86-64-v3, x86-64-v4, znver4, …; none: native), and

@@ -157,7 +157,7 @@ void pm_graph_add_result(pm_graph *g, const char *name, pm_value *value, int32_t
 
 bool pm_graph_is_host_twin(const pm_graph *g)
 {
-    size_t n = strlen(g->name), k = strlen(PM_HOST_SUFFIX);
+    size_t n = g->name ? strlen(g->name) : 0, k = strlen(PM_HOST_SUFFIX);
     return n > k && strcmp(g->name + n - k, PM_HOST_SUFFIX) == 0;
 }
 

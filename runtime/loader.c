@@ -122,6 +122,31 @@ static pm_status check_devices(const pm_model *m)
     return PM_OK;
 }
 
+/// "name@host" is what runs of "name" where devices are missing; all of them stand behind those that callers see.
+static pm_status find_twins(pm_model *m)
+{
+    static const char suffix[] = "@host";
+    m->n_entries = m->manifest->entries.n;
+    if (!m->code->n_devices)
+        return PM_OK;
+    for (uint32_t i = 0; i < m->n_entries; i++) {
+        const char *name = pm_model_string(m, m->entries[i].name);
+        size_t n = strlen(name), k = sizeof suffix - 1;
+        m->has_twins = n > k && strcmp(name + n - k, suffix) == 0;
+        m->n_entries = m->has_twins ? i : m->n_entries;
+    }
+    if (!m->has_twins)
+        return PM_OK;
+    bool fits = m->manifest->entries.n == 2 * m->n_entries;
+    for (uint32_t i = 0; fits && i < m->n_entries; i++) {
+        const pm_artifact_entry *e = &m->entries[i], *twin = &m->entries[m->n_entries + i];
+        const char *name = pm_model_string(m, e->name);
+        fits = strncmp(pm_model_string(m, twin->name), name, strlen(name)) == 0 && e->n_inputs == twin->n_inputs &&
+               e->n_outputs == twin->n_outputs;
+    }
+    return fits ? PM_OK : pm_rt_error_set(PM_ERR_INVALID, "the entries for the host alone aren't those of the devices");
+}
+
 pm_status pm_model_open(const pm_rt_model *code, const pm_model_options *options, pm_model **out_model)
 {
     *out_model = NULL;
@@ -145,6 +170,8 @@ pm_status pm_model_open(const pm_rt_model *code, const pm_model_options *options
         status = pm_rt_error_set(PM_ERR_INVALID, "weights and code are not of one compilation");
     if (status == PM_OK && m->manifest->entries.n != code->n_entries)
         status = pm_rt_error_set(PM_ERR_INVALID, "weights and code have other entries");
+    if (status == PM_OK)
+        status = find_twins(m);
     if (status == PM_OK)
         status = check_devices(m);
     if (status == PM_OK && (m->manifest->cpu_features & ~pm_cpu_features()) != 0)
@@ -192,7 +219,7 @@ const char *pm_model_meta(const pm_model *model, const char *key)
 
 int pm_model_entry(const pm_model *model, const char *name)
 {
-    for (uint32_t i = 0; i < model->manifest->entries.n; i++)
+    for (uint32_t i = 0; i < model->n_entries; i++)
         if (strcmp(pm_model_string(model, model->entries[i].name), name) == 0)
             return (int)i;
     return -1;
@@ -200,7 +227,7 @@ int pm_model_entry(const pm_model *model, const char *name)
 
 const char *pm_model_entry_name(const pm_model *model, int entry)
 {
-    if (entry < 0 || (uint32_t)entry >= model->manifest->entries.n)
+    if (entry < 0 || (uint32_t)entry >= model->n_entries)
         return NULL;
     return pm_model_string(model, model->entries[entry].name);
 }
@@ -208,7 +235,7 @@ const char *pm_model_entry_name(const pm_model *model, int entry)
 /// The i-th port of an entry that is no state; NULL past the end.
 static const pm_artifact_port *plain_port(const pm_model *m, int entry, bool output, int i)
 {
-    if (entry < 0 || (uint32_t)entry >= m->manifest->entries.n)
+    if (entry < 0 || (uint32_t)entry >= m->n_entries)
         return NULL;
     const pm_artifact_entry *e = &m->entries[entry];
     uint32_t first = output ? e->first_output : e->first_input, n = output ? e->n_outputs : e->n_inputs;

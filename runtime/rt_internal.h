@@ -16,6 +16,8 @@ pm_status pm_rt_error_set(pm_status status, const char *fmt, ...) PM_PRINTF(2, 3
 /// An opened artifact. Tables point into the mapped, checked manifest.
 struct pm_model {
     const pm_rt_model *code;
+    uint32_t n_entries; ///< those that callers see; as many twins may follow, for the host alone
+    bool has_twins;
     const uint8_t *payload; ///< sections, manifest, trailer
     uint64_t payload_size;
     void *mapping; ///< NULL: embedded
@@ -80,6 +82,7 @@ struct pm_session {
     pm_rt_chunk *chunks, *current;
     int64_t *plan;
     int64_t context, max_batch;
+    bool on_host; ///< the twins of entries run, devices being absent
     struct pm_rt_session_devices *devices; ///< NULL: the model has none
 };
 

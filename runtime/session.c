@@ -135,6 +135,20 @@ static pm_status set_limits(pm_session *s, const pm_session_options *o)
     return PM_OK;
 }
 
+/// Without its devices a program runs on the host, if it was compiled for that, too.
+static pm_status open_devices(pm_session *s)
+{
+    const char *without = getenv("PIMOE_DEVICES"); // "none": as if there were no devices
+    bool none = s->model->has_twins && without && strcmp(without, "none") == 0;
+    pm_status status = none ? PM_ERR_UNSUPPORTED : device_sessions(s->model)->open(s);
+    if (status != PM_ERR_UNSUPPORTED || !s->model->has_twins)
+        return status;
+    if (s->devices)
+        device_sessions(s->model)->close(s);
+    s->on_host = true;
+    return PM_OK;
+}
+
 pm_status pm_session_create(pm_model *model, const pm_session_options *options,
                             pm_session **out_session)
 {
@@ -170,7 +184,7 @@ pm_status pm_session_create(pm_model *model, const pm_session_options *options,
     if (status == PM_OK)
         status = create_states(s);
     if (status == PM_OK && device_sessions(model))
-        status = device_sessions(model)->open(s);
+        status = open_devices(s);
     if (status == PM_OK && !(s->pool = pm_pool_create(o.threads ? o.threads : usable_cores())))
         status = pm_rt_error_set(PM_ERR_NO_MEMORY, "threads could not be started");
     if (status != PM_OK) {
@@ -399,11 +413,18 @@ static pm_status check_plan(pm_session *s, const pm_artifact_entry *e, const pm_
     return PM_OK;
 }
 
+/// The entry that runs when callers ask for `*entry`.
+static pm_status find_entry(const pm_session *s, int *entry)
+{
+    if (*entry < 0 || (uint32_t)*entry >= s->model->n_entries)
+        return pm_rt_error_set(PM_ERR_USAGE, "there is no entry %d", *entry);
+    *entry += s->on_host ? (int)s->model->n_entries : 0;
+    return PM_OK;
+}
+
 static pm_status prepare(pm_session *s, int entry, const pm_tensor_arg *inputs, int n_inputs)
 {
     const pm_model *m = s->model;
-    if (entry < 0 || (uint32_t)entry >= m->manifest->entries.n)
-        return pm_rt_error_set(PM_ERR_USAGE, "there is no entry %d", entry);
     PM_TRY(bind_inputs(s, &m->entries[entry], inputs, n_inputs));
     m->code->entries[entry].plan(s->symbols, s->plan);
     return check_plan(s, &m->entries[entry], inputs);
@@ -457,6 +478,7 @@ static pm_status set_outputs(pm_session *s, const pm_artifact_entry *e, pm_tenso
 pm_status pm_session_output_dims(pm_session *session, int entry, const pm_tensor_arg *inputs, int n_inputs,
                                  pm_tensor_arg *outputs, int n_outputs)
 {
+    PM_TRY(find_entry(session, &entry));
     PM_TRY(prepare(session, entry, inputs, n_inputs));
     return set_outputs(session, &session->model->entries[entry], outputs, n_outputs, false);
 }
@@ -519,6 +541,7 @@ pm_status pm_session_run(pm_session *session, int entry, const pm_tensor_arg *in
                          pm_tensor_arg *outputs, int n_outputs)
 {
     pm_session *s = session;
+    PM_TRY(find_entry(s, &entry));
     PM_TRY(prepare(s, entry, inputs, n_inputs));
     PM_TRY(set_outputs(s, &s->model->entries[entry], outputs, n_outputs, true));
     PM_TRY(reserve(s, &s->model->entries[entry]));

@@ -186,5 +186,6 @@ pm_status pm_target_parse(pm_arena *arena, pm_diag *diag, const char *names, pm_
             cpu = name;
         }
     }
+    out_target->cpu_named = cpu != NULL;
     return parse_cpu(arena, diag, cpu ? cpu : "native", out_target);
 }

@@ -410,7 +410,7 @@ pm_status pm_header_write(const pm_module *m, const char *symbol, FILE *out)
     pm_map functions;
     pm_map_init(&functions, m->arena);
     pm_map_put_str(&functions, "open", (void *)(uintptr_t)1);
-    for (uint32_t i = 0; i < m->entries.n; i++)
+    for (uint32_t i = 0; i < m->entries.n && !pm_graph_is_host_twin(m->entries.data[i]); i++)
         write_entry(out, m, i, symbol, &functions);
     fputs("#endif\n", out);
     return ferror(out) ? PM_ERR_IO : PM_OK;

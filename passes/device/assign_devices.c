@@ -24,6 +24,12 @@ typedef struct assigner {
     state_set *states;
 } assigner;
 
+/// The first op of an entry that may use devices.
+static pm_op *device_ops(const pm_graph *entry)
+{
+    return pm_graph_is_host_twin(entry) ? NULL : entry->first;
+}
+
 static uint32_t set_of(const assigner *a, uint32_t state)
 {
     while (a->states[state].parent != state)
@@ -129,11 +135,18 @@ static void decide_states(assigner *a)
     for (uint32_t i = 0; i < a->m->states.n; i++)
         a->states[i] = (state_set){.parent = i};
     for (size_t i = 0; i < a->m->entries.n; i++)
-        for (pm_op *op = a->m->entries.data[i]->first; op; op = op->next)
+        for (pm_op *op = device_ops(a->m->entries.data[i]); op; op = op->next)
             join_states(a, op);
     for (size_t i = 0; i < a->m->entries.n; i++)
-        for (pm_op *op = a->m->entries.data[i]->first; op; op = op->next)
+        for (pm_op *op = device_ops(a->m->entries.data[i]); op; op = op->next)
             place_states(a, op);
+    for (size_t i = 0; i < a->m->entries.n; i++) {
+        const pm_graph *g = a->m->entries.data[i];
+        for (size_t k = 0; pm_graph_is_host_twin(g) && k < g->arg_states.n; k++)
+            if (g->arg_states.data[k] >= 0)
+                a->states[g->arg_states.data[k]] =
+                    (state_set){.parent = (uint32_t)g->arg_states.data[k], .decided = true, .device = a->host};
+    }
     for (uint32_t i = 0; i < a->m->states.n; i++) {
         const state_set *set = &a->states[set_of(a, i)];
         const char *device = set->decided ? set->device : a->other;
@@ -145,7 +158,7 @@ static void decide_states(assigner *a)
 
 static const char *device_for(assigner *a, pm_op *op)
 {
-    if (has_no_device(op) || must_stay(a, op))
+    if (has_no_device(op) || must_stay(a, op) || pm_graph_is_host_twin(op->graph))
         return a->host;
     for (uint32_t i = 0; i < op->n_operands; i++) {
         int32_t state = state_of(op, i);

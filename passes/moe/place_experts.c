@@ -447,7 +447,8 @@ static void record_rest(placer *p)
         return;
     const char *name = pm_intern(p->m, p->ctx->options->devices[p->rest.device].name);
     for (size_t i = 0; i < p->m->entries.n; i++)
-        for (pm_op *op = p->m->entries.data[i]->first; op; op = op->next)
+        for (pm_op *op = pm_graph_is_host_twin(p->m->entries.data[i]) ? NULL : p->m->entries.data[i]->first; op;
+             op = op->next)
             if (!op->device && op->code != PM_OP_const && !(pm_op_info_of(op)->traits & PM_T_WEIGHT))
                 op->device = name;
 }
@@ -508,6 +509,20 @@ static pm_status place(placer *p)
     return pm_place_check_used(p->ctx, &p->spec);
 }
 
+/// Twins run where the devices are missing: nothing of them is placed.
+static void leave_out_twins(pm_graph_vec *graphs)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < graphs->n; i++) {
+        const pm_graph *top = graphs->data[i];
+        while (top->parent)
+            top = top->parent->graph;
+        if (!pm_graph_is_host_twin(top))
+            graphs->data[n++] = graphs->data[i];
+    }
+    graphs->n = n;
+}
+
 pm_status pm_pass_place_experts(pm_pass_ctx *ctx)
 {
     pm_module *m = ctx->module;
@@ -521,6 +536,7 @@ pm_status pm_pass_place_experts(pm_pass_ctx *ctx)
     p.busy = PM_NEW_ARRAY(scratch, double, ctx->options->n_devices);
     PM_TRY(pm_place_parse(ctx, ctx->options->place, &p.spec));
     pm_graphs_of(m, scratch, &graphs);
+    leave_out_twins(&graphs);
     PM_TRY(collect(&p, &graphs));
     PM_TRY(place(&p));
     pm_plan own = {.arena = scratch};

@@ -31,3 +31,10 @@ for place in "" --place=experts@cpu0 --place=attention@cpu0; do
     got=$("$work/gpu" "Once upon a time" -n 24 --temperature 0)
     [ "$got" = "$want" ] || { echo "classics $place: '$got', not '$want'" >&2; exit 1; }
 done
+
+# for both: with its device, and without
+"$pimoec" "$samples/classics" -q --target=native --target=emu -o "$work/both"
+for devices in all none; do
+    got=$(PIMOE_DEVICES=$devices "$work/both" "Once upon a time" -n 24 --temperature 0)
+    [ "$got" = "$want" ] || { echo "classics for CPU and GPU, devices: $devices: '$got', not '$want'" >&2; exit 1; }
+done

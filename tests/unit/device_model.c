@@ -109,7 +109,7 @@ pm_model device_model(const pm_rt_model *code)
                       .payload_size = sizeof device_model_weights,
                       .manifest_bytes = (const uint8_t *)&image,
                       .manifest = &image.head,
-                      .entries = &image.entry,
+                      .n_entries = 1, .entries = &image.entry,
                       .ports = image.ports,
                       .symbols = &image.symbol,
                       .states = &image.state,

@@ -96,7 +96,7 @@ static pm_model model_over_image(void)
     return (pm_model){.code = &code,
                       .manifest_bytes = (const uint8_t *)&image,
                       .manifest = &image.head,
-                      .entries = &image.entry,
+                      .n_entries = 1, .entries = &image.entry,
                       .ports = image.ports,
                       .symbols = &image.count};
 }

@@ -170,13 +170,14 @@ pm_status pm_driver_front(pm_driver *d, const char *path)
         .vector_floats = d->target.vector_floats,
         .has_bf16_dot = d->target.features & PM_CPU_AVX512_BF16,
         .quantize = o->quantize ? o->quantize : "none",
-        .place = o->place, .devices = devices, .n_devices = n_devices};
+        .place = o->place, .devices = devices, .n_devices = n_devices, .device_reads_codes = true,
+        .host_twins = d->target.n_devices && d->target.cpu_named};
     pm_pass_run run = {.options = passes, .passes = o->passes, .print_before = o->print_before,
                        .print_after = o->print_after, .print_changed = o->print_changed,
                        .dump_dir = o->dump_dir, .verify_each = o->verify_each,
                        .time_passes = o->time_passes, .stats = o->stats, .stop_after = o->stop_after,
                        .pass_limit = o->has_pass_limit ? o->pass_limit : -1, .out = stderr,
-                       .findings = d->findings, .plan = d->plan, .watch = "place-experts", .on_watched = summarise_raised, .user = d};
+                       .findings = d->findings, .plan = d->plan, .watch = "host-twins", .on_watched = summarise_raised, .user = d};
     PM_TRY(pm_passes_run(d->module, &run));
     d->result.passes_ms = now_ms() - loaded;
     return PM_OK;
