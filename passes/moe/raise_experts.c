@@ -773,6 +773,48 @@ static pm_status split_product(raiser *r, pm_op *op)
     return try_axis_sum(r, sum);
 }
 
+/// A product that sums over the choices alone, with their weights (an einsum "tkh,tk->th"), as a sum of rows times
+/// weights. That over all experts was spelled out before (spell_out.h).
+static pm_status split_weighing(raiser *r, pm_op *op)
+{
+    bool trans[2] = {pm_op_i64(op, "trans_a") != 0, pm_op_i64(op, "trans_b") != 0};
+    for (int side = 0; side < 2; side++) {
+        pm_value *w = op->operands[side], *x = op->operands[1 - side], *y;
+        const pm_moe_fact *fact = pm_moe_fact_of(&r->facts, w);
+        int32_t rank = w->type->rank;
+        const pm_atom *atom;
+        if (!fact || rank < 2 || x->type->rank != rank || has_plain_atom(&fact->axes) || !pm_op_extents_fit(op) ||
+            fact->kind != PM_FACT_AXES)
+            continue;
+        // where the sum runs: along the last axis but one of the right operand, unless that is transposed
+        int32_t own = (side == 1) != trans[side] ? rank - 2 : rank - 1;
+        int32_t other = (side == 0) != trans[1 - side] ? rank - 2 : rank - 1;
+        if (pm_axes_at(&fact->axes, 2 * rank - 3 - own, &atom) != 0 || pm_axes_at(&fact->axes, own, &atom) != 1 ||
+            atom->kind != PM_ATOM_SEED || atom->at != fact->seed->choice)
+            continue;
+        pm_builder b = {op->graph, op, pm_loc_derive(r->m, op->loc, "raise-experts")};
+        int64_t perm[PM_MAX_RANK];
+        for (int32_t i = 0; i < rank; i++)
+            perm[i] = i;
+        perm[rank - 2] = rank - 1;
+        perm[rank - 1] = rank - 2;
+        if (own != other)
+            PM_TRY(pm_build1(&b, &x, PM_OP_transpose, PM_OPERANDS(x), PM_ATTRS(pm_attr_ints("perm", perm, (size_t)rank))));
+        PM_TRY(pm_build1(&b, &y, PM_OP_mul, PM_OPERANDS(x, w), PM_NO_ATTRS));
+        const int64_t axis = own;
+        PM_TRY(pm_build1(&b, &y, PM_OP_reduce_sum, PM_OPERANDS(y),
+                         PM_ATTRS(pm_attr_ints("axes", &axis, 1), pm_attr_bool("keepdims", false))));
+        pm_op *sum = y->def;
+        const pm_type *type = op->results[0]->type;
+        PM_TRY(pm_build_reshape_dims(&b, y, type->rank, type->dims, &y));
+        pm_value_replace(op->results[0], y);
+        pm_pass_changed(r->ctx);
+        pm_op_erase(op);
+        return try_axis_sum(r, sum);
+    }
+    return PM_OK;
+}
+
 /* ---- the pass -------------------------------------------------------------------------------- */
 
 static void find_seeds(raiser *r, const pm_op *op)
@@ -791,7 +833,9 @@ static pm_status visit(raiser *r, pm_op *op)
         return PM_OK;
     switch (op->code) {
     case PM_OP_reduce_sum: return try_axis_sum(r, op);
-    case PM_OP_matmul: return split_product(r, op);
+    case PM_OP_matmul:
+        PM_TRY(split_weighing(r, op));
+        return op->graph ? split_product(r, op) : PM_OK;
     case PM_OP_add:
     case PM_OP_scatter_nd:
     case PM_OP_scatter_elements:
