@@ -122,31 +122,6 @@ static pm_status check_devices(const pm_model *m)
     return PM_OK;
 }
 
-/// "name@host" is what runs of "name" where devices are missing; all of them stand behind those that callers see.
-static pm_status find_twins(pm_model *m)
-{
-    static const char suffix[] = "@host";
-    m->n_entries = m->manifest->entries.n;
-    if (!m->code->n_devices)
-        return PM_OK;
-    for (uint32_t i = 0; i < m->n_entries; i++) {
-        const char *name = pm_model_string(m, m->entries[i].name);
-        size_t n = strlen(name), k = sizeof suffix - 1;
-        m->has_twins = n > k && strcmp(name + n - k, suffix) == 0;
-        m->n_entries = m->has_twins ? i : m->n_entries;
-    }
-    if (!m->has_twins)
-        return PM_OK;
-    bool fits = m->manifest->entries.n == 2 * m->n_entries;
-    for (uint32_t i = 0; fits && i < m->n_entries; i++) {
-        const pm_artifact_entry *e = &m->entries[i], *twin = &m->entries[m->n_entries + i];
-        const char *name = pm_model_string(m, e->name);
-        fits = strncmp(pm_model_string(m, twin->name), name, strlen(name)) == 0 && e->n_inputs == twin->n_inputs &&
-               e->n_outputs == twin->n_outputs;
-    }
-    return fits ? PM_OK : pm_rt_error_set(PM_ERR_INVALID, "the entries for the host alone aren't those of the devices");
-}
-
 pm_status pm_model_open(const pm_rt_model *code, const pm_model_options *options, pm_model **out_model)
 {
     *out_model = NULL;
@@ -170,8 +145,6 @@ pm_status pm_model_open(const pm_rt_model *code, const pm_model_options *options
         status = pm_rt_error_set(PM_ERR_INVALID, "weights and code are not of one compilation");
     if (status == PM_OK && m->manifest->entries.n != code->n_entries)
         status = pm_rt_error_set(PM_ERR_INVALID, "weights and code have other entries");
-    if (status == PM_OK)
-        status = find_twins(m);
     if (status == PM_OK)
         status = check_devices(m);
     if (status == PM_OK && (m->manifest->cpu_features & ~pm_cpu_features()) != 0)

@@ -135,6 +135,29 @@ static pm_status check_sections(const checker *c, const pm_model *m, uint64_t en
     return PM_OK;
 }
 
+/// "name@host" is what runs of "name" where devices are missing; all of them stand behind those that callers see.
+static pm_status find_twins(pm_model *m)
+{
+    static const char suffix[] = "@host";
+    m->n_entries = m->manifest->entries.n;
+    for (uint32_t i = 0; i < m->n_entries; i++) {
+        const char *name = pm_model_string(m, m->entries[i].name);
+        size_t n = strlen(name), k = sizeof suffix - 1;
+        m->has_twins = n > k && strcmp(name + n - k, suffix) == 0;
+        m->n_entries = m->has_twins ? i : m->n_entries;
+    }
+    if (!m->has_twins)
+        return PM_OK;
+    bool fits = m->manifest->entries.n == 2 * m->n_entries;
+    for (uint32_t i = 0; fits && i < m->n_entries; i++) {
+        const pm_artifact_entry *e = &m->entries[i], *twin = &m->entries[m->n_entries + i];
+        const char *name = pm_model_string(m, e->name);
+        fits = strncmp(pm_model_string(m, twin->name), name, strlen(name)) == 0 && e->n_inputs == twin->n_inputs &&
+               e->n_outputs == twin->n_outputs;
+    }
+    return fits ? PM_OK : damaged("its entries for the host alone");
+}
+
 pm_status pm_payload_check(const uint8_t *payload, uint64_t size, pm_model *model, bool verify)
 {
     pm_artifact_trailer t;
@@ -186,5 +209,6 @@ pm_status pm_payload_check(const uint8_t *payload, uint64_t size, pm_model *mode
     model->dispatches = (const void *)(bytes + mf->dispatches.offset);
     PM_TRY(check_entries(&c, model));
     PM_TRY(check_names(&c, model));
+    PM_TRY(find_twins(model));
     return check_sections(&c, model, t.manifest_offset, verify);
 }
