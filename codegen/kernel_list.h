@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { PM_LAUNCH_MAX_WORDS = 96, PM_LAUNCH_MAX_FIXED = 12, PM_GENERAL_THREADS = 128 };
+enum { PM_LAUNCH_MAX_WORDS = 96, PM_LAUNCH_MAX_FIXED = 16, PM_GENERAL_THREADS = 128 };
 /// Floats per vector of the C kernels as GPUs run them: their bitcode is of this width.
 enum { PM_DEVICE_VECTOR_FLOATS = 8 };
 
