@@ -15,6 +15,15 @@ typedef struct pm_launch_fixed {
     int64_t value;
 } pm_launch_fixed;
 
+/// A weight of 16-bit elements, as the tensor memory accelerator of a device takes it: pm_rt_tensor_map of
+/// runtime/runtime_abi.h.
+typedef struct pm_tensor_map {
+    const char *device;
+    uint64_t device_offset;
+    uint64_t extents[3]; ///< elements of a row, rows, matrices
+    uint64_t strides[2]; ///< bytes from row to row, from matrix to matrix
+} pm_tensor_map;
+
 /// A CUDA template with its constants, or a dispatch function on the general road: then its words are those of its
 /// pointers, its symbols, scratch, bytes of scratch per worker, most workers (0: any number), status, mark; blocks have
 /// PM_GENERAL_THREADS threads.

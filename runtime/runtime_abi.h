@@ -18,9 +18,13 @@ typedef struct pm_rt_device_call {
     int32_t *status;        ///< 0, or 1 + number of the dispatch that found the data at fault
     uint8_t *const *states; ///< by state number; those that live there
     struct pm_rt_device_state *state; ///< the device's own
+    uint8_t *maps;          ///< PM_RT_TENSOR_MAP_BYTES for each of pm_rt_device.maps; NULL where kernels can't use them
+    int64_t has_wgmma;      ///< whether kernels of PM_RT_KERNEL_WGMMA run here
 } pm_rt_device_call;
 
-enum { PM_RT_DEVICE_WORKERS = 256 };
+enum { PM_RT_DEVICE_WORKERS = 256, PM_RT_TENSOR_MAP_BYTES = 128 };
+/// The chip that has wgmma; code for it runs on no other.
+#define PM_RT_WGMMA_ARCH "sm_90a"
 
 /// One running call, shared by all workers. Generated code reads the first block by offset: the
 /// order is part of the ABI (checked by static assertions in codegen and runtime).
@@ -71,6 +75,7 @@ typedef void pm_rt_emu_kernel(const uint64_t *words);
 typedef enum pm_rt_kernel_flags {
     PM_RT_KERNEL_MEETS = 1, ///< threads of a block meet at barriers or exchange values: each plays on a stack of its own
     PM_RT_KERNEL_TEMPLATE = 2, ///< `emu` takes the words as parameters (a CUDA template), not as a list
+    PM_RT_KERNEL_WGMMA = 4,    ///< has code for PM_RT_WGMMA_ARCH alone: elsewhere it is never launched
 } pm_rt_kernel_flags;
 
 typedef struct pm_rt_kernel {
@@ -96,6 +101,16 @@ typedef struct pm_rt_upload {
     uint64_t payload_offset, device_offset, size;
 } pm_rt_upload;
 
+/// A weight of 16-bit elements, as the tensor memory accelerator copies boxes of it: PM_RT_MAP_COLUMNS elements of
+/// PM_RT_MAP_ROWS rows of one matrix, swizzled by 128 bytes, zeros beyond the edges.
+typedef struct pm_rt_tensor_map {
+    uint64_t device_offset;
+    uint64_t extents[3]; ///< elements of a row, rows, matrices
+    uint64_t strides[2]; ///< bytes from row to row, from matrix to matrix; multiples of 16
+} pm_rt_tensor_map;
+
+enum { PM_RT_MAP_COLUMNS = 64, PM_RT_MAP_ROWS = 256 };
+
 typedef struct pm_rt_device {
     const struct pm_rt_device_ops *ops; ///< pm_rt_cuda_ops or pm_rt_emu_ops
     const char *name;                   ///< "cuda0"
@@ -104,6 +119,8 @@ typedef struct pm_rt_device {
     const pm_rt_upload *uploads;
     uint64_t n_kernels, n_codes, n_uploads;
     uint64_t weight_bytes; ///< room for all uploads
+    const pm_rt_tensor_map *maps;
+    uint64_t n_maps;
 } pm_rt_device;
 
 /// What the generated object exports as `pm_model_<name>` (an executable: `pm_model_main`).

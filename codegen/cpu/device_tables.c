@@ -8,7 +8,7 @@
 
 /// The layouts that the constants below follow.
 _Static_assert(sizeof(pm_rt_kernel) == 32 && sizeof(pm_rt_code) == 48 && sizeof(pm_rt_upload) == 24 &&
-                   sizeof(pm_rt_device) == 72, "pm_rt_device and its tables");
+                   sizeof(pm_rt_tensor_map) == 48 && sizeof(pm_rt_device) == 88, "pm_rt_device and its tables");
 
 typedef struct tables {
     LLVMModuleRef host;
@@ -91,6 +91,23 @@ static LLVMValueRef upload_list(const tables *t, const pm_weights_range *ranges,
     return list(t, room, n);
 }
 
+/// Those of one device; *out_n: how many.
+static LLVMValueRef map_list(const tables *t, const pm_tensor_map *maps, size_t n_maps, const char *device,
+                             LLVMValueRef *room, size_t *out_n)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < n_maps; i++) {
+        const pm_tensor_map *m = &maps[i];
+        if (strcmp(m->device, device) != 0)
+            continue;
+        LLVMValueRef f[] = {number64(t, m->device_offset), number64(t, m->extents[0]), number64(t, m->extents[1]),
+                            number64(t, m->extents[2]), number64(t, m->strides[0]), number64(t, m->strides[1])};
+        room[n++] = record(t, f, PM_COUNT(f));
+    }
+    *out_n = n;
+    return list(t, room, n);
+}
+
 /// The runtime's functions of a kind of device: naming them takes them into the program.
 static LLVMValueRef device_functions(const tables *t, const pm_device_target *device)
 {
@@ -101,11 +118,11 @@ static LLVMValueRef device_functions(const tables *t, const pm_device_target *de
 
 LLVMValueRef pm_device_tables(pm_arena *arena, LLVMModuleRef host, const pm_weights *weights, const pm_target *target,
                               const pm_kernel *kernels, const pm_kernel_facts *facts, size_t n_kernels,
-                              const pm_device_code *codes, size_t n_codes)
+                              const pm_device_code *codes, size_t n_codes, const pm_tensor_map *maps, size_t n_maps)
 {
     LLVMContextRef c = LLVMGetModuleContext(host);
     tables t = {host, c, LLVMPointerTypeInContext(c, 0), LLVMInt32TypeInContext(c), LLVMInt64TypeInContext(c)};
-    size_t most = n_kernels + n_codes + target->n_devices, n;
+    size_t most = n_kernels + n_codes + n_maps + target->n_devices, n, n_own_maps;
     uint64_t weight_bytes;
     for (size_t i = 0; i < target->n_devices; i++) {
         pm_weights_device_ranges(weights, target->devices[i].name, &n, &weight_bytes);
@@ -118,9 +135,12 @@ LLVMValueRef pm_device_tables(pm_arena *arena, LLVMModuleRef host, const pm_weig
     for (size_t i = 0; i < target->n_devices; i++) {
         const pm_weights_range *ranges =
             pm_weights_device_ranges(weights, target->devices[i].name, &n, &weight_bytes);
+        LLVMValueRef uploads = upload_list(&t, ranges, n, room);
+        LLVMValueRef own_maps = map_list(&t, maps, n_maps, target->devices[i].name, room, &n_own_maps);
         LLVMValueRef f[] = {device_functions(&t, &target->devices[i]), text(&t, target->devices[i].name),
-                            kernel_table, code_table, upload_list(&t, ranges, n, room), number64(&t, n_kernels),
-                            number64(&t, n_codes), number64(&t, n), number64(&t, weight_bytes)};
+                            kernel_table, code_table, uploads, number64(&t, n_kernels),
+                            number64(&t, n_codes), number64(&t, n), number64(&t, weight_bytes),
+                            own_maps, number64(&t, n_own_maps)};
         devices[i] = record(&t, f, PM_COUNT(f));
     }
     return list(&t, devices, target->n_devices);

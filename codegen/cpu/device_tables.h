@@ -25,6 +25,6 @@ typedef struct pm_kernel_facts {
 /// Adds the tables to the host's module; the address of the first pm_rt_device.
 LLVMValueRef pm_device_tables(pm_arena *arena, LLVMModuleRef host, const pm_weights *weights, const pm_target *target,
                               const pm_kernel *kernels, const pm_kernel_facts *facts, size_t n_kernels,
-                              const pm_device_code *codes, size_t n_codes);
+                              const pm_device_code *codes, size_t n_codes, const pm_tensor_map *maps, size_t n_maps);
 
 #endif

@@ -289,7 +289,7 @@ static pm_status make_devices(pm_native *n, const pm_mlir_result *mlir, int opt_
     n->codes = codes;
     n->n_codes = n_codes;
     *out_devices = pm_device_tables(arena, n->code, n->weights, n->target, mlir->kernels, facts, mlir->n_kernels,
-                                    codes, n_codes);
+                                    codes, n_codes, mlir->tensor_maps, mlir->n_tensor_maps);
     return PM_OK;
 }
 

@@ -110,6 +110,8 @@ static pm_status template_code(making *m, const pm_kernel *k, pm_kernel_facts *f
         pm_cuda_program program;
         pm_cuda_code made;
         const char *arch = m->r->archs[i];
+        if ((t->flags & PM_RT_KERNEL_WGMMA) && strcmp(arch, PM_RT_WGMMA_ARCH) != 0)
+            continue;
         PM_TRY(pm_cuda_template_program(m->arena, m->diag, t, k->name, k->fixed, k->n_fixed, arch, &program));
         PM_TRY(pm_cuda_compile(m->compiler, &program, &made));
         pm_device_code code = {.arch = arch, .number = facts->code, .ptx = made.ptx, .cubin = made.cubin,

@@ -26,6 +26,7 @@ typedef struct emitter {
     pm_map meeting;                  ///< names of such functions
     PM_VEC(pm_kernel) kernels;       ///< that launches use, by number
     pm_map kernel_names;             ///< what tells them apart -> number + 1
+    PM_VEC(pm_tensor_map) tensor_maps; ///< of all devices
 } emitter;
 
 /// A dispatch function while it is written.

@@ -148,6 +148,50 @@ MlirValue pm_launch_scratch(launch *l)
     return device_field(l->n, l->op->device, offsetof(pm_rt_device_call, scratch), l->b->ptr);
 }
 
+/// ---- what chips have --------------------------------------------------------------------------------------
+
+bool pm_launch_may_have_wgmma(const launch *l)
+{
+    const pm_device_target *device = &l->n->e->devices[pm_entry_device(l->n, l->op->device)];
+    for (size_t i = 0; i < device->n_archs; i++)
+        if (strcmp(device->archs[i], PM_RT_WGMMA_ARCH) == 0)
+            return true;
+    return device->emulated;
+}
+
+MlirValue pm_launch_has_wgmma(launch *l)
+{
+    mb *b = l->b;
+    MlirValue has = device_field(l->n, l->op->device, offsetof(pm_rt_device_call, has_wgmma), b->i64);
+    return mb_cmpi(b, "ne", has, mb_i64(b, 0));
+}
+
+MlirValue pm_launch_tensor_map(launch *l, const pm_value *weight, const uint64_t extents[3], const uint64_t strides[2])
+{
+    emitter *e = l->n->e;
+    mb *b = l->b;
+    const char *device = l->op->device;
+    pm_tensor_map map = {.device = device,
+                         .device_offset = pm_weights_device_offset(e->weights, pm_value_root(weight), device)};
+    memcpy(map.extents, extents, sizeof map.extents);
+    memcpy(map.strides, strides, sizeof map.strides);
+    int64_t number = 0; // among those of the device
+    size_t at = 0;
+    for (; at < e->tensor_maps.n; at++) {
+        const pm_tensor_map *other = &e->tensor_maps.data[at];
+        if (strcmp(other->device, device) != 0)
+            continue;
+        if (other->device_offset == map.device_offset && memcmp(other->extents, extents, sizeof map.extents) == 0 &&
+            memcmp(other->strides, strides, sizeof map.strides) == 0)
+            break;
+        number++;
+    }
+    if (at == e->tensor_maps.n)
+        PM_PUSH(e->arena, &e->tensor_maps, map);
+    MlirValue maps = device_field(l->n, device, offsetof(pm_rt_device_call, maps), b->ptr);
+    return word(b, mb_at_const(b, b->i8, maps, number * PM_RT_TENSOR_MAP_BYTES));
+}
+
 /// ---- launches ---------------------------------------------------------------------------------------------
 
 /// The number of an equal kernel, or that of a new one.

@@ -48,6 +48,11 @@ void pm_launch_blocks(launch *l, MlirValue blocks);
 /// Memory of the device that the launches of this op share (partial results): its address; at most PM_RT_DEVICE_WORKERS
 /// pieces of `bytes` bytes in all.
 MlirValue pm_launch_scratch(launch *l);
+/// The address of a map of a weight that lies on the op's device (cu_product.h); extents and strides as pm_tensor_map.
+MlirValue pm_launch_tensor_map(launch *l, const pm_value *weight, const uint64_t extents[3], const uint64_t strides[2]);
+/// Whether code is made for a chip that has wgmma; whether the op's device is one (i1).
+bool pm_launch_may_have_wgmma(const launch *l);
+MlirValue pm_launch_has_wgmma(launch *l);
 /// Emits the launch.
 void pm_launch_finish(launch *l);
 

@@ -115,5 +115,7 @@ pm_status pm_mlir_generate(pm_module *m, const pm_target *target, const pm_weigh
     out->n_dispatches = e.dispatches.n;
     out->kernels = e.kernels.data;
     out->n_kernels = e.kernels.n;
+    out->tensor_maps = e.tensor_maps.data;
+    out->n_tensor_maps = e.tensor_maps.n;
     return status;
 }

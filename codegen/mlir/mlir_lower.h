@@ -17,6 +17,8 @@ typedef struct pm_mlir_result {
     LLVMModuleRef device_module; ///< functions of kernels on the general road; NULL: there are none. The caller's
     const pm_kernel *kernels;
     size_t n_kernels;
+    const pm_tensor_map *tensor_maps;
+    size_t n_tensor_maps;
 } pm_mlir_result;
 
 PM_NODISCARD pm_status pm_mlir_generate(pm_module *m, const pm_target *target,

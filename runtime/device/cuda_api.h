@@ -32,8 +32,10 @@ struct pm_cu_launch {
 };
 #ifdef PM_CUDA_H_IS_THERE
 typedef struct CUDA_KERNEL_NODE_PARAMS_st cu_launch;
+typedef struct CUtensorMap_st cu_tensor_map;
 #else
 typedef struct pm_cu_launch cu_launch;
+typedef struct pm_cu_tensor_map cu_tensor_map; ///< 128 bytes, 64-byte aligned
 #endif
 
 enum {
@@ -63,6 +65,9 @@ enum {
     PM_CU_STREAM_NON_BLOCKING = 1,
     PM_CU_EVENT_DISABLE_TIMING = 2,
     PM_CU_HOST_DEVICEMAP = 2,
+    PM_CU_MAP_U16 = 1,          ///< elements of tensor maps, and how they are copied
+    PM_CU_MAP_SWIZZLE_128B = 3,
+    PM_CU_MAP_L2_256B = 3,
 };
 
 /// X(name, parameters): every driver since 2020 has these.
@@ -106,7 +111,7 @@ enum {
     X(cuLaunchKernel, (cu_function, unsigned int, unsigned int, unsigned int, unsigned int, unsigned int,         \
                        unsigned int, unsigned int, cu_stream, void **, void **))
 
-/// Where a driver lacks these, calls do without: pools (11.2), graphs (11.4).
+/// Where a driver lacks these, calls do without: pools (11.2), graphs (11.4), tensor maps (12.0).
 #define PM_CUDA_OPTIONAL(X)                                                                                       \
     X(cuDeviceGetDefaultMemPool, (cu_pool *, cu_device))                                                          \
     X(cuMemPoolSetAttribute, (cu_pool, unsigned int, void *))                                                     \
@@ -119,7 +124,10 @@ enum {
     X(cuGraphInstantiateWithFlags, (cu_graph_exec *, cu_graph, unsigned long long))                               \
     X(cuGraphExecKernelNodeSetParams, (cu_graph_exec, cu_node, const cu_launch *))                                \
     X(cuGraphExecDestroy, (cu_graph_exec))                                                                        \
-    X(cuGraphLaunch, (cu_graph_exec, cu_stream))
+    X(cuGraphLaunch, (cu_graph_exec, cu_stream))                                                                  \
+    X(cuTensorMapEncodeTiled, (cu_tensor_map *, unsigned int, uint32_t, void *, const uint64_t *, const uint64_t *, \
+                               const uint32_t *, const uint32_t *, unsigned int, unsigned int, unsigned int,      \
+                               unsigned int))
 
 typedef struct pm_cuda {
 #define X(name, parameters) cu_result (*name) parameters;

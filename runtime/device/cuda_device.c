@@ -218,10 +218,37 @@ static pm_status load_module(pm_cuda_chip *c, uint32_t number, cu_module *out_mo
                            c->minor, archs[0] ? archs : "none");
 }
 
+/// PIMOE_WGMMA=0 does without, to compare.
+static bool has_wgmma(const pm_cuda_chip *c)
+{
+    const char *asked = getenv("PIMOE_WGMMA");
+    if ((asked && strcmp(asked, "0") == 0) || !c->cuda->cuTensorMapEncodeTiled)
+        return false;
+    for (uint64_t i = 0; i < c->desc->n_codes; i++)
+        if (strcmp(c->desc->codes[i].arch, PM_RT_WGMMA_ARCH) == 0)
+            return suits(c, PM_RT_WGMMA_ARCH, true) > 0;
+    return false;
+}
+
+static pm_status tensor_map(pm_rt_device_state *device, const pm_rt_tensor_map *map, const uint8_t *weights, void *out)
+{
+    const pm_cuda_chip *c = device->chip;
+    if (!c->has_wgmma)
+        return PM_ERR_UNSUPPORTED;
+    const uint32_t box[] = {PM_RT_MAP_COLUMNS, PM_RT_MAP_ROWS, 1}, steps[] = {1, 1, 1};
+    void *base = (void *)(uintptr_t)(weights + map->device_offset);
+    PM_TRY(enter(device));
+    return pm_cuda_told(device, "a tensor map",
+                        c->cuda->cuTensorMapEncodeTiled(out, PM_CU_MAP_U16, 3, base, map->extents, map->strides, box,
+                                                        steps, 0, PM_CU_MAP_SWIZZLE_128B, PM_CU_MAP_L2_256B, 0));
+}
+
 static pm_status load_kernel(pm_cuda_chip *c, uint64_t i)
 {
     enum { WITHOUT_ASKING = 48 << 10 };
     const pm_rt_kernel *k = &c->desc->kernels[i];
+    if ((k->flags & PM_RT_KERNEL_WGMMA) && !c->has_wgmma)
+        return PM_OK;
     if (k->code >= c->n_modules)
         return pm_rt_error_set(PM_ERR_INVALID, "%s: kernel %s has no code", c->desc->name, k->name);
     if (!c->modules[k->code])
@@ -239,6 +266,7 @@ static pm_status load_kernels(pm_cuda_chip *c)
     const pm_rt_device *desc = c->desc;
     for (uint64_t i = 0; i < desc->n_codes; i++)
         c->n_modules = desc->codes[i].number >= c->n_modules ? desc->codes[i].number + 1 : c->n_modules;
+    c->has_wgmma = has_wgmma(c);
     c->modules = calloc((size_t)c->n_modules + 1, sizeof(cu_module));
     c->functions = calloc(desc->n_kernels + 1, sizeof(cu_function));
     if (!c->modules || !c->functions)
@@ -397,6 +425,7 @@ const pm_rt_device_ops pm_rt_cuda_ops = {
     .download = download,
     .peer = peer,
     .launch = launch,
+    .tensor_map = tensor_map,
     .wait = wait,
     .status = status_word,
     .take_status = take_status,

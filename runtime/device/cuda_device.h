@@ -28,7 +28,8 @@ typedef struct pm_cuda_chip {
     int major, minor;   ///< its architecture
     cu_module *modules;
     uint32_t n_modules;
-    cu_function *functions; ///< by number of the kernel
+    cu_function *functions; ///< by number of the kernel; NULL: of PM_RT_KERNEL_WGMMA, on another chip
+    bool has_wgmma;         ///< kernels of PM_RT_KERNEL_WGMMA run here
 } pm_cuda_chip;
 
 /// Pinned memory that bytes pass through; an event for each piece tells when the device is done with it.

@@ -50,6 +50,10 @@ typedef struct pm_rt_device_ops {
                       size_t bytes);
     pm_status (*launch)(pm_rt_device_state *device, uint32_t kernel, uint64_t blocks, const uint64_t *words,
                         size_t n_words);
+    /// Writes PM_RT_TENSOR_MAP_BYTES that kernels here take as the map of a weight. NULL, or PM_ERR_UNSUPPORTED (nothing is
+    /// told): kernels of PM_RT_KERNEL_WGMMA don't run here.
+    pm_status (*tensor_map)(pm_rt_device_state *device, const pm_rt_tensor_map *map, const uint8_t *weights,
+                            void *out_map);
     pm_status (*wait)(pm_rt_device_state *device); ///< until all that was given is done
     /// The word where kernels leave the number of a dispatch that found the data at fault, as they see it.
     int32_t *(*status)(pm_rt_device_state *device);

@@ -11,6 +11,7 @@
 typedef struct pm_rt_model_device {
     pm_rt_device_state *state;
     uint8_t *weights;
+    uint8_t *maps; ///< NULL: none, or kernels here can't use them
 } pm_rt_model_device;
 
 typedef struct room {
@@ -69,10 +70,31 @@ static pm_status upload_weights(const pm_model *m, const pm_rt_device *desc, pm_
     return desc->ops->wait(d->state);
 }
 
+/// Maps of weights, where kernels can use them.
+static pm_status make_maps(const pm_rt_device *desc, pm_rt_model_device *d)
+{
+    const pm_rt_device_ops *ops = desc->ops;
+    _Alignas(64) uint8_t map[PM_RT_TENSOR_MAP_BYTES];
+    for (uint64_t i = 0; ops->tensor_map && i < desc->n_maps; i++) {
+        pm_status status = ops->tensor_map(d->state, &desc->maps[i], d->weights, map);
+        if (status == PM_ERR_UNSUPPORTED)
+            return PM_OK; // at the first, if at all
+        PM_TRY(status);
+        void *maps = d->maps;
+        if (!maps)
+            PM_TRY(ops->alloc(d->state, desc->n_maps * PM_RT_TENSOR_MAP_BYTES, &maps));
+        d->maps = maps;
+        PM_TRY(ops->upload(d->state, d->maps + i * PM_RT_TENSOR_MAP_BYTES, map, sizeof map));
+    }
+    return ops->wait(d->state);
+}
+
 static void close_list(const pm_model *m, pm_rt_model_device *list)
 {
     for (uint64_t i = 0; i < m->code->n_devices; i++) {
         const pm_rt_device_ops *ops = described(m, i)->ops;
+        if (list[i].maps)
+            ops->release(list[i].state, list[i].maps);
         if (list[i].weights)
             ops->release(list[i].state, list[i].weights);
         if (list[i].state)
@@ -99,6 +121,8 @@ static pm_status open_model(pm_model *m)
         status = desc->ops->open(desc, ordinal_of(desc->name), NULL, &list[i].state);
         if (status == PM_OK)
             status = upload_weights(m, desc, &list[i]);
+        if (status == PM_OK)
+            status = make_maps(desc, &list[i]);
     }
     if (status == PM_OK)
         m->devices = list;
@@ -145,6 +169,8 @@ static pm_status open_line(pm_session *s, uint64_t number)
     uint32_t n_states = m->manifest->states.n;
     PM_TRY(desc->ops->open(desc, ordinal_of(desc->name), m->devices[number].state, &c->state));
     c->weights = m->devices[number].weights;
+    c->maps = m->devices[number].maps;
+    c->has_wgmma = c->maps != NULL;
     c->status = desc->ops->status(c->state);
     c->states = s->devices->states + number * n_states;
     for (uint32_t i = 0; i < n_states; i++) {

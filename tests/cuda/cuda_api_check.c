@@ -3,6 +3,7 @@
 #include <cuda.h>
 #define PM_CUDA_H_IS_THERE
 #include "runtime/device/cuda_api.h"
+#include "runtime/runtime_abi.h"
 
 /// An enumeration is an unsigned int to C, but another type.
 #define X(name, parameters) \
@@ -36,6 +37,12 @@ SAME(PM_CU_JIT_ERROR_LOG_SIZE, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES);
 SAME(PM_CU_STREAM_NON_BLOCKING, CU_STREAM_NON_BLOCKING);
 SAME(PM_CU_EVENT_DISABLE_TIMING, CU_EVENT_DISABLE_TIMING);
 SAME(PM_CU_HOST_DEVICEMAP, CU_MEMHOSTALLOC_DEVICEMAP);
+SAME(PM_CU_MAP_U16, CU_TENSOR_MAP_DATA_TYPE_UINT16);
+SAME(PM_CU_MAP_SWIZZLE_128B, CU_TENSOR_MAP_SWIZZLE_128B);
+SAME(PM_CU_MAP_L2_256B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B);
+SAME(0, CU_TENSOR_MAP_INTERLEAVE_NONE);
+SAME(0, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+SAME(PM_RT_TENSOR_MAP_BYTES, sizeof(CUtensorMap));
 
 #define FIELD(name) SAME(offsetof(struct pm_cu_launch, name), offsetof(CUDA_KERNEL_NODE_PARAMS_v1, name))
 FIELD(func);

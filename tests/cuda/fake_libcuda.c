@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 
 #include "runtime/device/cuda_api.h"
+#include "runtime/runtime_abi.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -549,6 +550,24 @@ EXPORT cu_result cuMemFreeAsync(cu_address at, cu_stream stream)
     (void)held;
     HANDLE(stream, STREAM);
     put(stream, (work){.action = FREE, .to = (uint8_t *)(uintptr_t)at});
+    return 0;
+}
+
+EXPORT cu_result cuTensorMapEncodeTiled(cu_tensor_map *map, unsigned int elements, uint32_t rank, void *base,
+                                        const uint64_t *extents, const uint64_t *strides, const uint32_t *box,
+                                        const uint32_t *steps, unsigned int interleave, unsigned int swizzle,
+                                        unsigned int l2, unsigned int fill)
+{
+    CALL_STARTED
+    RULE((uintptr_t)map % 64 == 0 && elements == PM_CU_MAP_U16 && rank == 3 && (uintptr_t)base % 16 == 0, "map or base");
+    RULE(interleave == 0 && swizzle == PM_CU_MAP_SWIZZLE_128B && l2 == PM_CU_MAP_L2_256B && fill == 0, "ways to copy");
+    for (uint32_t i = 0; i < rank; i++)
+        RULE(extents[i] > 0 && extents[i] <= UINT32_MAX && box[i] > 0 && box[i] <= 256 && steps[i] == 1, "extents");
+    RULE(box[0] * 2 <= 128, "a box wider than the swizzle");
+    for (uint32_t i = 0; i + 1 < rank; i++)
+        RULE(strides[i] % 16 == 0 && strides[i] < (1ull << 40), "strides");
+    memset(map, 0, PM_RT_TENSOR_MAP_BYTES);
+    memcpy(map, &base, sizeof base);
     return 0;
 }
 

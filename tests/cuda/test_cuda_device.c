@@ -247,6 +247,52 @@ START_TEST(a_cubin_for_the_very_chip)
 }
 END_TEST
 
+/// On the chip that has wgmma sessions get maps of weights; elsewhere there are none, and what has no code isn't loaded.
+START_TEST(maps_of_weights)
+{
+    static const pm_rt_kernel some[KERNELS] = {
+        [KERNEL_DOUBLE] = {.name = "double", .code = 1, .threads = 128},
+        [KERNEL_ADD] = {.name = "add", .code = 0, .threads = 256},
+        [KERNEL_FAULT] = {.name = "fault", .code = 2, .threads = 384, .shared_bytes = 200 << 10,
+                          .flags = PM_RT_KERNEL_WGMMA},
+    };
+    static const pm_rt_code of[] = {
+        {.number = 0, .arch = "sm_80", .ptx = (const uint8_t *)"ptx", .ptx_size = 3},
+        {.number = 1, .arch = "sm_80", .ptx = (const uint8_t *)"ptx", .ptx_size = 3},
+        {.number = 2, .arch = "sm_90a", .ptx = (const uint8_t *)"ptx", .ptx_size = 3},
+    };
+    static const pm_rt_tensor_map maps[] = {{0, {8, 4, 1}, {16, 64}}, {64, {16, 2, 2}, {32, 64}}};
+    static const struct {
+        int major, minor, switched_off, has;
+    } cases[] = {{9, 0, 0, 1}, {8, 0, 0, 0}, {10, 0, 0, 0}, {9, 0, 1, 0}};
+    pm_rt_device device = devices[0];
+    device.kernels = some;
+    device.codes = of;
+    device.n_codes = 3;
+    device.maps = maps;
+    device.n_maps = 2;
+    pm_rt_model code = device_model_code(&device, 1);
+    pm_model model = device_model(&code);
+    fake->open = 1; // maps are looked at below
+    fake->major = cases[_i].major;
+    fake->minor = cases[_i].minor;
+    setenv("PIMOE_WGMMA", cases[_i].switched_off ? "0" : "1", 1);
+    pm_session *session = session_of(&model, 1);
+    const pm_rt_device_call *c = &session->call.devices[0];
+    ck_assert_int_eq(c->has_wgmma, cases[_i].has);
+    ck_assert_int_eq(c->maps != NULL, cases[_i].has);
+    ck_assert_int_eq(fake->modules_of_ptx, 2 + cases[_i].has);
+    for (int i = 0; i < 2 && c->maps; i++) {
+        const uint8_t *base;
+        memcpy(&base, c->maps + i * PM_RT_TENSOR_MAP_BYTES, sizeof base);
+        ck_assert_ptr_eq(base, c->weights + maps[i].device_offset);
+    }
+    pm_session_destroy(session);
+    close_model(&model);
+    unsetenv("PIMOE_WGMMA");
+}
+END_TEST
+
 /// Sizes around those of the pinned pieces, and many small ones in a row: each is copied when its turn comes.
 START_TEST(bytes_pass_unharmed)
 {
@@ -368,6 +414,7 @@ int main(int argc, char **argv)
         tcase_add_loop_test(c, machines_that_suit_or_not, 0, (int)(sizeof machines / sizeof machines[0]));
         tcase_add_test(c, no_gpu);
         tcase_add_test(c, a_cubin_for_the_very_chip);
+        tcase_add_loop_test(c, maps_of_weights, 0, 4);
         tcase_add_test(c, bytes_pass_unharmed);
         tcase_add_test(c, rows_of_launches);
         tcase_add_test(c, sessions_side_by_side);
