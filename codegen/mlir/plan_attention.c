@@ -9,6 +9,7 @@
 
 /* as codegen/cuda/kernels/cu_attention_split.h and _tile.h have them */
 enum { FEW_TOKENS = 4, SPLIT_KEYS = 256, SPLIT_ROWS = 8, TILE_ROWS = 64, TILE_COLUMNS = 256, PARTIAL_EXTRA = 2 };
+enum { MMA_MOST_HEAD = 256, MMA_WIDE_HEAD = 128, MMA_COLUMNS = 128 }; ///< cu_attention_mma.h; its tiles have TILE_ROWS, too
 
 /// An op attention or sdpa.
 typedef struct attending {
@@ -16,7 +17,7 @@ typedef struct attending {
     int64_t heads, kv_heads, head_dim, value_dim;
     MlirValue batch, t, keys; ///< keys: those that there is room for
     void (*push)(const struct attending *a, MlirValue batch); ///< all words but those of partial results
-    const char *split, *join, *tile; ///< templates
+    const char *split, *join, *tile, *bf16; ///< templates
 } attending;
 
 static const pm_value *operand(const launch *l, uint32_t i)
@@ -66,7 +67,9 @@ static pm_status plan(const attending *a, const pm_value *q, int32_t token_dim)
     bool t_known = known(l, q, token_dim, &t);
     MlirValue one = mb_i64(b, 1), none = mb_i64(b, 0), is_few = {0};
     MlirValue rows = scaled(l, a->t, a->heads / a->kv_heads);
-    MlirValue pieces = mb_i64(b, (a->value_dim + TILE_COLUMNS - 1) / TILE_COLUMNS);
+    bool rounds = pm_op_attr(l->op, "compute")->i == PM_BF16 && a->head_dim <= MMA_MOST_HEAD;
+    int64_t columns = !rounds ? TILE_COLUMNS : a->head_dim > MMA_WIDE_HEAD ? MMA_COLUMNS / 2 : MMA_COLUMNS;
+    MlirValue pieces = mb_i64(b, (a->value_dim + columns - 1) / columns);
     MlirValue tiles = mb_mul(b, mb_mul(b, a->batch, scaled(l, pm_launch_ceil_div(l, rows, TILE_ROWS), a->kv_heads)), pieces);
     bool may_be_few = !t_known || t <= FEW_TOKENS;
     if (may_be_few) {
@@ -77,7 +80,7 @@ static pm_status plan(const attending *a, const pm_value *q, int32_t token_dim)
         is_few = mb_bin(b, "andi", mb_cmpi(b, "sle", a->t, mb_i64(b, FEW_TOKENS)), mb_cmpi(b, "sge", at_a_time, one));
         plan_split(a, mb_select(b, is_few, a->batch, none), mb_bin(b, "maxsi", at_a_time, one), splits);
     }
-    pm_launch_use(l, a->tile);
+    pm_launch_use(l, rounds ? a->bf16 : a->tile);
     a->push(a, a->batch);
     pm_launch_blocks(l, may_be_few ? mb_select(b, is_few, none, tiles) : tiles);
     return PM_OK;
@@ -132,7 +135,7 @@ pm_status pm_plan_attention(launch *l)
     const pm_value *q = operand(l, 0), *keys = operand(l, 1), *values = operand(l, 2);
     attending a = {.l = l, .heads = pm_op_i64(op, "heads"), .kv_heads = pm_op_i64(op, "kv_heads"),
                    .push = push_cached, .split = "attention_split", .join = "attention_join",
-                   .tile = "attention_tile"};
+                   .tile = "attention_tile", .bf16 = "attention_bf16"};
     const pm_value *sinks = operand(l, 4), *bias = operand(l, 5);
     if (!pm_kernel_all_f32(op, 3) || (sinks && sinks->type->elem != PM_F32) || (bias && bias->type->elem != PM_F32) ||
         !known(l, keys, 3, &a.head_dim) || !known(l, values, 3, &a.value_dim) || a.value_dim < 1)
@@ -208,7 +211,8 @@ pm_status pm_plan_sdpa(launch *l)
     pm_op *op = l->op;
     const pm_value *q = operand(l, 0), *mask = operand(l, 3), *sinks = operand(l, 6);
     attending a = {.l = l, .heads = pm_op_i64(op, "heads"), .kv_heads = pm_op_i64(op, "kv_heads"),
-                   .push = push_whole, .split = "sdpa_split", .join = "sdpa_join", .tile = "sdpa_tile"};
+                   .push = push_whole, .split = "sdpa_split", .join = "sdpa_join", .tile = "sdpa_tile",
+                   .bf16 = "sdpa_bf16"};
     if (!pm_kernel_all_f32(op, 3) || (sinks && sinks->type->elem != PM_F32) ||
         (mask && mask->type->elem != PM_F32 && mask->type->elem != PM_BOOL) ||
         !pm_kernel_head_size(q, a.heads, &a.head_dim) ||

@@ -23,6 +23,20 @@ static pm_status to_bf16(pm_pass_ctx *ctx, pm_op *op)
     return PM_OK;
 }
 
+static pm_status visit(pm_pass_ctx *ctx, pm_op *op)
+{
+    switch (op->code) {
+    case PM_OP_linear:
+    case PM_OP_grouped_linear: // a weight that has fewer bits already stays
+        return pm_value_is(op->operands[1], PM_OP_dequantize) ? PM_OK : to_bf16(ctx, op);
+    case PM_OP_attention:
+    case PM_OP_sdpa: // where there are units for it: devices
+        pm_op_set_i64(op, "compute", PM_BF16);
+        return PM_OK;
+    default: return PM_OK;
+    }
+}
+
 pm_status pm_pass_quantize(pm_pass_ctx *ctx)
 {
     const char *how = ctx->options->quantize;
@@ -34,8 +48,6 @@ pm_status pm_pass_quantize(pm_pass_ctx *ctx)
     for (size_t i = 0; i < ctx->module->entries.n; i++)
         for (pm_op *op = ctx->module->entries.data[i]->first; op;
              op = pm_op_next_nested(ctx->module->entries.data[i], op))
-            if ((op->code == PM_OP_linear || op->code == PM_OP_grouped_linear) &&
-                !pm_value_is(op->operands[1], PM_OP_dequantize)) // has fewer bits already
-                PM_TRY(to_bf16(ctx, op));
+            PM_TRY(visit(ctx, op));
     return PM_OK;
 }

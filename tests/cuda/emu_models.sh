@@ -38,3 +38,10 @@ for devices in all none; do
     got=$(PIMOE_DEVICES=$devices "$work/both" "Once upon a time" -n 24 --temperature 0)
     [ "$got" = "$want" ] || { echo "classics for CPU and GPU, devices: $devices: '$got', not '$want'" >&2; exit 1; }
 done
+
+# in bf16, as on the CPU: prefill on tensor cores
+"$pimoec" "$samples/classics" -q --quantize=bf16 -o "$work/cpu"
+"$pimoec" "$samples/classics" -q --quantize=bf16 --target=emu -o "$work/gpu"
+want=$("$work/cpu" "Once upon a time there was a king" -n 24 --temperature 0)
+got=$("$work/gpu" "Once upon a time there was a king" -n 24 --temperature 0)
+[ "$got" = "$want" ] || { echo "classics in bf16: '$got', not '$want'" >&2; exit 1; }

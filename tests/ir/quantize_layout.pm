@@ -15,4 +15,9 @@ module "m" {
     %u = transpose(%v) {perm = [1, 0]}
     %z = linear(%x, %u)
   }
+  // attention keeps its operands: devices round them where there are units for it
+  entry attend(%q: f32[1, 3, 8], %k: f32[1, 5, 8]) -> (y: %y) {
+    // CHECK: %y = sdpa(%q, %k, %k) {heads = 2, kv_heads = 2, scale = 1, compute = bf16} : f32[1, 3, 8]
+    %y = sdpa(%q, %k, %k) {heads = 2, kv_heads = 2, scale = 1.0}
+  }
 }
