@@ -10,7 +10,8 @@
 #include "tools/cli/json_out.h"
 #include "tools/pimoe/gpu_list.h"
 
-enum { BYTES = 256 << 20, ROUNDS = 20 };
+enum { BYTES = 256 << 20, ROUNDS = 20, LEAST_ROUNDS = 2 };
+static const double MOST_SECONDS = 0.5; ///< of one measurement, after the least rounds
 
 typedef struct probe {
     const pm_cuda *cu;
@@ -54,8 +55,8 @@ static cu_result nothing(const probe *p)
 /// Seconds of the best of some rounds; below 0: an error.
 static double seconds(const probe *p, cu_result (*work)(const probe *), int times)
 {
-    double best = -1;
-    for (int round = 0; round < ROUNDS; round++) {
+    double best = -1, end = now() + MOST_SECONDS;
+    for (int round = 0; round < ROUNDS && (round < LEAST_ROUNDS || now() < end); round++) {
         double start = now();
         for (int i = 0; i < times; i++)
             if (work(p) != 0)
