@@ -162,6 +162,39 @@ PM_DEVICE float pm_f32_of_f16(uint16_t bits)
     return (float)u.value;
 }
 
+/* Loads of 16, 8, 4, 2 bytes at an address that is a multiple of as many: pm_load… of what is read again soon,
+ * pm_stream… of what is read once. Of memory that the launch does not write. */
+typedef uint32_t pm_four_words __attribute__((vector_size(16), may_alias));
+typedef uint64_t pm_two_words __attribute__((may_alias));
+
+PM_DEVICE void pm_load16(uint32_t *to, const void *from)
+{
+    pm_four_words four = *(const pm_four_words *)from;
+    for (int32_t i = 0; i < 4; i++)
+        to[i] = four[i];
+}
+
+PM_DEVICE void pm_stream8(uint32_t *to, const void *from)
+{
+    uint64_t two = *(const pm_two_words *)from;
+    to[0] = (uint32_t)two;
+    to[1] = (uint32_t)(two >> 32);
+}
+
+PM_DEVICE void pm_stream16(uint32_t *to, const void *from) { pm_load16(to, from); }
+PM_DEVICE uint32_t pm_stream4(const void *from) { return *(const uint32_t *)from; }
+PM_DEVICE uint32_t pm_stream2(const void *from) { return *(const uint16_t *)from; }
+
+/// Four bytes of the eight of a, then b; byte i of the result is the one that the i-th four bits of `which` name.
+PM_DEVICE uint32_t pm_bytes(uint32_t a, uint32_t b, uint32_t which)
+{
+    uint64_t both = (uint64_t)b << 32 | a;
+    uint32_t out = 0;
+    for (int32_t i = 0; i < 4; i++)
+        out |= (uint32_t)(both >> 8 * (which >> 4 * i & 7u) & 255u) << 8 * i;
+    return out;
+}
+
 float expf(float), exp2f(float), logf(float), log1pf(float), sqrtf(float), tanhf(float), sinf(float), cosf(float);
 float erff(float), fmaf(float, float, float), floorf(float), rintf(float);
 #define pm_expf expf
@@ -438,6 +471,43 @@ PM_DEVICE float pm_f32_of_f16(uint16_t bits)
     asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
     return x;
 }
+
+PM_DEVICE void pm_load16(uint32_t *to, const void *from)
+{
+    asm("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+        : "l"(__cvta_generic_to_global(from)));
+}
+
+PM_DEVICE void pm_stream16(uint32_t *to, const void *from)
+{
+    asm("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+        : "l"(__cvta_generic_to_global(from)));
+}
+
+PM_DEVICE void pm_stream8(uint32_t *to, const void *from)
+{
+    asm("ld.global.nc.L1::no_allocate.L2::128B.v2.u32 {%0, %1}, [%2];"
+        : "=r"(to[0]), "=r"(to[1])
+        : "l"(__cvta_generic_to_global(from)));
+}
+
+PM_DEVICE uint32_t pm_stream4(const void *from)
+{
+    uint32_t word;
+    asm("ld.global.nc.L1::no_allocate.L2::128B.u32 %0, [%1];" : "=r"(word) : "l"(__cvta_generic_to_global(from)));
+    return word;
+}
+
+PM_DEVICE uint32_t pm_stream2(const void *from)
+{
+    uint16_t half;
+    asm("ld.global.nc.L1::no_allocate.L2::128B.u16 %0, [%1];" : "=h"(half) : "l"(__cvta_generic_to_global(from)));
+    return half;
+}
+
+PM_DEVICE uint32_t pm_bytes(uint32_t a, uint32_t b, uint32_t which) { return __byte_perm(a, b, which); }
 
 #define pm_expf expf
 #define pm_exp2f exp2f
