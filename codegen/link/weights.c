@@ -253,6 +253,17 @@ static device_weights *device_named(const pm_weights *w, const char *device)
     return pm_map_get_str(&w->devices, device);
 }
 
+/// A weight, or the codes and scales that products read in place of a `dequantize` that doesn't run.
+static void hold_value(pm_weights *w, device_weights *d, const pm_value *v)
+{
+    const weight_part *p = pm_map_get(&w->by_value, &v->id, sizeof v->id);
+    if (p)
+        hold(w, d, p);
+    for (uint32_t i = 0; pm_value_is(v, PM_OP_dequantize) && v->place.kind == PM_PLACE_NONE && i < v->def->n_operands; i++)
+        if (v->def->operands[i])
+            hold_value(w, d, pm_value_root(v->def->operands[i]));
+}
+
 /// Every constant that an op on a device reads.
 static void find_devices(pm_weights *w)
 {
@@ -267,12 +278,9 @@ static void find_devices(pm_weights *w)
                 pm_map_init(&d->by_offset, m->arena);
                 pm_map_put_str(&w->devices, op->device, d);
             }
-            for (uint32_t k = 0; k < op->n_operands; k++) {
-                const pm_value *v = op->operands[k] ? pm_value_root(op->operands[k]) : NULL;
-                const weight_part *p = v ? pm_map_get(&w->by_value, &v->id, sizeof v->id) : NULL;
-                if (p)
-                    hold(w, d, p);
-            }
+            for (uint32_t k = 0; k < op->n_operands; k++)
+                if (op->operands[k])
+                    hold_value(w, d, pm_value_root(op->operands[k]));
         }
 }
 

@@ -76,14 +76,15 @@ pm_status pm_plan_softmax(launch *l)
 pm_status pm_plan_gather_rows(launch *l)
 {
     const pm_value *x = operand(l, 0), *out = l->op->results[0];
-    if (pm_elem_size(x->type->elem) != 4)
+    int64_t columns, word = 4, size = (int64_t)pm_elem_size(x->type->elem);
+    if (!known(l, x, 1, &columns) || columns * size % word != 0)
         return PM_ERR_UNSUPPORTED;
     pm_launch_use(l, "gather_rows");
     pm_launch_operand(l, 0);
     pm_launch_operand(l, 1);
     results(l);
     pm_launch_dim(l, out, 0, NULL);
-    pm_launch_dim(l, x, 1, "WORDS");
+    pm_launch_fix(l, "WORDS", columns * size / word);
     pm_launch_dim(l, x, 0, NULL);
     pm_launch_status(l);
     pm_launch_blocks(l, pm_launch_dim_of(l, out, 0));

@@ -7,7 +7,7 @@
 
 pm_eval_fn pm_eval_rms_norm, pm_eval_layer_norm, pm_eval_softmax, pm_eval_gather_rows, pm_eval_combine;
 pm_eval_fn pm_eval_rope_table, pm_eval_rope, pm_eval_cache_key, pm_eval_cache_value, pm_eval_kv_append;
-pm_eval_fn pm_eval_route, pm_eval_expert_order;
+pm_eval_fn pm_eval_route, pm_eval_expert_order, pm_eval_gather;
 
 static const int64_t row_shapes[][2] = {{1, 1}, {1, 31}, {3, 32}, {9, 100}, {2, 1000}, {17, 7}, {1, 4097}};
 enum { N_ROW_SHAPES = sizeof row_shapes / sizeof row_shapes[0] };
@@ -90,6 +90,65 @@ START_TEST(gathers_and_combines)
     RUN("pm_cu_combine", m * ceil_div(n, 256), 256, 0, at(y), at(slot), at(weight), at(out), (uint64_t)m,
         (uint64_t)k, (uint64_t)n, (uint64_t)rows, at(&status), 8);
     ck_assert_int_eq(status, 8);
+}
+END_TEST
+
+/* ---- moves ------------------------------------------------------------------------------------------------ */
+
+/// Every second row's middle columns of two matrices, into the middle of a wider one; pieces of all sizes.
+START_TEST(copies)
+{
+    const int64_t piece = (int64_t)1 << _i, n[] = {1, 2, 3, 1, 5}, x_strides[] = {0, 70, 20, 0, 1};
+    const int64_t y_strides[] = {0, 40, 11, 0, 2}, x_first = 12, y_first = 3;
+    uint8_t *x = guarded(140 * piece), *y = guarded(80 * piece), *want = guarded(80 * piece);
+    for (int64_t i = 0; i < 140 * piece; i++)
+        x[i] = (uint8_t)next_below(256);
+    memset(y, 7, (size_t)(80 * piece));
+    memset(want, 7, (size_t)(80 * piece));
+    for (int64_t a = 0; a < n[1]; a++)
+        for (int64_t b = 0; b < n[2]; b++)
+            for (int64_t c = 0; c < n[4]; c++)
+                memcpy(want + (y_first + a * 40 + b * 11 + c * 2) * piece, x + (x_first + a * 70 + b * 20 + c) * piece,
+                       (size_t)piece);
+    uint64_t words[20] = {at(x), at(y), (uint64_t)piece, (uint64_t)x_first, (uint64_t)y_first};
+    for (int i = 0; i < 5; i++) {
+        words[5 + i] = (uint64_t)n[i];
+        words[10 + i] = (uint64_t)x_strides[i];
+        words[15 + i] = (uint64_t)y_strides[i];
+    }
+    cu_run("pm_cu_copy", 1, 256, 0, words, 20);
+    ck_assert_mem_eq(y, want, (size_t)(80 * piece));
+}
+END_TEST
+
+START_TEST(gathers_behind_an_axis)
+{
+    static const int64_t shapes[][4] = {{1, 5, 1, 3}, {2, 7, 33, 4}, {3, 1, 130, 1}, {1, 9, 64, 0}};
+    const int64_t *s = shapes[_i], outer = s[0], extent = s[1], inner = s[2], n = s[3], axis = 1;
+    const int64_t dims[] = {outer, extent, inner}, out_dims[] = {outer, n, inner};
+    float *x = random_floats(outer * extent * inner, 1.0f), *y = guarded_floats(outer * n * inner);
+    float *want = guarded_floats(outer * n * inner);
+    int64_t *indices = guarded(n * 8);
+    int32_t *narrow = guarded(n * 4), status = 0;
+    for (int64_t i = 0; i < n; i++)
+        narrow[i] = (int32_t)(indices[i] = next_below(2 * extent) - extent);
+    pm_tensor in[] = {tensor(x, dims, 3, PM_F32), tensor(indices, &n, 1, PM_I64)}, out = tensor(want, out_dims, 3, PM_F32);
+    pm_attr_value attr = {.i = axis};
+    ck_assert_int_eq(pm_eval_gather(&(pm_eval_args){in, 2, &out, 1, &attr}), 0);
+    for (uint64_t is_long = 0; is_long < 2; is_long++) {
+        memset(y, 0xff, (size_t)(outer * n * inner) * 4);
+        RUN("pm_cu_gather", ceil_div(outer * n * inner, 256), 256, 0, at(x), is_long ? at(indices) : at(narrow), at(y), 4,
+            (uint64_t)outer, (uint64_t)extent, (uint64_t)inner, (uint64_t)n, is_long, at(&status), 9);
+        ck_assert(same_bits(y, want, outer * n * inner));
+        ck_assert_int_eq(status, 0);
+    }
+    if (n == 0)
+        return;
+    indices[n - 1] = extent;
+    RUN("pm_cu_gather", ceil_div(outer * n * inner, 256), 256, 0, at(x), at(indices), at(y), 4, (uint64_t)outer,
+        (uint64_t)extent, (uint64_t)inner, (uint64_t)n, 1, at(&status), 9);
+    ck_assert_int_eq(status, 9);
+    ck_assert_float_eq(y[n * inner - 1], 0.0f);
 }
 END_TEST
 
@@ -318,6 +377,8 @@ static Suite *suite(void)
     tcase_add_loop_test(c, norms, 0, N_ROW_SHAPES);
     tcase_add_loop_test(c, softmaxes, 0, N_ROW_SHAPES);
     tcase_add_loop_test(c, gathers_and_combines, 0, N_ROW_SHAPES);
+    tcase_add_loop_test(c, copies, 0, 5);
+    tcase_add_loop_test(c, gathers_behind_an_axis, 0, 4);
     tcase_add_loop_test(c, rotates, 0, N_ROTATIONS);
     tcase_add_loop_test(c, caches, 0, N_CACHE_CASES);
     tcase_add_loop_test(c, appends, 0, N_CACHE_CASES);
