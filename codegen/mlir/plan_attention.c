@@ -9,7 +9,7 @@
 
 /* as codegen/cuda/kernels/cu_attention_split.h and _tile.h have them */
 enum { FEW_TOKENS = 4, SPLIT_KEYS = 256, SPLIT_ROWS = 8, TILE_ROWS = 64, TILE_COLUMNS = 256, PARTIAL_EXTRA = 2 };
-enum { MMA_MOST_HEAD = 256, MMA_WIDE_HEAD = 128, MMA_COLUMNS = 128 }; ///< cu_attention_mma.h; its tiles have TILE_ROWS, too
+enum { FLASH_MOST_HEAD = 256, FLASH_WIDE_HEAD = 128, FLASH_COLUMNS = 128 }; ///< cu_attention_mma.h; its tiles have TILE_ROWS, too
 
 /// An op attention or sdpa.
 typedef struct attending {
@@ -67,8 +67,8 @@ static pm_status plan(const attending *a, const pm_value *q, int32_t token_dim)
     bool t_known = known(l, q, token_dim, &t);
     MlirValue one = mb_i64(b, 1), none = mb_i64(b, 0), is_few = {0};
     MlirValue rows = scaled(l, a->t, a->heads / a->kv_heads);
-    bool rounds = pm_op_attr(l->op, "compute")->i == PM_BF16 && a->head_dim <= MMA_MOST_HEAD;
-    int64_t columns = !rounds ? TILE_COLUMNS : a->head_dim > MMA_WIDE_HEAD ? MMA_COLUMNS / 2 : MMA_COLUMNS;
+    bool rounds = pm_op_attr(l->op, "compute")->i == PM_BF16 && a->head_dim <= FLASH_MOST_HEAD;
+    int64_t columns = !rounds ? TILE_COLUMNS : a->head_dim > FLASH_WIDE_HEAD ? FLASH_COLUMNS / 2 : FLASH_COLUMNS;
     MlirValue pieces = mb_i64(b, (a->value_dim + columns - 1) / columns);
     MlirValue tiles = mb_mul(b, mb_mul(b, a->batch, scaled(l, pm_launch_ceil_div(l, rows, TILE_ROWS), a->kv_heads)), pieces);
     bool may_be_few = !t_known || t <= FEW_TOKENS;

@@ -242,7 +242,7 @@ PM_GLOBAL void pm_cu_sdpa_tile(CU_SDPA_ARGS)
                         u.inner * CU_TILE_COLUMNS);
 }
 
-/* The same on tensor cores, in bf16: heads of up to CU_MMA_MAX_HEAD elements. */
+/* The same on tensor cores, in bf16: heads of up to CU_FLASH_MAX_HEAD elements. */
 PM_GLOBAL void pm_cu_attention_bf16(CU_CACHE_ARGS)
 {
     PM_SHARED(cu_mma_shared, shared, 1);
@@ -252,8 +252,8 @@ PM_GLOBAL void pm_cu_attention_bf16(CU_CACHE_ARGS)
     int64_t kv = PM_FIXED(KV_HEADS, kv_heads), rows = t * (PM_FIXED(HEADS, heads) / kv);
     int64_t columns = pm_cu_mma_columns(PM_FIXED(HEAD_DIM, head_dim));
     int64_t pieces = pm_cu_ceil_div(PM_FIXED(VALUE_DIM, value_dim), columns);
-    if (unit_of(batch, kv, rows, CU_MMA_ROWS, pieces, &u) && of_cache(&a, &s, u.b, u.head, CU_CACHE_NAMES))
-        pm_cu_mma_rows(&a, &s, shared, (pm_cu_ceil_div(rows, CU_MMA_ROWS) - 1 - u.tile) * CU_MMA_ROWS,
+    if (unit_of(batch, kv, rows, CU_FLASH_ROWS, pieces, &u) && of_cache(&a, &s, u.b, u.head, CU_CACHE_NAMES))
+        pm_cu_mma_rows(&a, &s, shared, (pm_cu_ceil_div(rows, CU_FLASH_ROWS) - 1 - u.tile) * CU_FLASH_ROWS,
                        u.inner * columns);
 }
 
@@ -266,7 +266,7 @@ PM_GLOBAL void pm_cu_sdpa_bf16(CU_SDPA_ARGS)
     int64_t kv = PM_FIXED(KV_HEADS, kv_heads), rows = t * (PM_FIXED(HEADS, heads) / kv);
     int64_t columns = pm_cu_mma_columns(PM_FIXED(HEAD_DIM, head_dim));
     int64_t pieces = pm_cu_ceil_div(PM_FIXED(VALUE_DIM, value_dim), columns);
-    if (unit_of(batch, kv, rows, CU_MMA_ROWS, pieces, &u) && of_sdpa(&a, &s, u.b, u.head, CU_SDPA_NAMES))
-        pm_cu_mma_rows(&a, &s, shared, (pm_cu_ceil_div(rows, CU_MMA_ROWS) - 1 - u.tile) * CU_MMA_ROWS,
+    if (unit_of(batch, kv, rows, CU_FLASH_ROWS, pieces, &u) && of_sdpa(&a, &s, u.b, u.head, CU_SDPA_NAMES))
+        pm_cu_mma_rows(&a, &s, shared, (pm_cu_ceil_div(rows, CU_FLASH_ROWS) - 1 - u.tile) * CU_FLASH_ROWS,
                        u.inner * columns);
 }
