@@ -120,18 +120,20 @@ static void find_symbols(verifier *v, const pm_loc *loc, const pm_value *value, 
         check_mentions(v, loc, value->content[i], "dims");
 }
 
-/// Two ops that find the same symbol would each overwrite the other's extent.
-static void check_found_once(verifier *v, const pm_op *op)
+/// The first op that finds a symbol binds it; what a later one finds is compared with that, as with any other
+/// expression that stands in its type (pass extents says that they are equal). A copy that wasn't inferred again claims
+/// the extents of its original, and nobody said that they are equal.
+static void check_copy_finds_its_own(verifier *v, const pm_op *op)
 {
     uint32_t symbol;
-    if (pm_op_info_of(op)->infer == NULL || op->n_regions > 0)
+    if (!op->is_clone || pm_op_info_of(op)->infer == NULL || op->n_regions > 0)
         return;
     for (uint32_t i = 0; i < op->n_results; i++) {
         const pm_type *type = op->results[i]->type;
         for (int32_t d = 0; type && d < type->rank; d++)
             if (is_found_here(v->m, type->dims[d], &symbol) && v->found[symbol] &&
                 !pm_op_takes_symbol(op, symbol))
-                fault(v, op->loc, "%s: result %u has the extent %s, which another op finds",
+                fault(v, op->loc, "%s: result %u of a copy has the extent %s, which another op finds",
                       pm_op_info_of(op)->name, i, v->m->symbols.data[symbol].name);
     }
 }
@@ -247,7 +249,7 @@ static void check_op(verifier *v, pm_op *op, const pm_graph *g, int depth)
     for (uint32_t i = 0; i < op->n_results; i++)
         check_value(v, op->loc, op->results[i], g, op, i);
     if (v->n_faults == before)
-        check_found_once(v, op);
+        check_copy_finds_its_own(v, op);
     for (uint32_t i = 0; i < op->n_results && v->n_faults == before; i++)
         find_symbols(v, op->loc, op->results[i], op);
     if (v->n_faults == before)

@@ -40,3 +40,7 @@ run 1 'fits.pm:5' "${y[@]}" --in x=1,2,3 --in u=random:2x3
 run 1 'fits.pm:5' "${y[@]}" --in x=1,2,3,4,5,6 --in u=random:2x3
 run 1 'fits.pm:6' "${y[@]}" --in x=1 --in u=random:2x5
 run 1 'fits.pm:6' "${y[@]}" --in x=1 --in u=random:2x2
+# two ops that find one extent
+"$pimoec" "$source/tests/ir/extents_found_twice.pm" --verify=each -o extents
+run 0 'sum: i64[1, 2] = 1 4' --in x=1,0,2 --in y=0,3,4,0
+run 1 'extents_found_twice.pm:' --in x=1,0,2 --in y=0,3,4,1

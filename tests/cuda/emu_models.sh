@@ -9,8 +9,8 @@ trap 'rm -rf "$work"' EXIT
 numbers() {
     local model=$1
     shift
-    "$pimoec" "$model" -q -o "$work/cpu"
-    "$pimoec" "$model" -q --target=emu -o "$work/gpu"
+    "$pimoec" "$model" -q --verify=each -o "$work/cpu"
+    "$pimoec" "$model" -q --verify=each --target=emu -o "$work/gpu"
     "$work/cpu" "$@" >"$work/cpu.txt"
     "$work/gpu" "$@" >"$work/gpu.txt"
     paste -d ' ' <(tr -s ' :=,[]' '\n' <"$work/cpu.txt") <(tr -s ' :=,[]' '\n' <"$work/gpu.txt") |
@@ -25,17 +25,17 @@ numbers "$(dirname "$0")/moves_and_codes.pm" --in x=random:7x40
 numbers "$(dirname "$0")/moves_and_codes.pm" --in x=random:1x40
 
 # the language model writes the same text, with caches on the device; experts may stay on the CPU
-"$pimoec" "$samples/classics" -q -o "$work/cpu"
+"$pimoec" "$samples/classics" -q --verify=each -o "$work/cpu"
 want=$("$work/cpu" "Once upon a time" -n 24 --temperature 0)
 for place in "" --place=experts@cpu0 --place=attention@cpu0; do
     # shellcheck disable=SC2086 # none, or one option
-    "$pimoec" "$samples/classics" -q --target=emu $place -o "$work/gpu"
+    "$pimoec" "$samples/classics" -q --verify=each --target=emu $place -o "$work/gpu"
     got=$("$work/gpu" "Once upon a time" -n 24 --temperature 0)
     [ "$got" = "$want" ] || { echo "classics $place: '$got', not '$want'" >&2; exit 1; }
 done
 
 # for both: with its device, and without
-"$pimoec" "$samples/classics" -q --target=native --target=emu -o "$work/both"
+"$pimoec" "$samples/classics" -q --verify=each --target=native --target=emu -o "$work/both"
 for devices in all none; do
     got=$(PIMOE_DEVICES=$devices "$work/both" "Once upon a time" -n 24 --temperature 0)
     [ "$got" = "$want" ] || { echo "classics for CPU and GPU, devices: $devices: '$got', not '$want'" >&2; exit 1; }

@@ -503,7 +503,7 @@ START_TEST(test_disguises_are_seen_through)
         random_state r = {seed + 77};
         if (i == 1)
             disguise(m[i]->entries.data[0], &r);
-        pm_pass_run run = {.options = &plain, .passes = passes, .pass_limit = -1};
+        pm_pass_run run = {.options = &plain, .passes = passes, .pass_limit = -1, .verify_each = true};
         ck_assert_int_eq(pm_passes_run(m[i], &run), PM_OK);
         for (const pm_op *op = m[i]->entries.data[0]->first; op; op = op->next)
             n[i] += op->code != PM_OP_const && op->code != PM_OP_dims;

@@ -306,6 +306,7 @@ static pm_status compile(checker *k)
     k->run.library = pm_path_join(k->arena, folder, "checked.so");
     k->run.symbol = "checked";
     k->options.emit = PM_EMIT_SHARED;
+    k->options.verify_each = 1; // a check is for what is wrong with us, too
     k->options.symbol = k->run.symbol;
     k->options.entry = k->run.entry;
     if (k->kind == PM_MODEL_CHECKPOINT && !k->options.entry && !expects(k, "greedy"))
