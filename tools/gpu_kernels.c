@@ -1,5 +1,6 @@
-/// Writes the table of docs/gpu-kernels.md: what each CUDA template needs on each chip. With --write FOLDER: all templates
-/// without constants instead, as FOLDER/NAME.sm_90a.cubin and .ptx (scripts/gpu-check).
+/// Writes the table of docs/gpu-kernels.md: what each CUDA template needs on each chip. With --write FOLDER [CHIPS]: all
+/// templates without constants instead, as FOLDER/NAME.sm_90a.cubin and .ptx, and those that gpu-bench times
+/// (scripts/gpu-check).
 /// Exit code 77: NVRTC isn't there; 1: a template spills, or could not be compiled.
 #include <stdlib.h>
 #include <string.h>
@@ -157,22 +158,57 @@ static pm_status write_bytes(writer *w, const char *path, const void *bytes, siz
     return pm_out_commit(w->diag, out);
 }
 
-static pm_status write_kernels(writer *w, const char *folder)
+typedef struct variant {
+    const char *name, *template_name, *constants;
+} variant;
+
+static const variant variants[] = {
+#define PM_GPU_VARIANT(name, template, constants) {#name, #template, constants},
+#include "tools/gpu_bench/gpu_variants.def"
+};
+
+/// FOLDER/NAME.CHIP.cubin and .ptx, NAME: the template's, and that of a variant.
+static pm_status write_kernel(writer *w, const char *folder, const pm_cuda_template *t, const variant *v, const char *chip)
+{
+    pm_launch_fixed fixed[PM_LAUNCH_MAX_FIXED];
+    pm_cuda_program program;
+    pm_cuda_code code;
+    size_t n_fixed = v ? parse_constants(w, v->constants, fixed) : 0;
+    const char *name = pm_arena_printf(w->arena, "%s/%s%s%s.%s", folder, t->name, v ? "." : "", v ? v->name : "", chip);
+    PM_TRY(pm_cuda_template_program(w->arena, w->diag, t, pm_arena_printf(w->arena, "pm_cu_%s", t->name), fixed, n_fixed, chip,
+                                    &program));
+    PM_TRY(pm_cuda_compile(w->compiler, &program, &code));
+    if (code.cubin)
+        PM_TRY(write_bytes(w, pm_arena_printf(w->arena, "%s.cubin", name), code.cubin, code.cubin_size));
+    if (v && code.cubin)
+        return PM_OK; // other chips time the general kernel
+    return write_bytes(w, pm_arena_printf(w->arena, "%s.ptx", name), code.ptx, code.ptx_size);
+}
+
+static bool wanted(const char *list, const char *chip)
+{
+    size_t n = strlen(chip);
+    for (const char *at = list; at && *at; at += strcspn(at, ","), at += *at == ',')
+        if (strncmp(at, chip, n) == 0 && (at[n] == ',' || !at[n]))
+            return true;
+    return !list;
+}
+
+/// list: chips, separated by commas; NULL: all.
+static pm_status write_kernels(writer *w, const char *folder, const char *list)
 {
     size_t n;
     const pm_cuda_template *templates = pm_cuda_templates(&n);
-    for (size_t i = 0; i < n * PM_COUNT(chips); i++) {
-        const pm_cuda_template *t = &templates[i / PM_COUNT(chips)];
-        const char *chip = chips[i % PM_COUNT(chips)];
-        pm_cuda_program program;
-        pm_cuda_code code;
-        PM_TRY(pm_cuda_template_program(w->arena, w->diag, t, pm_arena_printf(w->arena, "pm_cu_%s", t->name), NULL, 0, chip,
-                                        &program));
-        PM_TRY(pm_cuda_compile(w->compiler, &program, &code));
-        PM_TRY(write_bytes(w, pm_arena_printf(w->arena, "%s/%s.%s.ptx", folder, t->name, chip), code.ptx, code.ptx_size));
-        if (code.cubin)
-            PM_TRY(write_bytes(w, pm_arena_printf(w->arena, "%s/%s.%s.cubin", folder, t->name, chip), code.cubin,
-                               code.cubin_size));
+    for (size_t c = 0; c < PM_COUNT(chips); c++) {
+        if (!wanted(list, chips[c]))
+            continue;
+        for (size_t i = 0; i < n; i++)
+            PM_TRY(write_kernel(w, folder, &templates[i], NULL, chips[c]));
+        for (size_t i = 0; i < PM_COUNT(variants); i++) {
+            const pm_cuda_template *t = pm_cuda_template_named(variants[i].template_name);
+            if (t)
+                PM_TRY(write_kernel(w, folder, t, &variants[i], chips[c]));
+        }
     }
     return PM_OK;
 }
@@ -187,8 +223,8 @@ int main(int argc, char **argv)
         code = EXIT_SKIP;
     } else {
         w.compiler = pm_cuda_compiler_new(arena, w.diag);
-        bool kernels = argc == 3 && strcmp(argv[1], "--write") == 0;
-        code = pm_exit_code(kernels ? write_kernels(&w, argv[2]) : write_table(&w));
+        bool kernels = argc >= 3 && strcmp(argv[1], "--write") == 0;
+        code = pm_exit_code(kernels ? write_kernels(&w, argv[2], argc > 3 ? argv[3] : NULL) : write_table(&w));
         if (w.n_spilling)
             fprintf(stderr, "%zu kernels spill registers\n", w.n_spilling);
         code = code ? code : w.n_spilling > 0;

@@ -108,6 +108,7 @@ enum {
     X(cuEventDestroy_v2, (cu_event))                                                                              \
     X(cuEventRecord, (cu_event, cu_stream))                                                                       \
     X(cuEventSynchronize, (cu_event))                                                                             \
+    X(cuEventElapsedTime, (float *, cu_event, cu_event))                                                          \
     X(cuLaunchKernel, (cu_function, unsigned int, unsigned int, unsigned int, unsigned int, unsigned int,         \
                        unsigned int, unsigned int, cu_stream, void **, void **))
 

@@ -11,6 +11,7 @@
 #include "pm/runtime.h"
 #include "runtime/device/cuda_api.h"
 #include "tests/cuda/cu_run.h"
+#include "tools/gpu_bench/gpu_images.h"
 
 enum { MOST_MIRRORS = 64, MOST_KERNELS = 128, EDGE = 256, EDGE_BYTE = 0xa5, OWN_BYTES = 64, WORDS_MOST = 64 };
 
@@ -57,55 +58,13 @@ static void open_gpu(void)
     need("a stream", gpu.cu->cuStreamCreate(&gpu.stream, PM_CU_STREAM_NON_BLOCKING));
 }
 
-/// A file of the folder, with a NUL behind it; NULL: there is none.
-static char *read_kernel(const char *name, const char *arch, const char *ending)
-{
-    const char *folder = getenv("PIMOE_GPU_KERNELS");
-    char path[4096];
-    if (folder && strcmp(folder, "fake") == 0) // the stand-in for the driver takes any image
-        return calloc(1, 8);
-    snprintf(path, sizeof path, "%s/%s.%s.%s", folder ? folder : "kernels", name, arch, ending);
-    FILE *f = fopen(path, "rb");
-    if (!f)
-        return NULL;
-    fseek(f, 0, SEEK_END);
-    long size = ftell(f);
-    rewind(f);
-    char *bytes = calloc(1, (size_t)size + 1);
-    if (!bytes || fread(bytes, 1, (size_t)size, f) != (size_t)size)
-        ck_abort_msg("%s can't be read", path);
-    fclose(f);
-    return bytes;
-}
-
-/// The image that suits this GPU best.
-static char *find_kernel(const char *name)
-{
-    static const int chips[] = {120, 103, 100, 90, 89, 86, 80};
-    char arch[16];
-    for (int with_letter = 1; with_letter >= 0; with_letter--) {
-        snprintf(arch, sizeof arch, "sm_%d%s", gpu.sm, with_letter ? "a" : "");
-        char *image = read_kernel(name, arch, "cubin");
-        if (!image)
-            image = read_kernel(name, arch, "ptx");
-        if (image)
-            return image;
-    }
-    for (size_t i = 0; i < sizeof chips / sizeof *chips; i++) {
-        snprintf(arch, sizeof arch, "sm_%d", chips[i]);
-        char *image = chips[i] <= gpu.sm ? read_kernel(name, arch, "ptx") : NULL;
-        if (image)
-            return image;
-    }
-    return NULL;
-}
-
 static cu_function function_of(const char *kernel, int64_t shared_bytes)
 {
     for (int i = 0; i < gpu.n_kernels; i++)
         if (strcmp(gpu.kernels[i].name, kernel) == 0)
             return gpu.kernels[i].function;
-    char *image = find_kernel(kernel + strlen("pm_cu_"));
+    const char *folder = getenv("PIMOE_GPU_KERNELS");
+    char *image = pm_gpu_image(folder ? folder : "kernels", kernel + strlen("pm_cu_"), gpu.sm);
     if (!image)
         ck_abort_msg("%s: no code for sm_%d", kernel, gpu.sm);
     cu_module module;

@@ -734,6 +734,18 @@ EXPORT cu_result cuEventSynchronize(cu_event event)
     return 0;
 }
 
+/// A microsecond for each piece of work between them.
+EXPORT cu_result cuEventElapsedTime(float *milliseconds, cu_event begin, cu_event end)
+{
+    CALL_STARTED
+    HANDLE(begin, EVENT);
+    HANDLE(end, EVENT);
+    RULE(begin->stream && begin->stream == end->stream && begin->at <= end->at && end->at <= end->stream->done,
+         "events that have not happened, or in another order");
+    *milliseconds = (float)(end->at - begin->at) * 1e-3f;
+    return 0;
+}
+
 /// ---- graphs -----------------------------------------------------------------------------------------------------------
 
 EXPORT cu_result cuGraphCreate(cu_graph *graph, unsigned int flags)

@@ -25,7 +25,7 @@ SCRIPT
 chmod +x tools/compute-sanitizer
 
 # everything agrees
-expect 0 env PATH="$work/tools:$PATH" WRONG_TOOL='' bundle/gpu-check --out all.json --repeat 1
+expect 0 env PATH="$work/tools:$PATH" WRONG_TOOL='' bundle/gpu-check --out all.json --tiny
 claims_of() {
     local file=$1
     shift
@@ -33,7 +33,7 @@ claims_of() {
 }
 n_tests=$(find bundle/tests -type f | wc -l) n_models=$(find bundle/models -name '*.case' | wc -l)
 claims_of all.json schema_version=2 ok=true complete=true gpu.arch=sm_90 "#tests=$n_tests" "#models=$n_models" \
-    "#sanitizer=$((4 * n_tests))" tests.0.result=ok models.0.result=ok programs.0.figures.repeat=1 programs.0.name
+    "#sanitizer=$((4 * n_tests))" kernels.ok=true kernels.complete=true kernels.rows.0.error kernels.rows.0.gbytes_per_second tests.0.result=ok models.0.result=ok programs.0.figures.repeat=1 programs.0.name
 ! grep -q '"result": "\(failed\|out of time\|skipped\)"' all.json || fail "a row of all.json isn't ok"
 
 # a kernel that does nothing
@@ -55,6 +55,6 @@ claims_of races.json ok=false
 grep -q '"name": "racecheck rows", "result": "failed"' races.json || fail "the race is not in races.json"
 
 # no time: nothing runs, and the JSON says so
-expect 1 bundle/gpu-check --out late.json --seconds 0
+expect 1 bundle/gpu-check --out late.json --seconds 0 --tiny
 claims_of late.json ok=false complete=true "tests.0.result=out of time"
 finish
