@@ -11,7 +11,7 @@
 #include "tools/pimoe/gpu_list.h"
 
 enum { BYTES = 256 << 20, ROUNDS = 20, LEAST_ROUNDS = 2 };
-static const double MOST_SECONDS = 0.5; ///< of one measurement, after the least rounds
+static const double MOST_SECONDS = 0.2; ///< of one measurement, after the least rounds
 
 typedef struct probe {
     const pm_cuda *cu;
