@@ -1,4 +1,5 @@
 /// Packing of weights into panels, a panel at a time: memory does not grow with the model.
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -91,6 +92,22 @@ static uint16_t to_bf16(float f)
     if ((bits & 0x7fffffff) > 0x7f800000)
         return (uint16_t)(bits >> 16 | 64); // NaN stays NaN
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+/// To nearest, ties to even.
+static uint16_t to_f16(float f)
+{
+    uint32_t bits, sign;
+    memcpy(&bits, &f, 4);
+    sign = bits >> 16 & 0x8000;
+    bits &= 0x7fffffff;
+    if (bits > 0x7f800000)
+        return (uint16_t)(sign | 0x7e00);
+    if (bits >= 0x477ff000) // 65520: half way to what would come next
+        return (uint16_t)(sign | 0x7c00);
+    if (bits < 0x38800000) // below 2^-14: multiples of 2^-24
+        return (uint16_t)(sign | (uint32_t)lrintf(fabsf(f) * 0x1p24f));
+    return (uint16_t)(sign | (((bits + 0xfff + (bits >> 13 & 1)) >> 13) - (112 << 10)));
 }
 
 /// ---- sources: matrices [n, k] somewhere inside constants --------------------------------------------------
@@ -245,7 +262,7 @@ static void pack_panel(const float *rows, int64_t panel, int64_t k, int64_t pair
                 if (elem == PM_F32) {
                     memcpy(out + at * 4, &f, 4);
                 } else {
-                    uint16_t h = to_bf16(f);
+                    uint16_t h = elem == PM_F16 ? to_f16(f) : to_bf16(f);
                     memcpy(out + at * 2, &h, 2);
                 }
             }

@@ -37,7 +37,9 @@ static pm_status check_compute(const pm_op *op, pm_diag *diag)
     int64_t compute = pm_op_i64(op, "compute");
     if (compute == PM_F32 || compute == PM_BF16)
         return PM_OK;
-    return pm_hook_error(op, diag, "compute is %s, must be f32 or bf16",
+    if (compute == PM_F16 && pm_hook_type(op, 0)->elem == PM_F16 && pm_hook_type(op, 1)->elem == PM_F16)
+        return PM_OK;
+    return pm_hook_error(op, diag, "compute is %s, must be f32, bf16, or f16 of factors in f16",
                          pm_elem_name((pm_elem)compute));
 }
 
@@ -95,10 +97,10 @@ pm_status pm_verify_linear(const pm_op *op, pm_diag *diag)
                           linear_columns(pm_hook_module(op), w));
 }
 
-/// Products in bf16 are summed up, and left, in f32: the rounded x is not what the model computes with.
+/// Products of 16 bits are summed up, and left, in f32: a rounded x is not what the model computes with.
 static pm_elem linear_elem(const pm_op *op)
 {
-    return pm_op_i64(op, "compute") == PM_BF16 ? PM_F32 : pm_hook_type(op, 0)->elem;
+    return pm_op_i64(op, "compute") != PM_F32 ? PM_F32 : pm_hook_type(op, 0)->elem;
 }
 
 pm_status pm_infer_linear(pm_infer *inf)

@@ -71,11 +71,57 @@ static pm_status use_matmul(pm_pass_ctx *ctx, pm_op *op)
     return PM_OK;
 }
 
+/// ---- factors of 16 bits on devices ------------------------------------------------------------------------
+
+/// The rows of `v` that `token` names, made once for all that want them.
+static pm_status gather_narrow(pm_builder *b, pm_value *v, pm_value *token, pm_value **out)
+{
+    for (pm_use *use = v->uses; use; use = use->next)
+        if (use->op->code == PM_OP_gather_rows && use->op->operands[1] == token && use->op->graph == b->graph) {
+            *out = use->op->results[0];
+            return PM_OK;
+        }
+    return pm_build1(b, out, PM_OP_gather_rows, PM_OPERANDS(v, token), PM_NO_ATTRS);
+}
+
+/// What x was before it was widened to f32, or before its rows were and then gathered. NULL: it always was in f32.
+static pm_value *widened_from(pm_value *x, pm_elem elem)
+{
+    if (pm_value_is(x, PM_OP_gather_rows))
+        x = x->def->operands[0];
+    if (pm_value_is(x, PM_OP_cast) && x->type->elem == PM_F32)
+        x = x->def->operands[0];
+    return x->type->elem == elem ? x : NULL;
+}
+
+/// Where both factors had 16 bits before they were widened, tensor cores multiply them, exactly as f32 would.
+static pm_status use_narrow_factors(pm_pass_ctx *ctx, pm_op *op)
+{
+    pm_value *x = op->operands[0], *w = op->operands[1], *narrow;
+    if (pm_value_is(w, PM_OP_cast) && w->type->elem == PM_F32)
+        w = w->def->operands[0];
+    pm_elem elem = w->type->elem, result = op->results[0]->type->elem;
+    narrow = elem == PM_F16 || elem == PM_BF16 ? widened_from(x, elem) : NULL;
+    if (!narrow || pm_op_i64(op, "compute") != PM_F32 || (result != PM_F32 && x != narrow))
+        return PM_OK;
+    pm_builder b = {op->graph, op, pm_loc_derive(ctx->module, op->loc, "layout")};
+    if (pm_value_is(x, PM_OP_gather_rows) && x->type->elem == PM_F32) {
+        b.before = x->def;
+        PM_TRY(gather_narrow(&b, narrow, x->def->operands[1], &narrow));
+    }
+    pm_op_set_operand(op, 0, narrow);
+    pm_op_set_operand(op, 1, w);
+    pm_op_set_i64(op, "compute", elem);
+    pm_pass_changed(ctx);
+    pm_pass_count(ctx, "products of 16 bits");
+    return PM_OK;
+}
+
 /// Operands in the elements that kernels read: x in f32 (in bf16 where that is asked for), the bias in f32; the
 /// result is rounded to what it was.
 static pm_status use_kernel_elements(pm_pass_ctx *ctx, pm_op *op)
 {
-    pm_elem x = pm_op_i64(op, "compute") == PM_BF16 ? PM_BF16 : PM_F32;
+    pm_elem x = (pm_elem)pm_op_i64(op, "compute");
     pm_elem result = op->results[0]->type->elem;
     uint32_t bias = op->code == PM_OP_linear ? 2 : 3;
     pm_builder b = {op->graph, op, pm_loc_derive(ctx->module, op->loc, "layout")};
@@ -213,12 +259,12 @@ static pm_status use_rows(pm_pass_ctx *ctx, pm_op *op)
     w = source_of(ctx, trans ? w->def->operands[0] : w);
     if (!w)
         return PM_OK;
-    bool bf16 = w->type->elem == PM_BF16 || pm_op_i64(op, "compute") == PM_BF16;
-    if (trans || !is_stored_as_is(w) || (bf16 && w->type->elem != PM_BF16)) {
+    pm_elem compute = (pm_elem)pm_op_i64(op, "compute");
+    pm_elem elem = compute != PM_F32 ? compute : w->type->elem == PM_BF16 ? PM_BF16 : PM_F32;
+    if (trans || !is_stored_as_is(w) || (elem != PM_F32 && w->type->elem != elem)) {
         pm_builder b = {op->graph, op, pm_loc_derive(m, op->loc, "layout")};
         PM_TRY(pm_build1(&b, &rows, PM_OP_pack, PM_OPERANDS(w),
-                         PM_ATTRS(pm_attr_i64("panel", 1), pm_attr_elem("elem", bf16 ? PM_BF16 : PM_F32),
-                                  pm_attr_bool("trans", trans))));
+                         PM_ATTRS(pm_attr_i64("panel", 1), pm_attr_elem("elem", elem), pm_attr_bool("trans", trans))));
         w = rows;
         pm_pass_count(ctx, "weights row by row");
     }
@@ -240,6 +286,10 @@ static pm_status visit_graph(pm_pass_ctx *ctx, pm_graph *g)
             PM_TRY(use_matmul(ctx, op));
             continue;
         }
+        if (op->device)
+            PM_TRY(use_narrow_factors(ctx, op));
+        else if (pm_op_i64(op, "compute") == PM_F16) // the host multiplies in f32: the same numbers
+            pm_op_set_i64(op, "compute", PM_F32);
         PM_TRY(use_kernel_elements(ctx, op));
         PM_TRY(op->device ? use_rows(ctx, op) : pack_weight(ctx, op));
     }

@@ -1,8 +1,8 @@
-// What devices do in kernels of their own and samples have none of: products of codes of few bits, and moves of elements.
+// What devices do in kernels of their own and samples have none of: products of codes of few bits and of 16, and moves of elements.
 // Compiled for the CPU and for the emulated device by emu_models.sh, which compares the numbers.
 module "moves_and_codes" {
   symbol T in [1, 64]
-  entry main(%x: f32[T, 40]) -> (a: %a, b: %b, c: %c, d: %d, e: %e, f: %f, g: %g, h: %h, last: %last) {
+  entry main(%x: f32[T, 40]) -> (a: %a, b: %b, c: %c, d: %d, e: %e, f: %f, g: %g, h: %h, last: %last, half: %half, turned: %turned) {
     %codes4 = const {value = hex("82b70eee7f1a5039bef07ec2347f066ed08f5dc7512447e3404300026b6e545594a065685d64c4980bb8d4544a8721a99a01ad219eb59cf6a15ef6f15a1d830bb7ce09d6bbc004e7175c643c7decb0b580ec37bc9712dd2e6aaeb94bae8d2f9fa29c5a284c9ef7521829cf1079b080e9d74a1c10fcab6a42")} : u8[6, 20]
     %scales = const {value = hex("046d763f652b033ea8043cbf87014b3fe07d30be509029bfe90c82bed1e861bf728422be51b437bfd210583f5195763ed55229bfeed0353d56966b3f065fc13e43acbabe3b63e7be0e1975bda8c04d3f7d5e46bf65e4243f3c0e823d2d2624bf67d15f3f24503c3f46c723bf265585bcceb0f83c1005c53d")} : f32[6, 5]
     %zeros = const {value = hex("b820b6119cba8ff88796ae5b05f280a68ced")} : u8[6, 3]
@@ -38,5 +38,14 @@ module "moves_and_codes" {
     %shape = const {value = [1, -1, 40]} : i64[3]
     %x3 = reshape(%x, %shape)
     %last = last_rows(%x3)
+    // factors that have 16 bits already: as they are, and turned
+    %short = cast(%x) {to = f16}
+    %w16 = const {value = hex("a3b596b9d434d7ba982c4cb412bb9d2366bb3fb0e2ba8cbad5b03b3905ba6eb814342a3bef309db29f3b41bbbc39bcb6b1b91eba21b60f391cb93931723415b41c2effba0cbbb4b8c635a2b0f3b57a31fead68b6b6385e3618b8c330732a013a5837c9b6af3b1cba3db11d3891b9a7a55fbb62353c38ac30023af6b540360a321d319bad71391d3ba1aa413507bb7336b534e43b2739e5b64fb36635a4bbe7ac50b920ba0fbb4b38eeb90ab8fbb2f139b6ba81ae542e223a1c39d33917b76cb185b4263a533b96b92eb94ab844b8b3a7b43198b7efbb30b12fb43f30403b1936ee278733a33523bb643a7b38fe39c438e3b277b258ba4c3401bbecbaa9b867b91eb529bbffbb94b960ba5db498bbfd394d33a0b9eeb7e2b459b409ba9539e43b5aac23a8a0ba5dba09b587b743396bb9a1bb373b3c2ba8b9872d91bb322ba83bd0394736a5b744b454b95a382c2c773873b56eb8fc38c23ba439e6381839ad375fb884289fb489bb8ebb0fb7b5b729364e3bc1aefe3acf3b483b55b479b85fb8dab8bbb8f133683a723941a9e534cb38a5ba24358e3a84380138a0a925b9a0385cb5d0388c3babb250b2263b323748b9f8b995b97a3ae738a9b93939af3b0835c9b43a2ee7b9c6bb893bca34ce2af03a3cb0f3393839a0b8f1b7a0b627b88831b3b72fb1e7b98f3aaeb45bad5631783a14b1af3ac11a132c052ab3bbaaaf12b9f0bbc9383eb9c9aa35373b2f92b5b328192f8c384dbab82f06b823b75b38e623e72f29389a3a44af3433b0213a262b361aae432c9fa9103b6036063a133bb1b79e2f183b7139ceb90eba69afd7ba26b8d4ba6c358b385a3a87b9ea362135b6b9203a7b3b7db83d3b83b286a6d73b52396bb962b0fd2726b5deb8cfb51c37b0bbeb2e9fafb6bb64b5ee334726f9bac33b9d388c3b53ba80b75ebb773859b7edb9fab0953a1b39b9b79cb9b53a85306a3692ba14bb0636c8b0d7ba033b4d34d338a9bab339efbace39ebad26b5cb2ed43a")} : f16[9, 40]
+    %half = linear(%short, %w16)
+    %wide = cast(%short) {to = f32}
+    %v16 = const {value = hex("6eb7efb9e42a2fb840ba6bb932bbc6b804b63db62738b9b6ce0927b9e5b4b6bbfcb7c1bb7537892ef8b876aaf43a4dba1a3957b01ea15b39d8b2d9220236b83b09b551399d365a3419b2e1b421bbecb9debab537d2b763b9a6ba7639ee397535fab620b89fb631ad7bb9efae94b7633b903b072e17b8733b18b697b4fcbb93b37eaaa91dc9b8d920ecbb8cb790ba6eb255bba4bb44b646b87a31792b02380b35e936113a12b390b5c13b9cb92c3795344dbb5d39453a13347c37ff38c5b9152a7a205c39e03839396131493ada35303652b880bbdfb975b452ba60397e2f17340a34c8357ba5f2bbc338f237161e812c1935f1ba9437eeb7cfba81b75737b7b8ad379d3b32a284b360a9e13546387d339234c3baa4b9e0b7c83742b65630cdbb08bb66b7813526369f35b1b63c2886ac4fac1bba4c3ad0b8a63bfb3ab8bb40ad1e397d3b78ae67b7a5b8213ba1b83731bbb9292a3e3be1b920397a24313a82364cb85d3a19a79abbf1bb40a44dae56b6c0b9feb4e3b57239f9bb03386d3914bad33ad1366d3abab617b4dbb2fb3bb53175b49bb032b73abb5fba5b39dcb6f83a03b87fb79d25f6b80eb44c3b263afe3830349d3a0d3b4d2e073735bb6f374aae0b38a034d7b637bbd43af7b91fab01b579b6a6379f3badb7fe3460b6562fc3b253b96ab9adb87f3afd9d7bb8803af23b68aec4b9ecb88cba0fb58bba2db8bcb77530323afd3795b183b1302ae1b32db502bb1fb77c3bfcb9f41e2634ce398bb854b706b86ab2eeae433b9439f739a7bb")} : f16[40, 7]
+    %vt = transpose(%v16) {perm = [1, 0]}
+    %vwide = cast(%vt) {to = f32}
+    %turned = linear(%wide, %vwide)
   }
 }

@@ -3,7 +3,7 @@
 // options: --devices=cpu0,emu0 --passes=quantize,assign-devices,layout,dce,transfers,fuse,dce,plan-memory
 module "m" {
   symbol B in [1, 8]
-  entry main(%x: f32[B, 8], %e: i32[3]) -> (y: %y, u: %u, q: %q, g: %g) {
+  entry main(%x: f32[B, 8], %e: i32[3], %n: f16[B, 8]) -> (y: %y, u: %u, q: %q, g: %g, o: %o) {
     %w = const {value = splat(0.5)} : f16[4, 8]
     %wide = cast(%w) {to = f32}
     // CHECK: linear(%[[X:[0-9]+]], %w) on emu0 : f32[B, 4] @ arena
@@ -33,5 +33,12 @@ module "m" {
     // CHECK: %[[EXPERTS:[0-9]+]] = pack(%s) {panel = 1, trans = true} : f32[2, 4, 8] @ weight(0)
     // CHECK: grouped_linear(%[[X]], %[[EXPERTS]], %{{.*}}) on emu0
     %g = grouped_linear(%x, %st, %offsets)
+    // factors that were widened to f32 are multiplied as they were
+    // CHECK: %[[HALF:[0-9]+]] = pack(%v16) {panel = 1, elem = f16, trans = true} : f16[4, 8]
+    // CHECK: linear(%{{[0-9]+}}, %[[HALF]]) {compute = f16} on emu0 : f32[B, 4]
+    %v16 = const {value = splat(0.25)} : f16[8, 4]
+    %turned = transpose(%v16) {perm = [1, 0]}
+    %widened = cast(%n) {to = f32}
+    %o = linear(%widened, %turned)
   }
 }
