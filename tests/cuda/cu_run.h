@@ -10,7 +10,7 @@
 
 /// One launch with words of 8 bytes; finding races or accesses out of bounds fails the test.
 void cu_run(const char *kernel, int64_t blocks, int threads, int64_t shared_bytes, const uint64_t *words, int n);
-/// As cu_run: what was found, or NULL.
+/// As cu_run: what was found, or NULL. (On silicon as cu_run.)
 const char *cu_try(const char *kernel, int64_t blocks, int threads, int64_t shared_bytes, const uint64_t *words, int n);
 
 /// Words.

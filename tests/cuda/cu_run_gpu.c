@@ -187,3 +187,9 @@ void cu_run(const char *kernel, int64_t blocks, int threads, int64_t shared_byte
     for (int k = 0; k < n_mirrors; k++)
         take_back(kernel, &mirrors[k]);
 }
+
+const char *cu_try(const char *kernel, int64_t blocks, int threads, int64_t shared_bytes, const uint64_t *words, int n)
+{
+    cu_run(kernel, blocks, threads, shared_bytes, words, n);
+    return NULL;
+}

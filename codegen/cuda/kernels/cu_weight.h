@@ -1,8 +1,8 @@
 /// Factors of products: eight consecutive ones of a row of x or of a weight, whatever they are stored as.
 ///
-/// Loading and decoding are apart, so that many loads can be under way. What is behind k counts as zero and is not read.
-/// Where rows begin at multiples of 16 bytes, or of eight codes, eight factors are one load (f32: two); else one for each
-/// element or byte.
+/// Loading and decoding are apart, so that many loads can be under way. What is behind k counts as zero and is not
+/// read. Where rows begin at multiples of 16 bytes, or of eight codes, eight factors are one load (f32: two); else one
+/// for each element or byte.
 #ifndef PM_CU_WEIGHT_H
 #define PM_CU_WEIGHT_H
 
@@ -164,7 +164,8 @@ PM_DEVICE int32_t pm_cu_blocks_are_even(const cu_product *p)
 }
 
 /// The bits of the scale and of the zero of block `block` of a row.
-PM_DEVICE void pm_cu_weight_block(const cu_product *p, const cu_weight *w, int64_t block, uint32_t *scale, uint32_t *zero)
+PM_DEVICE void pm_cu_weight_block(const cu_product *p, const cu_weight *w, int64_t block, uint32_t *scale,
+                                  uint32_t *zero)
 {
     *scale = pm_cu_bits_at(p->scales, p->scale_elem, w->block + block);
     *zero = 0u;
@@ -182,11 +183,11 @@ PM_DEVICE void pm_cu_weight_block(const cu_product *p, const cu_weight *w, int64
 PM_DEVICE void pm_cu_weight_load(const cu_product *p, int32_t is_even, const cu_weight *w, int64_t i, cu_raw *out)
 {
     int64_t bits = pm_cu_weight_bits(p);
-    const uint8_t *from = w->codes + i * bits / 8;
+    const uint8_t *from = w->codes + (uint64_t)i * (uint64_t)bits / 8;
     int32_t is_inside = i < p->k;
     out->scale = out->zero = 0u;
     if (p->bits && is_inside && pm_cu_blocks_are_even(p))
-        pm_cu_weight_block(p, w, i / pm_cu_block(p), &out->scale, &out->zero);
+        pm_cu_weight_block(p, w, (uint32_t)i / (uint32_t)pm_cu_block(p), &out->scale, &out->zero);
     if (!is_even || !is_inside) {
         pm_cu_load_some(out->words, from, bits, pm_cu_max(0, pm_cu_min(CU_EIGHT, p->k - i)));
         return;
@@ -251,8 +252,8 @@ PM_DEVICE void pm_cu_decode_floats(const cu_product *p, const uint32_t *words, f
             out[i] = pm_f32_of_bits((uint32_t)(top >> 6) & 0x81c00000u) * pm_f32_of_bits(253u << 23); /* 2^126 */
         } else {
             uint32_t code = words[i / 4] >> i % 4 * 8 & 255u;
-            float x = pm_f32_of_bits((code & 0x80u) << 24 | (code & 0x7fu) << 20) * pm_f32_of_bits(247u << 23); /* 2^120 */
-            out[i] = (code & 0x7fu) == 0x7fu ? PM_NAN : x;
+            float x = pm_f32_of_bits((code & 0x80u) << 24 | (code & 0x7fu) << 20);
+            out[i] = (code & 0x7fu) == 0x7fu ? PM_NAN : x * pm_f32_of_bits(247u << 23); /* 2^120 */
         }
     }
 }

@@ -16,6 +16,10 @@
 #define PM_ALIGN(n) __attribute__((aligned(n)))
 #define PM_RESTRICT __restrict__
 
+/* PM_BOUNDS: nothing, or what a file defines it to be before a kernel, PM_AT_ONCE(threads, blocks): few enough registers
+ * for so many blocks at once on a multiprocessor. */
+#define PM_BOUNDS
+
 /* PM_SHARED(type, name, count): `name` points to shared memory of the block, whose content is not defined at first.
  * PM_FIXED(N, n): the constant PM_CONST_N where the kernel was compiled for one model, else the parameter n. Both are
  * the same number: what the host computes of it (blocks, extents) holds for either. */
@@ -24,6 +28,7 @@
 
 #define PM_DEVICE static inline __attribute__((unused))
 #define PM_GLOBAL
+#define PM_AT_ONCE(threads, blocks)
 #define PM_SHARED(type, name, count)                                                                           \
     static const char name##_key;                                                                              \
     type *name = (type *)pm_emu_shared(&name##_key, (uint64_t)(sizeof(type) * (count)))
@@ -250,7 +255,8 @@ typedef unsigned int uint32_t;
 typedef unsigned long long uint64_t;
 
 #define PM_DEVICE static __device__ __forceinline__
-#define PM_GLOBAL extern "C" __global__
+#define PM_GLOBAL extern "C" __global__ PM_BOUNDS
+#define PM_AT_ONCE(threads, blocks) __launch_bounds__(threads, blocks)
 #define PM_SHARED(type, name, count)                                                                           \
     __shared__ PM_ALIGN(16) type name##_of_block[count];                                                       \
     type *name = name##_of_block
@@ -481,14 +487,14 @@ PM_DEVICE void pm_load16(uint32_t *to, const void *from)
 
 PM_DEVICE void pm_stream16(uint32_t *to, const void *from)
 {
-    asm("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+    asm("ld.global.nc.L1::evict_first.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
         : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
         : "l"(__cvta_generic_to_global(from)));
 }
 
 PM_DEVICE void pm_stream8(uint32_t *to, const void *from)
 {
-    asm("ld.global.nc.L1::no_allocate.L2::128B.v2.u32 {%0, %1}, [%2];"
+    asm("ld.global.nc.L1::evict_first.L2::128B.v2.u32 {%0, %1}, [%2];"
         : "=r"(to[0]), "=r"(to[1])
         : "l"(__cvta_generic_to_global(from)));
 }
@@ -496,14 +502,14 @@ PM_DEVICE void pm_stream8(uint32_t *to, const void *from)
 PM_DEVICE uint32_t pm_stream4(const void *from)
 {
     uint32_t word;
-    asm("ld.global.nc.L1::no_allocate.L2::128B.u32 %0, [%1];" : "=r"(word) : "l"(__cvta_generic_to_global(from)));
+    asm("ld.global.nc.L1::evict_first.L2::128B.u32 %0, [%1];" : "=r"(word) : "l"(__cvta_generic_to_global(from)));
     return word;
 }
 
 PM_DEVICE uint32_t pm_stream2(const void *from)
 {
     uint16_t half;
-    asm("ld.global.nc.L1::no_allocate.L2::128B.u16 %0, [%1];" : "=h"(half) : "l"(__cvta_generic_to_global(from)));
+    asm("ld.global.nc.L1::evict_first.L2::128B.u16 %0, [%1];" : "=h"(half) : "l"(__cvta_generic_to_global(from)));
     return half;
 }
 

@@ -1,0 +1,53 @@
+/// Products of every kind for the tests of their templates: operands, words, and what the ops' meaning makes of them.
+#ifndef PM_PRODUCT_CASE_H
+#define PM_PRODUCT_CASE_H
+
+#include "tests/cuda/cu_run.h"
+
+/* as cu_product.h has them */
+enum { ELEM_F32, ELEM_BF16, ELEM_F16, ELEM_U8, NO_ELEM = -1 };
+enum { FORMAT_INT, FORMAT_E2M1, FORMAT_E4M3 };
+
+/// What a weight is stored as. bits 0: elements.
+typedef struct weight_kind {
+    const char *name;
+    int64_t elem, bits, block, format, scale_elem, zero_elem; ///< zero_elem NO_ELEM: no zeros
+} weight_kind;
+
+/// Which experts have the rows.
+typedef enum spread { EVEN, ALL_TO_ONE, SOME_EMPTY, N_SPREADS } spread;
+
+typedef struct product_case {
+    const weight_kind *weight;
+    int64_t rows, n, k, experts; ///< experts 0: not grouped
+    int64_t x_elem, y_elem, bias_elem;
+    spread spread;
+    bool rounds, gap;            ///< gap: experts' matrices lie apart
+} product_case;
+
+enum { PRODUCT_WORDS = 23 };
+
+typedef struct product {
+    product_case c;
+    uint64_t words[PRODUCT_WORDS];
+    void *x, *y;
+    int32_t *offsets;
+    float *want;    ///< [rows][n]
+    int64_t owned;  ///< rows before this one are some expert's
+    int64_t y_size; ///< of an element
+} product;
+
+extern const weight_kind weight_kinds[];
+extern const int n_weight_kinds;
+
+product product_of(const product_case *c);
+/// Runs a kernel whose tiles have `height` rows and `width` columns; y is made anew. What was found, or NULL.
+const char *product_try(product *p, const char *kernel, int threads, int64_t shared, int64_t height, int64_t width);
+void product_run(product *p, const char *kernel, int threads, int64_t shared, int64_t height, int64_t width);
+/// Fails unless y is what is wanted, within `tolerance`, and rows of nobody are not written.
+void product_check(const product *p, const char *kernel, double tolerance);
+/// One row alone, in a launch of its own: fails unless it has the bits it has among others.
+void product_check_alone(product *p, int64_t row, const char *kernel, int threads, int64_t shared, int64_t height,
+                         int64_t width);
+
+#endif

@@ -1,0 +1,136 @@
+/* Templates of products on CUDA cores: against the ops' meaning, whatever weights are stored as. */
+#include <check.h>
+#include <math.h>
+
+#include "codegen/cuda/kernels/cu_product_sizes.h"
+#include "tests/cuda/product_case.h"
+
+typedef struct road {
+    const char *kernel;
+    int threads;
+    int64_t height, width;
+} road;
+
+static const road roads[] = {{"pm_cu_product_few", 256, CU_FEW_ROWS, CU_FEW_COLUMNS},
+                             {"pm_cu_product_f32", 128, CU_F32_ROWS, CU_F32_COLUMNS}};
+enum { N_ROADS = sizeof roads / sizeof roads[0] };
+
+/// Sums of up to 300 factors.
+static const double tolerance = 2e-5;
+
+static void run_all(const product_case *c)
+{
+    product p = product_of(c);
+    for (int r = 0; r < N_ROADS; r++) {
+        const road *to = &roads[r];
+        product_run(&p, to->kernel, to->threads, 0, to->height, to->width);
+        product_check(&p, to->kernel, tolerance);
+        for (int64_t row = p.owned - 1; row >= 0; row -= p.owned / 2 + 1)
+            product_check_alone(&p, row, to->kernel, to->threads, 0, to->height, to->width);
+    }
+}
+
+/// Rows, columns, factors.
+static const int64_t shapes[][3] = {{1, 8, 32},   {1, 33, 257}, {2, 7, 100},   {8, 64, 64}, {9, 31, 33},
+                                    {63, 33, 31}, {64, 64, 16}, {65, 100, 40}, {5, 1, 7},   {200, 7, 33},
+                                    {3, 257, 1},  {1, 9, 1100}, {4, 70, 264}};
+enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
+
+START_TEST(of_every_weight)
+{
+    const weight_kind *w = &weight_kinds[_i];
+    for (int s = 0; s < N_SHAPES; s++) {
+        const int64_t *d = shapes[s];
+        product_case c = {w, d[0], d[1], d[2], 0, ELEM_F32, ELEM_F32, s % 2 ? ELEM_F32 : NO_ELEM, EVEN, false, false};
+        run_all(&c);
+    }
+}
+END_TEST
+
+START_TEST(of_every_expert)
+{
+    static const int64_t experts[] = {4, 1, 7, 40, 33, 3};
+    const weight_kind *w = &weight_kinds[_i];
+    for (int s = 0; s < 6; s++) {
+        const int64_t *d = shapes[(_i + 2 * s) % N_SHAPES];
+        product_case c = {w, d[0] + 3, d[1] < 40 ? d[1] : 40, d[2], experts[s], ELEM_F32, ELEM_F32,
+                          s % 2 ? ELEM_BF16 : NO_ELEM, (spread)(s % N_SPREADS), false, s % 2 == 1};
+        run_all(&c);
+    }
+}
+END_TEST
+
+/// Elements of x, y and bias, and factors that are rounded first.
+START_TEST(of_short_elements)
+{
+    static const int64_t elems[] = {ELEM_F32, ELEM_BF16, ELEM_F16};
+    for (int i = 0; i < 12; i++) {
+        const int64_t *d = shapes[(i + _i) % N_SHAPES];
+        const weight_kind *w = &weight_kinds[(i * 5 + _i) % n_weight_kinds];
+        bool exact = w->zero_elem == NO_ELEM || w->zero_elem == ELEM_U8; /* no rounding to f32 may hit a tie of bf16 */
+        product_case c = {w, d[0], d[1], d[2], i % 4 ? 0 : 5, elems[_i], elems[i % 3], elems[(i + 1) % 3], EVEN,
+                          i % 2 == 0 && exact, false};
+        run_all(&c);
+    }
+}
+END_TEST
+
+/// A row that holds no numbers keeps that to itself.
+START_TEST(no_number_leaks)
+{
+    product_case c = {&weight_kinds[_i], 21, 12, 64, 5, ELEM_F32, ELEM_F32, NO_ELEM, EVEN, false, false};
+    product p = product_of(&c);
+    for (int64_t i = 0; i < c.k; i++) {
+        ((float *)p.x)[7 * c.k + i] = NAN;
+        ((float *)p.x)[11 * c.k + i] = INFINITY;
+        ((float *)p.x)[20 * c.k + i] = NAN; /* nobody's */
+    }
+    for (int r = 0; r < N_ROADS; r++) {
+        const road *to = &roads[r];
+        product_run(&p, to->kernel, to->threads, 0, to->height, to->width);
+        for (int64_t i = 0; i < p.owned * c.n; i++) {
+            bool is_odd = i / c.n == 7 || i / c.n == 11;
+            ck_assert(is_odd ? !isfinite(((float *)p.y)[i])
+                             : fabs((double)((float *)p.y)[i] - (double)p.want[i]) < 1e-3);
+        }
+    }
+}
+END_TEST
+
+/// Offsets that lie: whatever comes of it, it is read and written where there is something.
+START_TEST(offsets_that_lie)
+{
+    static const int32_t lies[][5] = {{-3, 4, 100, 100, 50},         {9, 4, -1, -1, -1},
+                                      {0, INT32_MAX, INT32_MIN, 3, 9}, {INT32_MIN, INT32_MIN, -7, 2, INT32_MAX},
+                                      {0, 9, 2, 9, 1},               {12, 11, 10, 9, 8}};
+    product_case c = {&weight_kinds[3 * _i], 11, 9, 64, 4, ELEM_F32, ELEM_F32, ELEM_F32, EVEN, false, false};
+    product p = product_of(&c);
+    for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++)
+        for (int r = 0; r < N_ROADS; r++) {
+            const road *to = &roads[r];
+            memcpy(p.offsets, lies[i], sizeof lies[i]);
+            const char *error = product_try(&p, to->kernel, to->threads, 0, to->height, to->width);
+            /* two experts may claim a row */
+            ck_assert_msg(!error || strstr(error, "of another block writes with no barrier between"), "%s", error);
+        }
+}
+END_TEST
+
+static Suite *suite(void)
+{
+    Suite *s = suite_create("cuda products");
+    TCase *c = tcase_create("products");
+    tcase_set_timeout(c, 240);
+    tcase_add_loop_test(c, of_every_weight, 0, n_weight_kinds);
+    tcase_add_loop_test(c, of_every_expert, 0, n_weight_kinds);
+    tcase_add_loop_test(c, of_short_elements, 0, 3);
+    tcase_add_loop_test(c, no_number_leaks, 0, n_weight_kinds);
+    tcase_add_loop_test(c, offsets_that_lie, 0, 3);
+    suite_add_tcase(s, c);
+    return s;
+}
+
+int main(void)
+{
+    return run_suite(suite);
+}
