@@ -327,7 +327,7 @@ pm_status pm_parse_elem(pm_parser *p, pm_elem *out_elem)
     return pm_parse_next(p);
 }
 
-/// "{panel=64, pair=2, ways=1}", or of low-bit weights "{panel=64, …, bits=4, block=32, scale=0, zero=0, e2m1=0}"
+/// "{panel=64, pair=2, ways=1}", or of low-bit weights "{panel=64, …, bits=4, block=32, scale=0, zero=0, floats=0}"
 static pm_status parse_layout(pm_parser *p, pm_layout *out_layout)
 {
     const struct {
@@ -341,7 +341,7 @@ static pm_status parse_layout(pm_parser *p, pm_layout *out_layout)
                  {"block", &out_layout->block, 1, 1 << 30},
                  {"scale", &out_layout->scale, 0, PM_SCALE_E8M0},
                  {"zero", &out_layout->zero, 0, PM_ZERO_F32},
-                 {"e2m1", &out_layout->e2m1, 0, 1}};
+                 {"floats", &out_layout->floats, 0, 1}};
     enum { N_PLAIN = 3 };
     PM_TRY(pm_parse_expect_mark(p, "{"));
     for (size_t i = 0; i < PM_COUNT(parts); i++) {

@@ -181,8 +181,8 @@ void pm_layout_text(const pm_layout *l, char *out)
                      (int)l->pair, (int)l->ways);
     if (l->bits)
         n += snprintf(out + n, PM_LAYOUT_TEXT_SIZE - (size_t)n,
-                      ", bits=%d, block=%d, scale=%d, zero=%d, e2m1=%d", (int)l->bits, (int)l->block,
-                      (int)l->scale, (int)l->zero, (int)l->e2m1);
+                      ", bits=%d, block=%d, scale=%d, zero=%d, floats=%d", (int)l->bits, (int)l->block,
+                      (int)l->scale, (int)l->zero, (int)l->floats);
     snprintf(out + n, PM_LAYOUT_TEXT_SIZE - (size_t)n, "}");
 }
 

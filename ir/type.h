@@ -120,7 +120,7 @@ typedef struct pm_layout {
     int32_t block; ///< codes that share a scale, whole words of them
     int32_t scale; ///< pm_scale_kind
     int32_t zero;  ///< pm_zero_kind
-    int32_t e2m1;  ///< 1: codes are floats of 4 bits
+    int32_t floats; ///< 1: codes are floats, of 4 bits e2m1, of 8 e4m3
 } pm_layout;
 
 typedef enum pm_scale_kind { PM_SCALE_F32, PM_SCALE_F16, PM_SCALE_BF16, PM_SCALE_E8M0 } pm_scale_kind;

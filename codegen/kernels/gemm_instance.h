@@ -1,6 +1,6 @@
 /* The linear and grouped kernels of one instance of gemm_template.h, or, with PM_T_BITS, of
  * gemm_lowbit.h; takes its parameters and
- *   PM_T_NAME    f32, b16, dot; q2, q4, q8, e2m1
+ *   PM_T_NAME    f32, b16, dot; q2, q4, q8, e2m1, e4m3
  * and undefines them all.
  */
 #define PM_T_PASTE_(a, b, c) pm_##a##_##b##_p##c
@@ -107,7 +107,7 @@ PM_KERNEL void PM_T(k_grouped)(PM_K_GROUPED_ARGS(PM_T_A, PM_T_W) PM_T_MORE_ARGS)
 #undef PM_T_SIZE
 #ifdef PM_T_BITS
 #undef PM_T_BITS
-#undef PM_T_E2M1
+#undef PM_T_FLOATS
 #undef PM_T_DIRECT
 #undef PM_T_PART
 #undef PM_T_WORD

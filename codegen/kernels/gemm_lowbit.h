@@ -3,7 +3,7 @@
  *   PM_T(name)   the name of a function of this instance
  *   PM_T_PANEL   columns of a panel
  *   PM_T_BITS    2, 4 or 8
- *   PM_T_E2M1    1: codes are floats of 4 bits
+ *   PM_T_FLOATS  1: codes are floats, of 4 bits e2m1, of 8 e4m3
  * Defines PM_T(panel_rows) and PM_T(single_row).
  *
  * A weight is (code - zero) * scale, rounded as plain f32 arithmetic rounds it, whichever way it is
@@ -90,19 +90,32 @@ PM_INLINE pm_vf pm_v_look_up(pm_vf table, pm_vu i)
 #endif
 }
 
-/// What code i of each word stands for, before zero and scale. Integers are in two's complement.
-PM_INLINE pm_vf pm_decode(pm_vu word, int bits, int is_e2m1, int i)
+/// Code i of each word as a float of sign, 4 bits of exponent, 3 of fraction. Its bits move to where those of a float
+/// are; below the smallest exponent 1.f * 2^-6 less 1 * 2^-6 is what 0.f means, without a subnormal on the way.
+PM_INLINE pm_vf pm_decode_e4m3(pm_vu word, int i)
 {
+    pm_vu top = word << (24 - 8 * i), size = top >> 4 & 0x07f00000;
+    pm_vu small = (pm_vu)((pm_vi)size < 0x00800000), nan = (pm_vu)(size == 0x07f00000);
+    pm_vu bits = size + (120u << 23) + (small & 1u << 23);
+    pm_vf value = (pm_vf)bits - (pm_vf)(small & 121u << 23);
+    return (pm_vf)((pm_vu)value | (top & 0x80000000u) | (nan & 0x7fc00000u));
+}
+
+/// What code i of each word stands for, before zero and scale. Integers are in two's complement.
+PM_INLINE pm_vf pm_decode(pm_vu word, int bits, int is_float, int i)
+{
+    if (is_float && bits == 8)
+        return pm_decode_e4m3(word, i);
 #if PM_VW == 16
     const pm_vf e2m1 = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
     const pm_vf four = {0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1};
     const pm_vf two = {0, 1, -2, -1, 0, 1, -2, -1, 0, 1, -2, -1, 0, 1, -2, -1};
     if (bits == 4)
-        return pm_v_look_up(is_e2m1 ? e2m1 : four, word >> (4 * i));
+        return pm_v_look_up(is_float ? e2m1 : four, word >> (4 * i));
 #else
     const pm_vf e2m1 = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
     const pm_vf two = {0, 1, -2, -1, 0, 1, -2, -1};
-    if (is_e2m1)
+    if (is_float)
         return (pm_vf)((pm_vu)pm_v_look_up(e2m1, word >> (4 * i)) |
                        (word << (28 - 4 * i) & 0x80000000u));
 #endif
@@ -120,7 +133,7 @@ PM_INLINE void PM_T(step)(int rows, const float *a, int64_t a_row, const uint8_t
     PM_UNROLL for (int j = 0; j < PM_T_VECS; j++)
     {
         pm_vu word = *(const pm_vu *)(words + j * PM_VW * 4);
-        pm_vf value = pm_decode(word, PM_T_BITS, PM_T_E2M1, i);
+        pm_vf value = pm_decode(word, PM_T_BITS, PM_T_FLOATS, i);
         if (has_zero)
             value = value - zero[j];
         value = value * scale[j];
@@ -183,7 +196,7 @@ PM_INLINE void PM_T(decode_part)(const uint8_t *panel, const pm_codes *c, int64_
             pm_vu word = *(const pm_vu *)(words + j * PM_VW * 4);
             PM_UNROLL for (int i = 0; i < PM_T_WORD; i++)
             {
-                pm_vf value = pm_decode(word, PM_T_BITS, PM_T_E2M1, i);
+                pm_vf value = pm_decode(word, PM_T_BITS, PM_T_FLOATS, i);
                 if (c->zero)
                     value = value - zero;
                 if (i < have)

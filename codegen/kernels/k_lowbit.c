@@ -13,7 +13,7 @@
 
 #define PM_T_NAME q2
 #define PM_T_BITS 2
-#define PM_T_E2M1 0
+#define PM_T_FLOATS 0
 #define PM_T_A float
 #define PM_T_W uint8_t
 #define PM_T_PANEL PM_NARROW
@@ -21,7 +21,7 @@
 
 #define PM_T_NAME q2
 #define PM_T_BITS 2
-#define PM_T_E2M1 0
+#define PM_T_FLOATS 0
 #define PM_T_A float
 #define PM_T_W uint8_t
 #define PM_T_PANEL PM_MIDDLE
@@ -29,7 +29,7 @@
 
 #define PM_T_NAME q2
 #define PM_T_BITS 2
-#define PM_T_E2M1 0
+#define PM_T_FLOATS 0
 #define PM_T_A float
 #define PM_T_W uint8_t
 #define PM_T_PANEL PM_WIDE
@@ -37,7 +37,7 @@
 
 #define PM_T_NAME q4
 #define PM_T_BITS 4
-#define PM_T_E2M1 0
+#define PM_T_FLOATS 0
 #define PM_T_A float
 #define PM_T_W uint8_t
 #define PM_T_PANEL PM_NARROW
@@ -45,7 +45,7 @@
 
 #define PM_T_NAME q4
 #define PM_T_BITS 4
-#define PM_T_E2M1 0
+#define PM_T_FLOATS 0
 #define PM_T_A float
 #define PM_T_W uint8_t
 #define PM_T_PANEL PM_MIDDLE
@@ -53,7 +53,7 @@
 
 #define PM_T_NAME q4
 #define PM_T_BITS 4
-#define PM_T_E2M1 0
+#define PM_T_FLOATS 0
 #define PM_T_A float
 #define PM_T_W uint8_t
 #define PM_T_PANEL PM_WIDE
@@ -61,7 +61,7 @@
 
 #define PM_T_NAME q8
 #define PM_T_BITS 8
-#define PM_T_E2M1 0
+#define PM_T_FLOATS 0
 #define PM_T_A float
 #define PM_T_W uint8_t
 #define PM_T_PANEL PM_NARROW
@@ -69,7 +69,7 @@
 
 #define PM_T_NAME q8
 #define PM_T_BITS 8
-#define PM_T_E2M1 0
+#define PM_T_FLOATS 0
 #define PM_T_A float
 #define PM_T_W uint8_t
 #define PM_T_PANEL PM_MIDDLE
@@ -77,7 +77,7 @@
 
 #define PM_T_NAME q8
 #define PM_T_BITS 8
-#define PM_T_E2M1 0
+#define PM_T_FLOATS 0
 #define PM_T_A float
 #define PM_T_W uint8_t
 #define PM_T_PANEL PM_WIDE
@@ -85,7 +85,7 @@
 
 #define PM_T_NAME e2m1
 #define PM_T_BITS 4
-#define PM_T_E2M1 1
+#define PM_T_FLOATS 1
 #define PM_T_A float
 #define PM_T_W uint8_t
 #define PM_T_PANEL PM_NARROW
@@ -93,7 +93,7 @@
 
 #define PM_T_NAME e2m1
 #define PM_T_BITS 4
-#define PM_T_E2M1 1
+#define PM_T_FLOATS 1
 #define PM_T_A float
 #define PM_T_W uint8_t
 #define PM_T_PANEL PM_MIDDLE
@@ -101,7 +101,31 @@
 
 #define PM_T_NAME e2m1
 #define PM_T_BITS 4
-#define PM_T_E2M1 1
+#define PM_T_FLOATS 1
+#define PM_T_A float
+#define PM_T_W uint8_t
+#define PM_T_PANEL PM_WIDE
+#include "codegen/kernels/gemm_instance.h"
+
+#define PM_T_NAME e4m3
+#define PM_T_BITS 8
+#define PM_T_FLOATS 1
+#define PM_T_A float
+#define PM_T_W uint8_t
+#define PM_T_PANEL PM_NARROW
+#include "codegen/kernels/gemm_instance.h"
+
+#define PM_T_NAME e4m3
+#define PM_T_BITS 8
+#define PM_T_FLOATS 1
+#define PM_T_A float
+#define PM_T_W uint8_t
+#define PM_T_PANEL PM_MIDDLE
+#include "codegen/kernels/gemm_instance.h"
+
+#define PM_T_NAME e4m3
+#define PM_T_BITS 8
+#define PM_T_FLOATS 1
 #define PM_T_A float
 #define PM_T_W uint8_t
 #define PM_T_PANEL PM_WIDE

@@ -39,7 +39,7 @@ typedef void pm_k_epilogue(const float *tile, int64_t ld, int64_t row0, int64_t 
     const a_type *a, const w_type *w, int64_t m, int64_t n, int64_t k, pm_k_epilogue *epilogue,    \
         void *ctx, int64_t worker, int64_t n_workers
 
-/// Of few bits: pm_k_linear_<codes>_p<panel>, codes q2, q4, q8 (integers) or e2m1, with f32 activations and
+/// Of few bits: pm_k_linear_<codes>_p<panel>, codes q2, q4, q8 (integers), e2m1 or e4m3 (floats), with f32 activations and
 /// products; block, scale and zero as in pm_layout.
 #define PM_K_CODES_ARGS int64_t block, int64_t scale, int64_t zero
 
@@ -63,7 +63,8 @@ typedef void pm_k_expert_epilogue(const float *tile, int64_t ld, int64_t row0, i
     PM_K_DECLARE_CODES(q2, panel)                                                                  \
     PM_K_DECLARE_CODES(q4, panel)                                                                  \
     PM_K_DECLARE_CODES(q8, panel)                                                                  \
-    PM_K_DECLARE_CODES(e2m1, panel)
+    PM_K_DECLARE_CODES(e2m1, panel)                                                                \
+    PM_K_DECLARE_CODES(e4m3, panel)
 #define PM_K_DECLARE_CODES(codes, panel)                                                           \
     void pm_k_linear_##codes##_p##panel(PM_K_LINEAR_ARGS(float, uint8_t), PM_K_CODES_ARGS);        \
     void pm_k_grouped_##codes##_p##panel(PM_K_GROUPED_ARGS(float, uint8_t), PM_K_CODES_ARGS);

@@ -337,7 +337,7 @@ static void pack_rows(const pm_layout *l, const lowbit_source *s, const lowbit_r
                       int64_t r0, uint8_t *out)
 {
     static const uint32_t middles[] = {[2] = 0xaaaaaaaa, [4] = 0x88888888, [8] = 0x80808080};
-    uint32_t flip = l->e2m1 ? 0 : middles[l->bits];
+    uint32_t flip = l->floats ? 0 : middles[l->bits];
     int64_t codes_size = (int64_t)l->panel * l->block * l->bits / 8;
     int64_t used = (s->k * l->bits + 7) / 8; // bytes of a row
     for (int64_t b = 0; b * l->block < s->k; b++) {

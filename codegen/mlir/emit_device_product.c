@@ -81,6 +81,22 @@ static MlirValue small_float(mb *b, MlirValue code)
     return mb_select(b, negative, mb_un(b, "negf", value), value);
 }
 
+/// The floats of 8 bits: sign, 4 bits of exponent, 3 of mantissa. As in gemm_lowbit.h: their bits where those of a float
+/// are; below the smallest exponent 1.m * 2^-6 less 2^-6.
+static MlirValue float_of_8(mb *b, MlirValue code)
+{
+    MlirValue c = mb_convert(b, "trunci", code, b->i32);
+    MlirValue size = mb_bin(b, "shli", mb_bin(b, "andi", c, mb_int(b, b->i32, 127)), mb_int(b, b->i32, 20));
+    MlirValue small = mb_cmpi(b, "ult", size, mb_int(b, b->i32, 1 << 23));
+    MlirValue base = mb_select(b, small, mb_int(b, b->i32, 121 << 23), mb_int(b, b->i32, 120 << 23));
+    MlirValue value = mb_convert(b, "bitcast", mb_bin(b, "addi", size, base), b->f32);
+    MlirValue less = mb_select(b, small, mb_float(b, b->f32, 0x1p-6), mb_float(b, b->f32, 0));
+    value = mb_bin(b, "subf", value, less);
+    value = mb_select(b, mb_cmpi(b, "eq", size, mb_int(b, b->i32, 127 << 20)), mb_float(b, b->f32, NAN), value);
+    MlirValue negative = mb_cmpi(b, "uge", c, mb_int(b, b->i32, 128));
+    return mb_select(b, negative, mb_un(b, "negf", value), value);
+}
+
 static MlirValue decoded(const device_product *p, MlirValue row, MlirValue i)
 {
     mb *b = p->b;
@@ -92,7 +108,7 @@ static MlirValue decoded(const device_product *p, MlirValue row, MlirValue i)
     MlirValue scale = scale_at(p, at), value;
     const pm_value *zeros = op->n_operands > 2 ? op->operands[2] : NULL;
     if (pm_op_str(op, "format")[0] == 'e')
-        return mb_bin(b, "mulf", small_float(b, code), scale);
+        return mb_bin(b, "mulf", bits == 8 ? float_of_8(b, code) : small_float(b, code), scale);
     value = mb_convert(b, "sitofp", code, b->f32);
     MlirValue zero = mb_float(b, b->f32, (double)(1 << (bits - 1)));
     if (zeros && zeros->type->elem == PM_U8)

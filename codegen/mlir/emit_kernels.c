@@ -56,7 +56,7 @@ pm_status pm_lower_linear(dispatch *d)
                         "weights of %s are not packed", pm_op_info_of(p.op)->name);
     char epilogue[64], kernel[64];
     snprintf(epilogue, sizeof epilogue, "pm_epilogue_%zu", d->e->dispatch_names.n);
-    const char *kind = layout->e2m1               ? "e2m1"
+    const char *kind = layout->floats             ? (layout->bits == 8 ? "e4m3" : "e2m1")
                        : layout->bits             ? codes[layout->bits / 4]
                        : p.w->type->elem == PM_F32  ? "f32"
                        : p.x->type->elem == PM_BF16 ? "dot"

@@ -18,6 +18,16 @@ PM_INLINE double e2m1_value(int32_t code)
     return code & 8 ? -value : value;
 }
 
+/// Sign, four bits of exponent, three of fraction; no infinities, one NaN of each sign.
+PM_INLINE double e4m3_value(int32_t code)
+{
+    int32_t exponent = code >> 3 & 15, fraction = code & 7;
+    double value = exponent == 0                     ? ldexp(fraction, -9)
+                   : exponent == 15 && fraction == 7 ? NAN
+                                                     : ldexp(8 + fraction, exponent - 10);
+    return code & 0x80 ? -value : value;
+}
+
 PM_INLINE double scale_at(const pm_tensor *scales, int64_t i)
 {
     if (scales->elem != PM_U8)
@@ -47,6 +57,13 @@ PM_INLINE int64_t dequantize_bytes(const uint8_t *codes, float *out, int64_t n, 
     return bytes * (8 / bits);
 }
 
+/// n codes of one block by a table of their values.
+PM_INLINE void dequantize_by_table(const uint8_t *codes, const float *values, float *out, int64_t n, float scale)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = values[codes[i]] * scale;
+}
+
 int32_t pm_eval_dequantize(const pm_eval_args *args)
 {
     enum { K, BITS, BLOCK, FORMAT };
@@ -54,10 +71,11 @@ int32_t pm_eval_dequantize(const pm_eval_args *args)
     const pm_tensor *zeros = pm_has(args, 2) ? &args->in[2] : NULL;
     int64_t k = args->attrs[K].i, bits = args->attrs[BITS].i;
     int64_t block = args->attrs[BLOCK].i ? args->attrs[BLOCK].i : k;
-    int32_t is_e2m1 = pm_attr_is(&args->attrs[FORMAT], "e2m1"), last = codes->rank - 1;
+    int32_t is_e2m1 = pm_attr_is(&args->attrs[FORMAT], "e2m1"), is_e4m3 = pm_attr_is(&args->attrs[FORMAT], "e4m3");
+    int32_t is_int = !is_e2m1 && !is_e4m3, last = codes->rank - 1;
     if (last < 0 || scales->rank != codes->rank || out->rank != codes->rank ||
         (zeros != NULL && zeros->rank != codes->rank) || codes->elem != PM_U8 || k < 0 || block < 0 ||
-        (bits != 2 && bits != 4 && bits != 8) || out->dims[last] != k || (is_e2m1 && bits != 4))
+        (bits != 2 && bits != 4 && bits != 8) || out->dims[last] != k || (is_e2m1 && bits != 4) || (is_e4m3 && bits != 8))
         return 1;
     int64_t rows = pm_product(codes->dims, 0, last), n_blocks = k == 0 ? 0 : (k - 1) / block + 1;
     int32_t is_packed = zeros != NULL && zeros->elem == PM_U8;
@@ -66,13 +84,17 @@ int32_t pm_eval_dequantize(const pm_eval_args *args)
         (zeros != NULL && (pm_product(zeros->dims, 0, last) != rows ||
                            zeros->dims[last] != (is_packed ? (n_blocks * bits + 7) / 8 : n_blocks))))
         return 1;
+    int32_t is_table = is_e4m3 && out->elem == PM_F32 && scales->elem != PM_F64;
+    float values[256];
+    for (int32_t code = 0; is_table && code < 256; code++)
+        values[code] = (float)e4m3_value(code);
     // whole bytes of a block whose zero is a whole number are exact in f32 but for the product's rounding
-    int32_t is_plain = !is_e2m1 && out->elem == PM_F32 && (zeros == NULL || is_packed) &&
+    int32_t is_plain = is_int && out->elem == PM_F32 && (zeros == NULL || is_packed) &&
                        block % (8 / bits) == 0 && scales->elem != PM_F64;
     for (int64_t row = 0; row < rows; row++)
         for (int64_t from = 0; from < k; from += block) {
             int64_t to = k - from < block ? k : from + block, at = row * codes->dims[last];
-            double scale = scale_at(scales, row * n_blocks + from / block), zero = is_e2m1 ? 0 : 1 << (bits - 1);
+            double scale = scale_at(scales, row * n_blocks + from / block), zero = is_int ? 1 << (bits - 1) : 0;
             if (is_packed)
                 zero = code_at(zeros, row * zeros->dims[last], from / block, bits);
             else if (zeros != NULL)
@@ -82,9 +104,14 @@ int32_t pm_eval_dequantize(const pm_eval_args *args)
                 i += dequantize_bytes((const uint8_t *)codes->data + at + from * bits / 8,
                                       (float *)out->data + row * k + from, to - from, bits, (float)zero,
                                       (float)scale);
+            if (is_table) {
+                dequantize_by_table((const uint8_t *)codes->data + at + from, values,
+                                    (float *)out->data + row * k + from, to - from, (float)scale);
+                i = to;
+            }
             for (; i < to; i++) {
                 int32_t code = code_at(codes, at, i, bits);
-                double value = is_e2m1 ? e2m1_value(code) : code;
+                double value = is_e2m1 ? e2m1_value(code) : is_e4m3 ? e4m3_value(code) : code;
                 pm_set_f64(out->data, out->elem, row * k + i, (value - zero) * scale);
             }
         }

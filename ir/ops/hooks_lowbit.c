@@ -17,19 +17,23 @@ static pm_status check_operand(pm_infer *inf, uint32_t i, const char *what, pm_d
 
 pm_status pm_infer_dequantize(pm_infer *inf)
 {
-    static const char *const formats[] = {"int", "e2m1"};
+    static const char *const formats[] = {"int", "e2m1", "e4m3"};
     enum { MAX_K = 1 << 30 };
     pm_module *m = inf->module;
     const pm_op *op = inf->op;
     int64_t k = pm_op_i64(op, "k"), bits = pm_op_i64(op, "bits"), block = pm_op_i64(op, "block"), bytes;
-    bool is_e2m1 = strcmp(pm_op_str(op, "format"), "e2m1") == 0;
+    const char *format = pm_op_str(op, "format");
+    bool is_int = strcmp(format, "int") == 0;
+    int64_t wide = strcmp(format, "e2m1") == 0 ? 4 : 8; // of floats
     const pm_type *codes = pm_hook_type(op, 0);
     PM_TRY(pm_hook_one_of(op, inf->diag, "format", formats, PM_COUNT(formats)));
     PM_TRY(pm_hook_elem(op, inf->diag, 0, PM_U8));
     if (codes->rank == 0)
         return pm_infer_error(inf, "the codes need an axis, found %s", pm_hook_type_text(op, 0));
-    if ((bits != 2 && bits != 4 && bits != 8) || (is_e2m1 && bits != 4))
-        return pm_infer_error(inf, "bits is %" PRId64 ", must be %s", bits, is_e2m1 ? "4" : "2, 4 or 8");
+    if (is_int && bits != 2 && bits != 4 && bits != 8)
+        return pm_infer_error(inf, "bits is %" PRId64 ", must be 2, 4 or 8", bits);
+    if (!is_int && bits != wide)
+        return pm_infer_error(inf, "bits is %" PRId64 ", must be %" PRId64 " for %s", bits, wide, format);
     if (k < 0 || k > MAX_K || block < 0)
         return pm_infer_error(inf, "k is %" PRId64 " and block %" PRId64 "; they can't be negative", k,
                               block);
@@ -44,8 +48,8 @@ pm_status pm_infer_dequantize(pm_infer *inf)
     PM_TRY(check_operand(inf, 1, "scales", pm_dim_const(m, n_blocks)));
     if (pm_hook_has(op, 2)) {
         bool is_packed = pm_hook_type(op, 2)->elem == PM_U8;
-        if (is_e2m1)
-            return pm_infer_error(inf, "e2m1 has no zero points");
+        if (!is_int)
+            return pm_infer_error(inf, "%s has no zero points", format);
         if (!is_packed)
             PM_TRY(pm_hook_float(op, inf->diag, 2));
         PM_TRY(check_operand(inf, 2, "zero points",

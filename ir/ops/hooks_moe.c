@@ -297,7 +297,7 @@ static pm_status read_lowbit(pm_infer *inf, pm_elem elem, pm_layout *layout)
 {
     const pm_op *op = inf->op;
     int64_t bits = pm_op_i64(op, "bits"), block = pm_op_i64(op, "block"), zero = pm_op_i64(op, "zero");
-    int64_t scale = pm_op_i64(op, "scale"), e2m1 = pm_op_i64(op, "e2m1");
+    int64_t scale = pm_op_i64(op, "scale"), floats = pm_op_i64(op, "floats");
     if (bits == 0)
         return PM_OK;
     if ((bits != 2 && bits != 4 && bits != 8) || elem != PM_F32 || layout->pair != 1 ||
@@ -305,14 +305,14 @@ static pm_status read_lowbit(pm_infer *inf, pm_elem elem, pm_layout *layout)
         return pm_infer_error(inf, "bits is %" PRId64 ", must be 2, 4 or 8, with elem f32 and pair 1", bits);
     if (block < 1 || block > INT32_MAX / 8 || block % (32 / bits) != 0)
         return pm_infer_error(inf, "block is %" PRId64 ", must be a multiple of %" PRId64, block, 32 / bits);
-    if (scale < 0 || scale > PM_SCALE_E8M0 || zero < 0 || zero > PM_ZERO_F32 || e2m1 < 0 ||
-        e2m1 > (bits == 4 && zero == 0))
-        return pm_infer_error(inf, "scale, zero or e2m1 is out of range");
+    if (scale < 0 || scale > PM_SCALE_E8M0 || zero < 0 || zero > PM_ZERO_F32 || floats < 0 ||
+        floats > (bits >= 4 && zero == 0))
+        return pm_infer_error(inf, "scale, zero or floats is out of range");
     layout->bits = (int32_t)bits;
     layout->block = (int32_t)block;
     layout->scale = (int32_t)scale;
     layout->zero = (int32_t)zero;
-    layout->e2m1 = (int32_t)e2m1;
+    layout->floats = (int32_t)floats;
     return PM_OK;
 }
 

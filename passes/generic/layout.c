@@ -184,7 +184,7 @@ static pm_status lowbit_attrs(pm_pass_ctx *ctx, const pm_op *op, const pm_op *de
     attrs[(*n_attrs)++] = pm_attr_i64("block", block);
     attrs[(*n_attrs)++] = pm_attr_i64("scale", scale);
     attrs[(*n_attrs)++] = pm_attr_i64("zero", zero);
-    attrs[(*n_attrs)++] = pm_attr_i64("e2m1", strcmp(pm_op_str(deq, "format"), "e2m1") == 0);
+    attrs[(*n_attrs)++] = pm_attr_i64("floats", strcmp(pm_op_str(deq, "format"), "int") != 0);
     return PM_OK;
 }
 

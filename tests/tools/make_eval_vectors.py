@@ -1489,6 +1489,9 @@ def pack_bits(codes, bits):
     return np.bitwise_or.reduce(parts << (np.arange(per, dtype=np.uint8) * bits), axis=-1).astype(np.uint8)
 
 
+# sign, 4 bits of exponent (bias 7), 3 of fraction; no infinities, all ones are NaN
+E4M3 = np.array([(-1 if c & 128 else 1) * (np.nan if c & 127 == 127 else (c & 7) * 2.0 ** -9 if c & 120 == 0
+                                           else (1 + (c & 7) / 8) * 2.0 ** ((c >> 3 & 15) - 7)) for c in range(256)])
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
 
 
@@ -1527,12 +1530,21 @@ def dequantize_cases():
     scales = np.array([[0], [130]], np.uint8)
     y = (E2M1[codes] * 2.0 ** (scales.astype(np.float64) - 127)).astype(np.float32)
     case("dequantize", "e2m1", [pack_bits(codes, 4), scales], [y], tol=(0, 0), k=32, block=32, format="e2m1")
+    codes = np.arange(256, dtype=np.uint8).reshape(2, 128)
+    for elem, block in (("f32", 0), ("bf16", 128), ("f16", 20), ("e8m0", 32)):
+        n = -(-128 // (block or 128))
+        scales = np.arange(120, 120 + 2 * n, dtype=np.uint8).reshape(2, n) if elem == "e8m0" else \
+            round_to((1.37 ** -np.arange(2.0 * n)).reshape(2, n), elem)
+        factors = 2.0 ** (scales.astype(np.float64) - 127) if elem == "e8m0" else wide(scales)
+        y = (E4M3[codes] * factors[:, np.arange(128) // (block or 128)]).astype(np.float32)
+        case("dequantize", f"e4m3_{elem}", [codes, scales], [y], tol=(0, 0), k=128, bits=8, block=block, format="e4m3")
     nan = np.full((2, 32), np.nan, np.float32)
     case("dequantize", "e8m0_nan", [pack_bits(codes, 4), np.full((2, 1), 255, np.uint8)], [nan], k=32, block=32)
     outs = [((2, 32), np.float32)]
     faulty("dequantize", "short", [np.zeros((2, 15), np.uint8), np.zeros((2, 1), np.float32)], outs, k=32)
     faulty("dequantize", "scales", [np.zeros((2, 16), np.uint8), np.zeros((2, 2), np.float32)], outs, k=32)
     faulty("dequantize", "bits", [np.zeros((2, 16), np.uint8), np.zeros((2, 1), np.float32)], outs, k=32, bits=3)
+    faulty("dequantize", "e4m3_bits", [np.zeros((2, 16), np.uint8), np.zeros((2, 1), np.float32)], outs, k=32, bits=4, format="e4m3")
     faulty("dequantize", "zeros", [np.zeros((2, 16), np.uint8), np.zeros((2, 2), np.float32), np.zeros((2, 2), np.uint8)], outs, k=32, block=16)
 
 

@@ -555,11 +555,17 @@ START_TEST(products)
             PM_OPERANDS(codes, ARG(PM_F32, c(8), c(3))), lowbit, 3);
     REFUSED("bits is 3", dequantize, PM_OPERANDS(codes, scales),
             PM_ATTRS(pm_attr_i64("k", 80), pm_attr_i64("block", 32), pm_attr_i64("bits", 3)));
+    const pm_attr fp8[] = {pm_attr_i64("k", 48), pm_attr_i64("block", 16), pm_attr_i64("bits", 8),
+                           pm_attr_str("format", "e4m3")};
+    check_type(OP(dequantize, PM_OPERANDS(codes, scales), fp8, 4), "f32[24, 48]");
+    REFUSED("e4m3 has no zero points", dequantize, PM_OPERANDS(codes, scales, zeros), fp8, 4);
+    REFUSED("bits is 4, must be 8 for e4m3", dequantize, PM_OPERANDS(codes, scales),
+            PM_ATTRS(pm_attr_i64("k", 48), pm_attr_i64("block", 16), pm_attr_str("format", "e4m3")));
     const pm_attr stored[] = {pm_attr_i64("panel", 16), pm_attr_i64("bits", 4), pm_attr_i64("block", 32),
                               pm_attr_i64("scale", 1), pm_attr_i64("zero", 1)};
     packed = OP(pack, PM_OPERANDS(few), stored, 5);
     check_type(packed,
-               "f32[24, 80]{panel=16, pair=1, ways=1, bits=4, block=32, scale=1, zero=1, e2m1=0}");
+               "f32[24, 80]{panel=16, pair=1, ways=1, bits=4, block=32, scale=1, zero=1, floats=0}");
     int64_t bytes = 0;
     ck_assert(pm_dim_is_const(m, pm_type_bytes(m, packed->type), &bytes));
     ck_assert_int_eq(bytes, 2 * 3 * 16 * (2 + 1 + 16));

@@ -2,7 +2,7 @@
 module "m" {
   symbol T in [0, 9]
   symbol n dynamic in [0, 18] <= 2*T
-  entry main(%x: f32[T, 40], %s: f32[T, 3]) -> (a: %a, b: %b, c: %c, d: %d, e: %e) {
+  entry main(%x: f32[T, 40], %s: f32[T, 3]) -> (a: %a, b: %b, c: %c, d: %d, e: %e, g: %f8, h: %f8e) {
     // experts: gate and up alternate in the rows of one matrix of 4 bits, with zero points; 8 bits below
     %fc1 = const {value = hex("a54dca182530bb1d6d132cded6237b2ed91e3f721fcb1971174494d6493c9d5c3460be31201e69fedaa0eee8b9997f5c"
         "7c2999fdafe593253cd654af4dfad71427a0aeb3fee9232f8af2211f9ee491c5b10becb5563bfc1e6f93427ecbc8fe29"
@@ -68,6 +68,45 @@ module "m" {
     %escales = const {value = hex("7f7e7d7c7b7a79787f7e")} : u8[5, 2]
     %ew = dequantize(%ecodes, %escales) {k = 40, block = 32, format = "e2m1"}
     %b = linear(%x, %ew)
+    // floats of 8 bits, with blocks that end within a row; of experts with one scale for each row
+    %fcodes = const {value = hex("74bdc04062162b467e6bcd0febf9e8c7fd62ce2df8770a88d0f2c23a843120c5c1371dad782cfe6a482013fa634be9e3"
+        "92b6da455131a0b6fd659e4cb6912470b07c0697af708811d882c098d559ca3b550d6752993b06c2af57df7647d1e4d0"
+        "d529239330112b36b84ef94c20610847aec53d99b3a6bb01fe6b1f10585bacdce23d2a6672fef24fc33e37e740e12ef1"
+        "c9b8e9731a6519e439376c020bbadd2f6675a5c46403949728a4ce729728d6bda49ab6973764f8bdc19f6994cbc4b6b9"
+        "da64fa29895323fe8ad63b8c958c898dd27db97d7eea7e7764bcfe3639c62b57da17460b61872c30eceb902f40b721a3"
+        "132a46bb267612a37197b7a7213ab2de515082c74cdc2133712a965aac65371a1d5a57a7977cf538")} : u8[7, 40]
+    %fscales = const {value = hex("0000903b0000703c0000583d0000103c0000343d0000d8bc0000b4bc000060bd0000a03c0000d8bd000080bc0000d0bd"
+        "0000c8bd000028bd0000983c0000403b0000b8bc0000a03d0000403c000098bd000094bc")} : f32[7, 3]
+    %fw = dequantize(%fcodes, %fscales) {k = 40, bits = 8, block = 16, format = "e4m3"}
+    %f8 = linear(%x, %fw)
+    %fecodes = const {value = hex("37be14bcb736a334f45678f4bab1bedbbf1348a01f1077b8f7bbf3589a47880be19385e89794cefee42dfee0ae4537b9"
+        "e9b9f0c468584a112d9f6f4bcd81653b0712e26ca2a00e0208419a9f05166da8a22fd478003167f6d739d94b264ab1df"
+        "1981d1650e9120f9a152731ccb9e869d8d0bcf6a6c6039fd4fa17a2adeb1feedba4654f03171ac527a71d966ac418824"
+        "e3a54879cb0aa1ccb69e3c3cc5e4d205f9ad660807a3bef734593a1be38d290e657e261eabb0c4a0f951fb8c1ef4ef7e"
+        "1dcde5f2513c57a896cc3be45d9851b6b41ccc8c247ef1e09161f4212095225cca333f5d5ef8a57962e07ec20fb29c3d"
+        "fb1430e3bc82a8363562f9d9e633420eb440c7e5aad938c2f0d540255d78e3668d4c6c00aaba2c54a3d5994570c00636"
+        "4e7121514bfd93c62de19326c4e2fedfabf7779e16340ab9d90684bd155a21f91a081a33a3467eb9b5b72a7b607a8f32"
+        "d60f620b39d0a14b89731da7b6c253a49b510a8a081697489a6a0d471543b48be385b19a45baeae375a32b840093af3b"
+        "8b0700efcd6607004119abaa70c069fae897cfd9fb30c6a5d9fec01f657751c6d4a27c86ac059978d6c885f6aa1ff875"
+        "58b7565276611fc27533408496114df728ba32883a421939b192b38c461f51cf040ce0efbcce741cb8efab99d24489db"
+        "232673a862cf1ce496789da58dd11e0004da1062743528f3445de2fc260f849319b3298abc9ded777b1f2474e19e183a"
+        "de86d03a46a0d6b2fac0f9f825c8aec2a6d69d92f1e5007e25872619461004376efce496692c93a19bf94fe6b386955d"
+        "ce980e3d0970d16e4a47325a84ebe55b7ec39cd1d50e5000e83745b5e73ddd8d301224915ed3a61fd6ab150347f242e6"
+        "4286f0c689a2a394af086c53c89a5f2e9f981554f08545e3db4c64d3a19b158f66d752ee286a2d063b40886b11d64ffe"
+        "b09ad0690dccded6990ad075beea8628e13e15ee5fa26faa4043bb81522a09a4ef2611b3164dfc5f40c352b440b2bb15"
+        "ac2268f7fba95249c5fd72cd01a4b74d3a3edb356d145c46c758973da50315fc43910639e859d49f89f7d3a0b021f34f"
+        "b6ced1461e27e0cd77cca55e18474b339410bd2259ec67bb197e7a709cb57e56c121b259b331cc6f1bd321708845b151"
+        "c0de293682c8fe794dbd52029e8809f1f4c23880e24b5acc06844f744d9c21260cfd93f6c352e7a16dddf2baf7024b84"
+        "98944e95943177675e9ed1843f285ff2ce1f59c83278227ed45045e1618c0eae8f13a9f08f8abb5e170f98609676a525"
+        "6d9e4e0a23c7536d7a40b9ecaf2d09ec23cf16953cd00cedbc9fef728d3437719d5e238362dbdbd94a382e7e4a487506")} : u8[3, 8, 40]
+    %fescales = const {value = hex("0000f83b0000c03b00008c3b0000cc3b0000b83b0000e43b0000dc3b0000d43b0000e83b0000e03b0000d43b0000c43b"
+        "00009c3b0000903b0000883b0000b43b0000903b0000a83b0000a83b0000843b0000843b0000a03b0000bc3b0000b03b")} : f32[3, 8, 1]
+    %f8e = experts(%x, %chosen, %weights, %fecodes, %fescales) {experts = 3, top_k = 2} regions {
+      (%frows: f32[n, 40], %fec: u8[8, 40], %fes: f32[8, 1]) -> (%fey) {
+        %few = dequantize(%fec, %fes) {k = 40, bits = 8, format = "e4m3"}
+        %fey = linear(%frows, %few)
+      }
+    }
     // 2 bits, one scale a row, zero points that are floats; codes seen as another shape
     %qcodes = const {value = hex("c51d2ba647b007056b2496803349775fe7b14e6ace552e9865fd6d28e03b3c87d67747f2fc1df7ef49fb7eff540352a4"
         "effe97eebfdad6265cb80e0a17a930f7f849116dd440ad30bbaef26b91deafd8801a9495b5fcceaa8bb0")} : u8[18, 5]
