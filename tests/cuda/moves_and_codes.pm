@@ -2,7 +2,7 @@
 // Compiled for the CPU and for the emulated device by emu_models.sh, which compares the numbers.
 module "moves_and_codes" {
   symbol T in [1, 64]
-  entry main(%x: f32[T, 40]) -> (a: %a, b: %b, c: %c, d: %d, e: %e, f: %f, g: %g, h: %h, last: %last, half: %half, turned: %turned) {
+  entry main(%x: f32[T, 40]) -> (a: %a, b: %b, c: %c, d: %d, e: %e, f: %f, fp8: %fp8, g: %g, h: %h, last: %last, half: %half, turned: %turned) {
     %codes4 = const {value = hex("82b70eee7f1a5039bef07ec2347f066ed08f5dc7512447e3404300026b6e545594a065685d64c4980bb8d4544a8721a99a01ad219eb59cf6a15ef6f15a1d830bb7ce09d6bbc004e7175c643c7decb0b580ec37bc9712dd2e6aaeb94bae8d2f9fa29c5a284c9ef7521829cf1079b080e9d74a1c10fcab6a42")} : u8[6, 20]
     %scales = const {value = hex("046d763f652b033ea8043cbf87014b3fe07d30be509029bfe90c82bed1e861bf728422be51b437bfd210583f5195763ed55229bfeed0353d56966b3f065fc13e43acbabe3b63e7be0e1975bda8c04d3f7d5e46bf65e4243f3c0e823d2d2624bf67d15f3f24503c3f46c723bf265585bcceb0f83c1005c53d")} : f32[6, 5]
     %zeros = const {value = hex("b820b6119cba8ff88796ae5b05f280a68ced")} : u8[6, 3]
@@ -16,6 +16,11 @@ module "moves_and_codes" {
     %powers = const {value = splat(126)} : u8[6, 5]
     %w2 = dequantize(%small, %powers) {k = 40, block = 8, format = "e2m1"}
     %c = linear(%x, %w2)
+    // no NaN among these
+    %codesf = const {value = hex("8b30d57aa045ea10b55a80254aef15ba5f852acf749a3fe40a2fd4799f44e90fb459fe24c96e14b95e8429ce73993ee309ae53789e43e80eb358fd23c86d93385d8328cd72983de208ad52f71d42e70db257fc22c76c9237dc0227cc71973ce107ac51f61cc1660cb156fb21c66b9136db01a64b70963be006ab50f51bc0658b3055fa20c56a9035da00a54aef153adf05aa4ff41abf648a2fd4791fc4698f34d97ea449ee14b95e04a94ef319be63892ed3789e43688e33d87da348ed13b85d83284df218bd62882dd2779d42e70d32d77ca247ec12b75c8227cc7117bc61872cd1769c41e60cb1567ba146eb11b65b")} : u8[6, 40]
+    %blocksf = const {value = hex("0000c03c0000c83c0000d03c0000d8bc0000e03c0000e83c0000f03c0000f83c0000003d0000043d0000083d00000c3d0000103d0000143d0000183d00001c3d0000203d0000243d")} : f32[6, 3]
+    %wf = dequantize(%codesf, %blocksf) {k = 40, bits = 8, block = 16, format = "e4m3"}
+    %fp8 = linear(%x, %wf)
     // one axis, two axes, from the end, with steps
     %one = const {value = [1]} : i64[1]
     %many = const {value = [1000]} : i64[1]
