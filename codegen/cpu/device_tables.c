@@ -10,11 +10,19 @@
 _Static_assert(sizeof(pm_rt_kernel) == 32 && sizeof(pm_rt_code) == 48 && sizeof(pm_rt_upload) == 24 &&
                    sizeof(pm_rt_tensor_map) == 48 && sizeof(pm_rt_device) == 88, "pm_rt_device and its tables");
 
+static const char code_table_name[] = "pm_device_codes";
+
 typedef struct tables {
     LLVMModuleRef host;
     LLVMContextRef c;
     LLVMTypeRef ptr, i32, i64;
 } tables;
+
+static tables tables_of(LLVMModuleRef host)
+{
+    LLVMContextRef c = LLVMGetModuleContext(host);
+    return (tables){host, c, LLVMPointerTypeInContext(c, 0), LLVMInt32TypeInContext(c), LLVMInt64TypeInContext(c)};
+}
 
 static LLVMValueRef number32(const tables *t, uint32_t x)
 {
@@ -69,6 +77,18 @@ static LLVMValueRef kernel_list(const tables *t, const pm_kernel *kernels, const
     return list(t, room, n);
 }
 
+static LLVMTypeRef code_type(const tables *t)
+{
+    LLVMTypeRef fields[] = {t->i32, t->i32, t->ptr, t->ptr, t->ptr, t->i64, t->i64};
+    return LLVMStructTypeInContext(t->c, fields, PM_COUNT(fields), false);
+}
+
+/// Room for the codes, which are still being made.
+static LLVMValueRef code_room(const tables *t, size_t n)
+{
+    return LLVMAddGlobal(t->host, LLVMArrayType2(code_type(t), n), code_table_name);
+}
+
 static LLVMValueRef code_list(const tables *t, const pm_device_code *codes, size_t n, LLVMValueRef *room)
 {
     for (size_t i = 0; i < n; i++) {
@@ -78,7 +98,7 @@ static LLVMValueRef code_list(const tables *t, const pm_device_code *codes, size
                             number64(t, codes[i].cubin_size)};
         room[i] = record(t, f, PM_COUNT(f));
     }
-    return list(t, room, n);
+    return LLVMConstArray2(code_type(t), room, n);
 }
 
 static LLVMValueRef upload_list(const tables *t, const pm_weights_range *ranges, size_t n, LLVMValueRef *room)
@@ -118,11 +138,10 @@ static LLVMValueRef device_functions(const tables *t, const pm_device_target *de
 
 LLVMValueRef pm_device_tables(pm_arena *arena, LLVMModuleRef host, const pm_weights *weights, const pm_target *target,
                               const pm_kernel *kernels, const pm_kernel_facts *facts, size_t n_kernels,
-                              const pm_device_code *codes, size_t n_codes, const pm_tensor_map *maps, size_t n_maps)
+                              size_t n_codes, const pm_tensor_map *maps, size_t n_maps)
 {
-    LLVMContextRef c = LLVMGetModuleContext(host);
-    tables t = {host, c, LLVMPointerTypeInContext(c, 0), LLVMInt32TypeInContext(c), LLVMInt64TypeInContext(c)};
-    size_t most = n_kernels + n_codes + n_maps + target->n_devices, n, n_own_maps;
+    tables t = tables_of(host);
+    size_t most = n_kernels + n_maps + target->n_devices, n, n_own_maps;
     uint64_t weight_bytes;
     for (size_t i = 0; i < target->n_devices; i++) {
         pm_weights_device_ranges(weights, target->devices[i].name, &n, &weight_bytes);
@@ -131,7 +150,7 @@ LLVMValueRef pm_device_tables(pm_arena *arena, LLVMModuleRef host, const pm_weig
     LLVMValueRef *room = PM_NEW_ARRAY(arena, LLVMValueRef, most + 1);
     LLVMValueRef *devices = PM_NEW_ARRAY(arena, LLVMValueRef, target->n_devices + 1);
     LLVMValueRef kernel_table = kernel_list(&t, kernels, facts, n_kernels, room);
-    LLVMValueRef code_table = code_list(&t, codes, n_codes, room);
+    LLVMValueRef code_table = n_codes ? code_room(&t, n_codes) : LLVMConstNull(t.ptr);
     for (size_t i = 0; i < target->n_devices; i++) {
         const pm_weights_range *ranges =
             pm_weights_device_ranges(weights, target->devices[i].name, &n, &weight_bytes);
@@ -144,4 +163,16 @@ LLVMValueRef pm_device_tables(pm_arena *arena, LLVMModuleRef host, const pm_weig
         devices[i] = record(&t, f, PM_COUNT(f));
     }
     return list(&t, devices, target->n_devices);
+}
+
+void pm_device_tables_fill(pm_arena *arena, LLVMModuleRef host, const pm_device_code *codes, size_t n_codes)
+{
+    tables t = tables_of(host);
+    LLVMValueRef room = LLVMGetNamedGlobal(host, code_table_name);
+    if (!room)
+        return;
+    LLVMSetInitializer(room, code_list(&t, codes, n_codes, PM_NEW_ARRAY(arena, LLVMValueRef, n_codes + 1)));
+    LLVMSetLinkage(room, LLVMInternalLinkage);
+    LLVMSetGlobalConstant(room, true);
+    LLVMSetAlignment(room, 16);
 }

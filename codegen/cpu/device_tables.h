@@ -22,9 +22,12 @@ typedef struct pm_kernel_facts {
     LLVMValueRef emu; ///< NULL: the CPU can't play it
 } pm_kernel_facts;
 
-/// Adds the tables to the host's module; the address of the first pm_rt_device.
+/// Adds the tables to the host's module; the address of the first pm_rt_device. There is room for `n_codes` codes.
 LLVMValueRef pm_device_tables(pm_arena *arena, LLVMModuleRef host, const pm_weights *weights, const pm_target *target,
-                              const pm_kernel *kernels, const pm_kernel_facts *facts, size_t n_kernels,
-                              const pm_device_code *codes, size_t n_codes, const pm_tensor_map *maps, size_t n_maps);
+                              const pm_kernel *kernels, const pm_kernel_facts *facts, size_t n_kernels, size_t n_codes,
+                              const pm_tensor_map *maps, size_t n_maps);
+
+/// Puts the codes into the room for them: made while the host's code was.
+void pm_device_tables_fill(pm_arena *arena, LLVMModuleRef host, const pm_device_code *codes, size_t n_codes);
 
 #endif

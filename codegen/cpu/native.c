@@ -270,26 +270,56 @@ static void name_emulated(pm_native *n, const pm_mlir_result *mlir, pm_kernel_fa
     }
 }
 
-/// Code of all kernels, and the tables that tell of them. All devices of a target are of one kind.
-static pm_status make_devices(pm_native *n, const pm_mlir_result *mlir, int opt_level, LLVMValueRef *out_devices)
+/// Code of devices while it is made. All devices of a target are of one kind.
+typedef struct device_work {
+    pm_kernel_facts *facts;
+    pm_device_code_request request;
+    pm_device_making *making; ///< NULL: emulated ones
+} device_work;
+
+static pm_status start_devices(pm_native *n, const pm_mlir_result *mlir, int opt_level, device_work *work)
 {
     const pm_device_target *device = n->target->devices;
     pm_arena *arena = n->module->arena;
-    pm_kernel_facts *facts = PM_NEW_ARRAY(arena, pm_kernel_facts, mlir->n_kernels + 1);
-    const pm_device_code *codes = NULL;
-    size_t n_codes = 0;
-    if (device->emulated) {
-        name_emulated(n, mlir, facts);
-    } else {
-        pm_device_code_request request = {mlir->device_module, mlir->kernels, mlir->n_kernels,
-                                          device->archs, device->n_archs, opt_level};
-        PM_TRY(pm_device_code_make(arena, n->diag, &request, facts, &codes, &n_codes));
-        LLVMDisposeModule(mlir->device_module);
-    }
-    n->codes = codes;
-    n->n_codes = n_codes;
-    *out_devices = pm_device_tables(arena, n->code, n->weights, n->target, mlir->kernels, facts, mlir->n_kernels,
-                                    codes, n_codes, mlir->tensor_maps, mlir->n_tensor_maps);
+    work->facts = PM_NEW_ARRAY(arena, pm_kernel_facts, mlir->n_kernels + 1);
+    if (device->emulated)
+        return add_emulated(n, mlir, opt_level);
+    work->request = (pm_device_code_request){mlir->device_module, mlir->kernels, mlir->n_kernels,
+                                             device->archs, device->n_archs, opt_level};
+    PM_TRY(pm_device_code_start(arena, n->diag, &work->request, work->facts, &work->making));
+    LLVMDisposeModule(mlir->device_module);
+    return PM_OK;
+}
+
+/// The tables that tell the host of devices.
+static LLVMValueRef tell_devices(pm_native *n, const pm_mlir_result *mlir, const device_work *work)
+{
+    if (!work->making)
+        name_emulated(n, mlir, work->facts);
+    return pm_device_tables(n->module->arena, n->code, n->weights, n->target, mlir->kernels, work->facts, mlir->n_kernels,
+                            work->making ? pm_device_code_count(work->making) : 0, mlir->tensor_maps, mlir->n_tensor_maps);
+}
+
+static pm_status finish_devices(pm_native *n, const device_work *work)
+{
+    if (!work->making)
+        return PM_OK;
+    PM_TRY(pm_device_code_finish(work->making, &n->codes, &n->n_codes));
+    pm_device_tables_fill(n->module->arena, n->code, n->codes, n->n_codes);
+    return PM_OK;
+}
+
+static pm_status link_kernels(pm_native *n, const pm_mlir_result *mlir)
+{
+    bool bf16 = n->target->features & PM_CPU_AVX512_BF16;
+    PM_TRY(link_bitcode(n, n->target->vector_floats == 8 ? pm_embedded_kernels_vw8()
+                           : bf16                        ? pm_embedded_kernels_vw16bf16()
+                                                         : pm_embedded_kernels_vw16()));
+    PM_TRY(link_bitcode(n, pm_embedded_references()));
+    if (n->target->n_devices && n->target->devices[0].emulated)
+        PM_TRY(link_played(n, mlir));
+    pm_share_kernels(n->code);
+    prepare_functions(n);
     return PM_OK;
 }
 
@@ -297,7 +327,7 @@ pm_status pm_codegen(pm_module *m, const pm_target *target, const pm_weights *we
                      const pm_codegen_options *options, pm_native **out_native)
 {
     pm_native *n = PM_NEW(m->arena, pm_native);
-    *n = (pm_native){.module = m, .diag = m->diag, .target = target};
+    *n = (pm_native){.module = m, .diag = m->diag, .target = target, .weights = weights};
     pm_arena_defer(m->arena, dispose, n);
     n->context = LLVMContextCreate();
     pm_mlir_result mlir = {0};
@@ -307,27 +337,16 @@ pm_status pm_codegen(pm_module *m, const pm_target *target, const pm_weights *we
     n->dispatches = mlir.dispatches;
     n->n_dispatches = mlir.n_dispatches;
     n->code_hash = hash_code(n);
-    n->weights = weights;
-    if (target->n_devices && target->devices[0].emulated)
-        PM_TRY(add_emulated(n, &mlir, options->opt_level));
+    device_work work = {0};
+    if (target->n_devices)
+        PM_TRY(start_devices(n, &mlir, options->opt_level, &work));
     PM_TRY(make_machine(n, options->opt_level));
     LLVMSetTarget(n->code, triple);
     LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(n->machine);
     LLVMSetModuleDataLayout(n->code, layout);
     LLVMDisposeTargetData(layout);
-    bool bf16 = target->features & PM_CPU_AVX512_BF16;
-    PM_TRY(link_bitcode(n, target->vector_floats == 8 ? pm_embedded_kernels_vw8()
-                           : bf16                     ? pm_embedded_kernels_vw16bf16()
-                                                      : pm_embedded_kernels_vw16()));
-    PM_TRY(link_bitcode(n, pm_embedded_references()));
-    if (target->n_devices && target->devices[0].emulated)
-        PM_TRY(link_played(n, &mlir));
-    pm_share_kernels(n->code);
-    prepare_functions(n);
-    LLVMValueRef devices = NULL;
-    if (target->n_devices)
-        PM_TRY(make_devices(n, &mlir, options->opt_level, &devices));
-    add_descriptor(n, options, devices);
+    PM_TRY(link_kernels(n, &mlir));
+    add_descriptor(n, options, target->n_devices ? tell_devices(n, &mlir, &work) : NULL);
     char *message = NULL;
     if (LLVMVerifyModule(n->code, LLVMReturnStatusAction, &message)) {
         pm_status status = pm_error(n->diag, NULL, PM_ERR_INTERNAL, "LLVM: %s", message);
@@ -336,6 +355,7 @@ pm_status pm_codegen(pm_module *m, const pm_target *target, const pm_weights *we
     }
     LLVMDisposeMessage(message);
     PM_TRY(optimise(n, options->opt_level));
+    PM_TRY(finish_devices(n, &work));
     *out_native = n;
     return PM_OK;
 }

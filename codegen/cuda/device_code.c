@@ -10,7 +10,7 @@
 
 #include "base/cache.h"
 #include "base/containers.h"
-#include "codegen/cuda/nvrtc.h"
+#include "codegen/cuda/compile_jobs.h"
 #include "codegen/cuda/ptx.h"
 #include "codegen/cuda/templates.h"
 #include "codegen/cuda/toolkit.h"
@@ -19,16 +19,27 @@
 
 enum { GENERAL_CODE = 0 }; ///< number of the code of the general road
 
-typedef struct making {
+/// A template's code while it is made.
+typedef struct template_job {
+    pm_cuda_program program;
+    pm_cuda_code made;
+    size_t code; ///< which of the codes
+} template_job;
+
+struct pm_device_making {
     pm_arena *arena;
     pm_diag *diag;
     const pm_device_code_request *r;
     pm_kernel_facts *facts;
-    pm_cuda_compiler *compiler;
+    pm_cuda_jobs *jobs;
     bool links;    ///< nvJitLink is there
     uint32_t next; ///< number of the next code
-    PM_VEC(pm_device_code) codes;
-} making;
+    pm_device_code *codes;
+    size_t n_codes;
+    PM_VEC(template_job *) templates;
+};
+
+typedef struct pm_device_making making;
 
 static bool any_general(const pm_device_code_request *r)
 {
@@ -79,21 +90,21 @@ static pm_status general_code(making *m, const char *arch)
 {
     const char *folder = pm_cache_folder(m->arena, "kernels");
     pm_hash128 key = general_key(m, arch);
-    pm_device_code code = {.arch = arch, .number = GENERAL_CODE};
+    pm_device_code *code = &m->codes[m->n_codes++];
+    *code = (pm_device_code){.arch = arch, .number = GENERAL_CODE};
     const uint8_t *kept;
-    if (pm_cache_get(m->arena, folder, key, &kept, &code.ptx_size)) {
-        code.ptx = (const char *)kept;
+    if (pm_cache_get(m->arena, folder, key, &kept, &code->ptx_size)) {
+        code->ptx = (const char *)kept;
     } else {
         pm_ptx_options options = {.arch = arch, .opt_level = m->r->opt_level};
-        PM_TRY(pm_ptx_emit(m->arena, m->diag, m->r->module, m->r->kernels, m->r->n_kernels, &options, &code.ptx,
-                           &code.ptx_size));
-        PM_ASSERT(code.ptx);
-        pm_cache_put(m->arena, folder, key, code.ptx, code.ptx_size);
+        PM_TRY(pm_ptx_emit(m->arena, m->diag, m->r->module, m->r->kernels, m->r->n_kernels, &options, &code->ptx,
+                           &code->ptx_size));
+        PM_ASSERT(code->ptx);
+        pm_cache_put(m->arena, folder, key, code->ptx, code->ptx_size);
     }
     if (m->links)
-        PM_TRY(pm_cuda_assemble(m->compiler, "the general road", &(pm_cuda_ptx){code.ptx, code.ptx_size}, 1, arch,
-                                &code.cubin, &code.cubin_size));
-    PM_PUSH(m->arena, &m->codes, code);
+        pm_cuda_jobs_assemble(m->jobs, "the general road", &(pm_cuda_ptx){code->ptx, code->ptx_size}, arch,
+                              &code->cubin, &code->cubin_size);
     return PM_OK;
 }
 
@@ -107,16 +118,15 @@ static pm_status template_code(making *m, const pm_kernel *k, pm_kernel_facts *f
     *facts = (pm_kernel_facts){.code = m->next++, .threads = t->threads, .shared_bytes = t->shared_bytes,
                                .flags = t->flags};
     for (size_t i = 0; i < m->r->n_archs; i++) {
-        pm_cuda_program program;
-        pm_cuda_code made;
         const char *arch = m->r->archs[i];
         if ((t->flags & PM_RT_KERNEL_WGMMA) && strcmp(arch, PM_RT_WGMMA_ARCH) != 0)
             continue;
-        PM_TRY(pm_cuda_template_program(m->arena, m->diag, t, k->name, k->fixed, k->n_fixed, arch, &program));
-        PM_TRY(pm_cuda_compile(m->compiler, &program, &made));
-        pm_device_code code = {.arch = arch, .number = facts->code, .ptx = made.ptx, .cubin = made.cubin,
-                               .ptx_size = made.ptx_size, .cubin_size = made.cubin_size};
-        PM_PUSH(m->arena, &m->codes, code);
+        template_job *job = PM_NEW(m->arena, template_job);
+        PM_TRY(pm_cuda_template_program(m->arena, m->diag, t, k->name, k->fixed, k->n_fixed, arch, &job->program));
+        job->code = m->n_codes++;
+        m->codes[job->code] = (pm_device_code){.arch = arch, .number = facts->code};
+        pm_cuda_jobs_compile(m->jobs, &job->program, &job->made);
+        PM_PUSH(m->arena, &m->templates, job);
     }
     return PM_OK;
 }
@@ -133,26 +143,48 @@ static void look_for_link(making *m)
                    "template does, which the driver compiles when the program starts");
 }
 
-pm_status pm_device_code_make(pm_arena *arena, pm_diag *diag, const pm_device_code_request *request,
-                              pm_kernel_facts *facts, const pm_device_code **out_codes, size_t *out_n_codes)
+pm_status pm_device_code_start(pm_arena *arena, pm_diag *diag, const pm_device_code_request *request,
+                               pm_kernel_facts *facts, pm_device_making **out_making)
 {
-    making m = {.arena = arena, .diag = diag, .r = request, .facts = facts,
-                .compiler = pm_cuda_compiler_new(arena, diag), .next = GENERAL_CODE + 1};
-    if (any_general(request)) {
-        look_for_link(&m);
-        for (size_t i = 0; i < request->n_archs; i++)
-            PM_TRY(general_code(&m, request->archs[i]));
-    }
+    making *m = PM_NEW(arena, making);
+    *out_making = m;
+    *m = (making){.arena = arena, .diag = diag, .r = request, .facts = facts, .jobs = pm_cuda_jobs_new(arena, diag),
+                  .next = GENERAL_CODE + 1,
+                  .codes = PM_NEW_ARRAY(arena, pm_device_code, (request->n_kernels + 1) * request->n_archs)};
+    // Templates first: others compile them while this thread takes the general road.
     for (size_t i = 0; i < request->n_kernels; i++) {
-        if (request->kernels[i].template_name) {
-            PM_TRY(template_code(&m, &request->kernels[i], &facts[i]));
-            continue;
-        }
-        facts[i] = (pm_kernel_facts){.code = GENERAL_CODE, .threads = PM_GENERAL_THREADS,
-                                     .flags = request->kernels[i].meets ? PM_RT_KERNEL_MEETS : 0};
+        if (request->kernels[i].template_name)
+            PM_TRY(template_code(m, &request->kernels[i], &facts[i]));
+        else
+            facts[i] = (pm_kernel_facts){.code = GENERAL_CODE, .threads = PM_GENERAL_THREADS,
+                                         .flags = request->kernels[i].meets ? PM_RT_KERNEL_MEETS : 0};
     }
-    *out_codes = m.codes.data;
-    *out_n_codes = m.codes.n;
+    if (!any_general(request))
+        return PM_OK;
+    look_for_link(m);
+    for (size_t i = 0; i < request->n_archs; i++)
+        PM_TRY(general_code(m, request->archs[i]));
+    return PM_OK;
+}
+
+size_t pm_device_code_count(const pm_device_making *m)
+{
+    return m->n_codes;
+}
+
+pm_status pm_device_code_finish(pm_device_making *m, const pm_device_code **out_codes, size_t *out_n_codes)
+{
+    PM_TRY(pm_cuda_jobs_wait(m->jobs));
+    for (size_t i = 0; i < m->templates.n; i++) {
+        const template_job *job = m->templates.data[i];
+        pm_device_code *code = &m->codes[job->code];
+        code->ptx = job->made.ptx;
+        code->ptx_size = job->made.ptx_size;
+        code->cubin = job->made.cubin;
+        code->cubin_size = job->made.cubin_size;
+    }
+    *out_codes = m->codes;
+    *out_n_codes = m->n_codes;
     return PM_OK;
 }
 

@@ -1,6 +1,7 @@
 #include "codegen/cuda/nvrtc.h"
 
 #include <dlfcn.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -275,7 +276,9 @@ static bool kept_code(pm_cuda_compiler *c, pm_hash128 key, pm_cuda_code *out)
 static void note_kept(pm_cuda_compiler *c)
 {
     // Once: a model's kernels are few beside what is kept.
-    if (c->stats.compiled++ == 0)
+    static atomic_flag shrunk = ATOMIC_FLAG_INIT;
+    c->stats.compiled++;
+    if (!atomic_flag_test_and_set(&shrunk))
         pm_cache_shrink(c->arena, c->folder, NULL, KERNEL_CACHE_BYTES);
 }
 

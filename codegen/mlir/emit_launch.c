@@ -1,4 +1,5 @@
 /// Ops on devices: what the host's entry does to have them run there.
+#include <inttypes.h>
 #include <string.h>
 
 #include "codegen/mlir/launch_plan.h"
@@ -194,20 +195,31 @@ MlirValue pm_launch_tensor_map(launch *l, const pm_value *weight, const uint64_t
 
 /// ---- launches ---------------------------------------------------------------------------------------------
 
+/// What tells kernels apart: a template with its constants, or a function. A name, too: a template's code is the same in
+/// every model that fixes the same, and found where it was kept.
+static const char *kernel_name(emitter *e, const pm_kernel *kernel)
+{
+    if (!kernel->template_name)
+        return pm_arena_printf(e->arena, "pm_kernel_%s", kernel->function);
+    const char *name = pm_arena_printf(e->arena, "pm_cu_%s", kernel->template_name);
+    for (uint32_t i = 0; i < kernel->n_fixed; i++) {
+        int64_t value = kernel->fixed[i].value;
+        name = pm_arena_printf(e->arena, "%s_%s%s%" PRIu64, name, kernel->fixed[i].name, value < 0 ? "m" : "",
+                               value < 0 ? -(uint64_t)value : (uint64_t)value);
+    }
+    return name;
+}
+
 /// The number of an equal kernel, or that of a new one.
 static int64_t kernel_number(emitter *e, const pm_kernel *kernel)
 {
-    char *key = pm_arena_strdup(e->arena, kernel->template_name ? kernel->template_name : kernel->function);
-    for (uint32_t i = 0; i < kernel->n_fixed; i++)
-        key = pm_arena_printf(e->arena, "%s,%s=%lld", key, kernel->fixed[i].name, (long long)kernel->fixed[i].value);
-    uintptr_t known = (uintptr_t)pm_map_get_str(&e->kernel_names, key);
+    const char *name = kernel_name(e, kernel);
+    uintptr_t known = (uintptr_t)pm_map_get_str(&e->kernel_names, name);
     if (known)
         return (int64_t)known - 1;
     PM_PUSH(e->arena, &e->kernels, *kernel);
-    pm_kernel *kept = &e->kernels.data[e->kernels.n - 1];
-    kept->name = pm_arena_printf(e->arena, "pm_kernel_%zu_%s", e->kernels.n - 1,
-                                 kernel->template_name ? kernel->template_name : kernel->function);
-    pm_map_put_str(&e->kernel_names, key, (void *)(uintptr_t)e->kernels.n);
+    e->kernels.data[e->kernels.n - 1].name = name;
+    pm_map_put_str(&e->kernel_names, name, (void *)(uintptr_t)e->kernels.n);
     return (int64_t)e->kernels.n - 1;
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/cache.h"
 #include "base/file.h"
+#include "codegen/cuda/compile_jobs.h"
 #include "codegen/cuda/nvrtc.h"
 #include "codegen/cuda/toolkit.h"
 
@@ -180,6 +181,57 @@ START_TEST(errors_come_with_the_log)
 }
 END_TEST
 
+START_TEST(jobs_run_side_by_side_and_report_in_order)
+{
+    enum { N = 6 };
+    pm_cuda_source wrong[] = {{"w0.cu", "void f() { first_fault(); }\n"}, {"w1.cu", "void f() { second_fault(); }\n"}};
+    pm_cuda_program programs[N];
+    pm_cuda_code codes[N], alone;
+    const char *definitions[N];
+    pm_cuda_jobs *jobs = pm_cuda_jobs_new(arena, diag);
+    for (int i = 0; i < N; i++) {
+        definitions[i] = pm_arena_printf(arena, "PM_CONST_N=%d", i + 3);
+        programs[i] = program_with(&definitions[i]);
+        pm_cuda_jobs_compile(jobs, &programs[i], &codes[i]);
+    }
+    ck_assert_int_eq(pm_cuda_jobs_wait(jobs), PM_OK);
+    for (int i = 0; i < N; i++) {
+        ck_assert_uint_eq(compile(definitions[i], &alone), 1); // it was kept
+        ck_assert_str_eq(codes[i].ptx, alone.ptx);
+        ck_assert_mem_eq(codes[i].cubin, alone.cubin, alone.cubin_size);
+    }
+    jobs = pm_cuda_jobs_new(arena, diag);
+    for (int i = 0; i < 2; i++) {
+        programs[i] = (pm_cuda_program){.name = wrong[i].name, .sources = &wrong[i], .n_sources = 1, .arch = "sm_80"};
+        pm_cuda_jobs_compile(jobs, &programs[i], &codes[i]);
+    }
+    const pm_cuda_ptx nonsense = {"nonsense", 8};
+    const uint8_t *cubin;
+    size_t size;
+    pm_cuda_jobs_assemble(jobs, "broken", &nonsense, "sm_80", &cubin, &size);
+    ck_assert_int_eq(pm_cuda_jobs_wait(jobs), PM_ERR_INTERNAL);
+    ck_assert_ptr_nonnull(strstr(pm_diag_at(diag, 1)->text, "first_fault"));
+    ck_assert_ptr_nonnull(strstr(pm_diag_at(diag, 3)->text, "second_fault"));
+    ck_assert_ptr_nonnull(strstr(pm_diag_at(diag, 4)->text, "broken"));
+}
+END_TEST
+
+START_TEST(jobs_end_with_their_arena)
+{
+    pm_arena *own = pm_arena_create();
+    pm_cuda_jobs *jobs = pm_cuda_jobs_new(own, diag);
+    pm_cuda_program programs[4];
+    pm_cuda_code codes[4];
+    const char *definitions[4];
+    for (int i = 0; i < 4; i++) {
+        definitions[i] = pm_arena_printf(own, "PM_CONST_N=%d", i + 20);
+        programs[i] = program_with(&definitions[i]);
+        pm_cuda_jobs_compile(jobs, &programs[i], &codes[i]);
+    }
+    pm_arena_destroy(own); // nobody waits for them
+}
+END_TEST
+
 START_TEST(resources_are_told)
 {
     pm_cuda_compiler *c = pm_cuda_compiler_new(arena, diag);
@@ -234,6 +286,8 @@ int main(void)
     tcase_add_test(all, a_folder_that_is_only_read_serves);
     tcase_add_test(all, the_cache_is_bounded);
     tcase_add_test(all, errors_come_with_the_log);
+    tcase_add_test(all, jobs_run_side_by_side_and_report_in_order);
+    tcase_add_test(all, jobs_end_with_their_arena);
     tcase_add_test(all, resources_are_told);
     tcase_add_test(all, ptx_becomes_a_cubin);
     suite_add_tcase(suite, all);

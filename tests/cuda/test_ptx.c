@@ -151,7 +151,10 @@ START_TEST(devices_get_code_for_each_chip)
     pm_kernel_facts facts[1];
     const pm_device_code *codes;
     size_t n;
-    ck_assert_int_eq(pm_device_code_make(arena, diag, &request, facts, &codes, &n), PM_OK);
+    pm_device_making *making;
+    ck_assert_int_eq(pm_device_code_start(arena, diag, &request, facts, &making), PM_OK);
+    ck_assert_uint_eq(pm_device_code_count(making), 2);
+    ck_assert_int_eq(pm_device_code_finish(making, &codes, &n), PM_OK);
     ck_assert_uint_eq(n, 2);
     for (size_t i = 0; i < n; i++) {
         ck_assert_str_eq(codes[i].arch, archs[i]);
@@ -171,9 +174,8 @@ START_TEST(templates_must_exist)
     static const char *const archs[] = {"sm_80"};
     pm_device_code_request request = {.kernels = kernels, .n_kernels = 1, .archs = archs, .n_archs = 1, .opt_level = 3};
     pm_kernel_facts facts[1];
-    const pm_device_code *codes;
-    size_t n;
-    ck_assert_int_eq(pm_device_code_make(arena, diag, &request, facts, &codes, &n), PM_ERR_INTERNAL);
+    pm_device_making *making;
+    ck_assert_int_eq(pm_device_code_start(arena, diag, &request, facts, &making), PM_ERR_INTERNAL);
     ck_assert_ptr_nonnull(strstr(pm_diag_at(diag, 0)->text, "no_such"));
 }
 END_TEST
