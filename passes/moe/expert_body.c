@@ -115,7 +115,7 @@ static bool constant_node(pm_expert_body *body, pm_body_node *node)
 {
     node->axes = pm_axes_plain(body->module, node->values[0]->type);
     node->kind = node->width > 1 ? PM_BODY_STACK : PM_BODY_SHARED;
-    if (node->width > 1 && body->by_choice)
+    if (node->width > 1 && node->by_choice)
         return pm_body_stop(body, node, "the choices don't share their weights");
     if (!pm_axes_fit(&node->axes))
         return pm_body_stop(body, node, "it has too many axes");
@@ -143,10 +143,10 @@ static bool gathers_by_choice(const pm_expert_body *body, const pm_body_node *no
         const pm_op *op = node->values[i]->def;
         const pm_moe_fact *ids = pm_moe_fact_of(body->facts, op->operands[1]);
         if (!same_tensor(body, op->operands[0], pm_body_op_of(node)->operands[0]) || !ids || !pm_fact_is_id(ids) ||
-            ids->seed != body->seed || ids->choice != (body->by_choice ? (int32_t)i : -1))
+            ids->seed != body->seed || ids->choice != (node->by_choice ? (int32_t)i : -1))
             return false;
     }
-    return body->by_choice || node->width == 1;
+    return node->by_choice || node->width == 1;
 }
 
 /// W[ids]: each choice's slice of the stacked tensor.
@@ -250,7 +250,7 @@ static bool weight_node(pm_expert_body *body, pm_body_node *node)
         pm_value *own = NULL;
         bool own_dense = false;
         if (!fact || fact->seed != body->seed || fact->kind != first->kind ||
-            fact->choice != (body->by_choice ? (int32_t)i : -1))
+            fact->choice != (node->by_choice ? (int32_t)i : -1))
             return false;
         if (fact->source) {
             own = fact->source;
@@ -356,6 +356,7 @@ static uint32_t body_operands(const pm_op *op)
     case PM_OP_slice:
     case PM_OP_split:
     case PM_OP_gather:
+    case PM_OP_gather_elements:
     case PM_OP_gather_nd: return 1;
     default: return op->n_operands;
     }
@@ -378,7 +379,7 @@ static bool same_side_operands(pm_expert_body *body, const pm_body_node *node, u
 static bool own_lists(pm_expert_body *body, const pm_body_node *node)
 {
     const pm_op *first = pm_body_op_of(node);
-    if (node->width == 1 || (first->code != PM_OP_gather && first->code != PM_OP_gather_nd))
+    if (node->width == 1 || node->by_choice || (first->code != PM_OP_gather && first->code != PM_OP_gather_nd))
         return true;
     for (uint32_t i = 0; i < node->width; i++) {
         const pm_moe_fact *index = pm_moe_fact_of(body->facts, node->values[i]->def->operands[1]);
@@ -406,6 +407,12 @@ static bool is_before(const pm_expert_body *body, const pm_op *op)
 /// Leaves are known at once; of others the operands come first.
 typedef enum { LEAF, INNER, WRONG } found;
 
+static bool has_rule(const pm_expert_body *body, const pm_body_node *node)
+{
+    const pm_op *op = pm_body_op_of(node);
+    return pm_body_rule_of(op) && (op->code != PM_OP_gather_elements || pm_body_picks_experts(body, node));
+}
+
 static found classify(pm_expert_body *body, pm_body_node *node)
 {
     pm_value *v = node->values[0];
@@ -427,11 +434,11 @@ static found classify(pm_expert_body *body, pm_body_node *node)
         return input_node(body, node) ? LEAF : WRONG; // an embedding
     const pm_op *base = under_views(v)->def;
     pm_axes ignored;
-    bool may_be_input = node->width == 1 && (!op || is_before(body, op) || !pm_body_rule_of(op) ||
+    bool may_be_input = node->width == 1 && (!op || is_before(body, op) || !has_rule(body, node) ||
                                              ((!base || is_before(body, base)) && label_tokens(body, v, &ignored)));
     if (may_be_input)
         return input_node(body, node) ? LEAF : WRONG;
-    if (!op || !alike(node) || !pm_body_rule_of(op) || !same_side_operands(body, node, body_operands(op)) ||
+    if (!op || !alike(node) || !has_rule(body, node) || !same_side_operands(body, node, body_operands(op)) ||
         !own_lists(body, node)) {
         (void)pm_body_stop(body, node, node->width > 1 ? "the experts don't do the same here" : "it isn't known in an expert");
         return WRONG;
@@ -450,7 +457,8 @@ typedef PM_VEC(pm_body_node *) node_vec;
 static bool push_operands(pm_expert_body *body, pm_body_node *node, node_vec *stack)
 {
     const pm_op *op = pm_body_op_of(node);
-    bool whole = pm_body_is_segment_concat(body, node);
+    bool whole = pm_body_is_segment_concat(body, node) || pm_body_stacks_experts(body, node);
+    bool by_choice = node->by_choice && !whole && !pm_body_picks_experts(body, node);
     node->n_operands = whole ? 1 : body_operands(op);
     node->operands = PM_NEW_ARRAY(body->arena, pm_body_node *, node->n_operands + 1);
     pm_value **tuple = PM_NEW_ARRAY(body->arena, pm_value *, node->width + op->n_operands);
@@ -464,6 +472,7 @@ static bool push_operands(pm_expert_body *body, pm_body_node *node, node_vec *st
         if (!node->operands[k] || node->operands[k]->state == 1)
             return pm_body_stop(body, node, "the experts' ops are mixed");
         if (node->operands[k]->state == 0) {
+            node->operands[k]->by_choice = by_choice;
             PM_PUSH(body->arena, stack, node->operands[k]);
         }
     }
@@ -491,7 +500,9 @@ static bool walk(pm_expert_body *body, pm_body_node *root)
                 return false;
             continue;
         }
-        pm_body_rule *rule = pm_body_is_segment_concat(body, node) ? pm_body_segments : pm_body_rule_of(pm_body_op_of(node));
+        pm_body_rule *rule = pm_body_is_segment_concat(body, node) ? pm_body_segments
+                             : pm_body_stacks_experts(body, node)  ? pm_body_stack_experts
+                                                                   : pm_body_rule_of(pm_body_op_of(node));
         if (!rule(body, node))
             return pm_body_stop(body, node, "it doesn't work row by row");
         for (uint32_t i = 0; i < node->n_operands; i++)
@@ -565,6 +576,7 @@ bool pm_expert_body_find(pm_expert_body *body, pm_moe_facts *facts, const pm_see
     pm_map_init(&body->known, body->arena);
     find_before(body);
     body->result = node_for(body, results, width);
+    body->result->by_choice = by_choice;
     if (!walk(body, body->result) || !shapes_agree(body, width > seed->experts ? width : (uint32_t)seed->experts))
         return false;
     if (body->result->kind != PM_BODY_ROWS || !body->x)

@@ -21,6 +21,7 @@ typedef enum pm_body_kind {
 typedef struct pm_body_node {
     pm_value **values; ///< [width] of them
     uint32_t width;
+    bool by_choice;       ///< the values are of the choices of a token, not of experts
     pm_body_kind kind;
     pm_axes axes;         ///< of the first value
     uint32_t n_operands;
@@ -31,6 +32,7 @@ typedef struct pm_body_node {
     bool is_filled;       ///< shared: one number on every row
     bool is_input;        ///< the rows that the experts are given, or a view of them
     int32_t id_axis;      ///< a constant that differs by expert along this axis; -1: it doesn't
+    bool picks;           ///< of the rows of all experts each choice takes those of its own
     bool captured;        ///< stack: a row op uses it
     pm_value *emitted;
     uint32_t argument;    ///< stack, captured: which argument of the region

@@ -1,4 +1,5 @@
-/// What the parts of expert_body.h's implementation share: expert_body.c, expert_rules.c, expert_emit.c.
+/// What the parts of expert_body.h's implementation share: expert_body.c, expert_rules.c, expert_picks.c,
+/// expert_emit.c.
 #ifndef PM_PASSES_MOE_EXPERT_PARTS_H
 #define PM_PASSES_MOE_EXPERT_PARTS_H
 
@@ -28,6 +29,10 @@ bool pm_body_attr_same(const pm_attr *a, const pm_attr *b);
 bool pm_body_is_segment_concat(const pm_expert_body *body, const pm_body_node *node);
 pm_body_node *pm_body_data_of(const pm_body_node *node);
 void pm_body_find_sides(const pm_body_node *node, pm_body_sides *s);
+bool pm_body_picks_experts(const pm_expert_body *body, const pm_body_node *node);
+bool pm_body_pick_experts(pm_expert_body *body, pm_body_node *node);
+bool pm_body_stacks_experts(const pm_expert_body *body, const pm_body_node *node);
+bool pm_body_stack_experts(pm_expert_body *body, pm_body_node *node);
 bool pm_body_segments(pm_expert_body *body, pm_body_node *node);
 pm_body_rule *pm_body_rule_of(const pm_op *op);
 

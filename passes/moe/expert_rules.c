@@ -126,6 +126,19 @@ static bool filled_rows(pm_expert_body *body, pm_body_node *node)
     return true;
 }
 
+/// Whether what is the row's own stays so: an axis of it doesn't count the choices all of a sudden.
+static bool keeps_row(const pm_body_node *x, const pm_axes *result)
+{
+    const pm_atom *first;
+    for (int32_t i = 0; i < x->axes.n && x->kind == PM_BODY_ROWS; i++) {
+        int32_t n = pm_axes_at(result, x->axes.atoms[i].axis + result->rank - x->axes.rank, &first);
+        for (int32_t k = 0; k < n && x->axes.atoms[i].kind == PM_ATOM_PLAIN; k++)
+            if (first[k].kind != PM_ATOM_PLAIN)
+                return false;
+    }
+    return true;
+}
+
 static bool elementwise(pm_expert_body *body, pm_body_node *node)
 {
     const pm_op *op = pm_body_op_of(node);
@@ -150,6 +163,9 @@ static bool elementwise(pm_expert_body *body, pm_body_node *node)
         if (!pm_axes_broadcast(&axes, &node->operands[i]->axes, rank, &axes))
             return pm_body_stop(body, node, "its operands count different things");
     }
+    for (uint32_t i = 0; i < node->n_operands; i++)
+        if (!keeps_row(node->operands[i], &axes))
+            return pm_body_stop(body, node, "its operands count different things");
     node->axes = axes;
     if (n_weights)
         return n_weights == 1 && node->n_operands == 2
@@ -321,25 +337,14 @@ static bool expand(pm_expert_body *body, pm_body_node *node)
 {
     pm_body_node *x = pm_body_data_of(node);
     const pm_type *type = node->values[0]->type;
-    int32_t shift = type->rank - x->axes.rank;
-    pm_axes plain = pm_axes_plain(body->module, type);
     like_operand(node, x);
     if (x->kind == PM_BODY_SHARED && x->axes.n == 0) {
         node->is_filled = true;
-        node->axes = plain;
-        return pm_axes_fit(&plain);
+        node->axes = pm_axes_plain(body->module, type);
+        return pm_axes_fit(&node->axes);
     }
     node->is_input = x->is_input;
-    node->axes = (pm_axes){.rank = type->rank};
-    for (int32_t axis = 0; axis < type->rank; axis++) {
-        const pm_atom *first;
-        int32_t n = pm_axes_at(&x->axes, axis - shift, &first);
-        for (int32_t i = 0; i < n; i++)
-            pm_axes_put(&node->axes, first[i], axis);
-        if (!n && pm_axes_at(&plain, axis, &first))
-            pm_axes_put(&node->axes, (pm_atom){.kind = PM_ATOM_SPREAD, .dim = first->dim}, axis);
-    }
-    return x->kind == PM_BODY_ROWS && pm_axes_fit(&node->axes);
+    return pm_axes_expand(body->module, &x->axes, type, &node->axes) && x->kind == PM_BODY_ROWS;
 }
 
 static bool tile(pm_expert_body *body, pm_body_node *node)
@@ -480,7 +485,9 @@ static bool gather(pm_expert_body *body, pm_body_node *node)
     const pm_moe_fact *index = pm_moe_fact_of(body->facts, op->operands[1]);
     pm_body_node *x = pm_body_data_of(node);
     const pm_atom *first;
-    if (x->kind != PM_BODY_ROWS)
+    if (pm_body_picks_experts(body, node))
+        return pm_body_pick_experts(body, node);
+    if (x->kind != PM_BODY_ROWS || (node->by_choice && node->width > 1))
         return pm_body_stop(body, node, "it picks from something else than rows");
     if (!index) { // constant positions along the row
         int32_t axis = op->code == PM_OP_gather ? pm_body_positive(pm_op_i64(op, "axis"), x->axes.rank) : -1;
@@ -560,6 +567,7 @@ pm_body_rule *pm_body_rule_of(const pm_op *op)
         [PM_OP_reduce_sum] = reduce,   [PM_OP_reduce_mean] = reduce, [PM_OP_reduce_max] = reduce,
         [PM_OP_reduce_min] = reduce,   [PM_OP_split] = split,        [PM_OP_slice] = slice,
         [PM_OP_gather] = gather,       [PM_OP_gather_nd] = gather,   [PM_OP_concat] = concat,
+        [PM_OP_gather_elements] = pm_body_pick_experts,
     };
     if (pm_op_info_of(op)->traits & PM_T_ELEMENTWISE)
         return elementwise;

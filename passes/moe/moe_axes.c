@@ -68,6 +68,22 @@ bool pm_axes_reshape(pm_module *m, const pm_axes *in, const pm_type *type, pm_ax
     return at == left.n && pm_axes_fit(out);
 }
 
+bool pm_axes_expand(pm_module *m, const pm_axes *in, const pm_type *type, pm_axes *out)
+{
+    int32_t shift = type->rank - in->rank;
+    pm_axes plain = pm_axes_plain(m, type);
+    *out = (pm_axes){.rank = type->rank};
+    for (int32_t axis = 0; axis < type->rank; axis++) {
+        const pm_atom *first;
+        int32_t n = pm_axes_at(in, axis - shift, &first);
+        for (int32_t i = 0; i < n; i++)
+            pm_axes_put(out, first[i], axis);
+        if (n == 0 && pm_axes_at(&plain, axis, &first))
+            pm_axes_put(out, (pm_atom){.kind = PM_ATOM_SPREAD, .dim = first->dim}, axis);
+    }
+    return pm_axes_fit(out);
+}
+
 pm_axes pm_axes_permuted(const pm_axes *in, const int64_t *perm)
 {
     pm_axes out = {.rank = in->rank};

@@ -620,8 +620,11 @@ static pm_status rule_gather_elements(finder *f)
     int32_t axis = pm_moe_axis_of(f->op, "axis", type->rank);
     if (!index || !pm_fact_is_id(index) || pm_moe_const_dim(f, type, axis) != index->seed->experts)
         return PM_OK;
-    pm_moe_set_fact(f, 0, &(pm_moe_fact){.kind = PM_FACT_AXES, .seed = index->seed, .axes = index->axes,
-                                  .expert = -1, .choice = -1});
+    pm_moe_fact y = {.kind = PM_FACT_AXES, .seed = index->seed, .axes = index->axes, .expert = -1, .choice = index->choice};
+    for (int32_t i = 0; i < y.axes.n; i++) // ids that are the same all along an axis pick other numbers there
+        if (y.axes.atoms[i].kind == PM_ATOM_SPREAD)
+            y.axes.atoms[i].kind = PM_ATOM_PLAIN;
+    pm_moe_set_fact(f, 0, &y);
     return PM_OK;
 }
 
@@ -673,19 +676,8 @@ static pm_status rule_expand(finder *f)
     if (!x)
         return PM_OK;
     pm_moe_fact y = *x;
-    int32_t shift = type->rank - x->axes.rank;
-    pm_axes plain = pm_axes_plain(f->m, type);
-    y.axes = (pm_axes){.rank = type->rank};
-    for (int32_t axis = 0; axis < type->rank; axis++) {
-        const pm_atom *first;
-        int32_t n = pm_axes_at(&x->axes, axis - shift, &first);
-        for (int32_t i = 0; i < n; i++)
-            pm_axes_put(&y.axes, first[i], axis);
-        if (n == 0 && pm_axes_at(&plain, axis, &first))
-            pm_axes_put(&y.axes, (pm_atom){.kind = PM_ATOM_SPREAD, .dim = first->dim}, axis);
-    }
-    y.along += x->along >= 0 ? shift : 0;
-    if (pm_axes_fit(&y.axes))
+    y.along += x->along >= 0 ? type->rank - x->axes.rank : 0;
+    if (pm_axes_expand(f->m, &x->axes, type, &y.axes))
         pm_moe_set_fact(f, 0, &y);
     return PM_OK;
 }

@@ -123,6 +123,8 @@ bool pm_axes_reshape(pm_module *m, const pm_axes *in, const pm_type *type, pm_ax
 /// Axes after broadcasting two operands to `rank`: an axis that only one has is taken from it, and plain or
 /// spread atoms give way to what says more. False where they contradict.
 bool pm_axes_broadcast(const pm_axes *a, const pm_axes *b, int32_t rank, pm_axes *out);
+/// Axes after spreading to `type`; false where there are too many.
+bool pm_axes_expand(pm_module *m, const pm_axes *in, const pm_type *type, pm_axes *out);
 pm_axes pm_axes_permuted(const pm_axes *in, const int64_t *perm);
 void pm_axes_remove(pm_axes *axes, int32_t axis);      ///< the axis goes, with its atoms
 void pm_axes_drop_atoms(pm_axes *axes, int32_t axis); ///< the axis gets extent 1
