@@ -262,23 +262,6 @@ static bool has_tensor(void *user, const char *name)
     return pm_ckpt_find(user, name) != NULL;
 }
 
-/// Quantised weights are for recipes that say so: `quantised` lists the methods that they read.
-static pm_status check_quantised(pm_ckpt *c, const char *path, const pm_json *config)
-{
-    const pm_json *known = pm_json_get(c->recipe->root, "quantised");
-    const pm_json *quantisation = pm_json_get(config, "quantization_config");
-    if (quantisation == NULL || quantisation->kind == PM_JSON_NULL)
-        return PM_OK;
-    pm_loc loc = pm_json_loc(path, quantisation);
-    const pm_json *method = pm_json_get(quantisation, "quant_method");
-    for (size_t i = 0; known != NULL && method != NULL && i < known->n; i++)
-        if (method->kind == PM_JSON_STRING && strcmp(known->items[i].string, method->string) == 0)
-            return PM_OK;
-    return pm_error(c->diag, &loc, PM_ERR_UNSUPPORTED,
-                    "the weights are quantised (%.40s); use a checkpoint in f32, bf16 or f16",
-                    method != NULL && method->kind == PM_JSON_STRING ? method->string : "?");
-}
-
 /// A model of text and pictures: its language part, when a recipe reads that and none the whole.
 static pm_status take_language_part(pm_ckpt *c, const char *path, const pm_json **inout_config,
                                     const char **inout_type)
@@ -300,8 +283,9 @@ static pm_status take_language_part(pm_ckpt *c, const char *path, const pm_json 
 static pm_status load(pm_ckpt *c)
 {
     const char *path, *model_type = NULL;
-    const pm_json *config;
-    PM_TRY(read_json(c, "config.json", true, &path, &config));
+    const pm_json *config, *whole;
+    PM_TRY(read_json(c, "config.json", true, &path, &whole));
+    config = whole;
     PM_TRY(pm_json_get_str(c->diag, path, config, "model_type", true, &model_type));
     PM_TRY(take_language_part(c, path, &config, &model_type));
     pm_loc loc = pm_json_loc(path, pm_json_get(config, "model_type"));
@@ -310,7 +294,7 @@ static pm_status load(pm_ckpt *c)
     if (status == PM_ERR_UNSUPPORTED)
         pm_ckpt_explain_unknown(c, &loc, config);
     PM_TRY(status);
-    PM_TRY(check_quantised(c, path, config));
+    PM_TRY(pm_ckpt_read_quantisation(c, path, pm_json_get(config, "quantization_config") != NULL ? config : whole));
     c->scope = (pm_expr_scope){.arena = c->scratch, .diag = c->diag, .has = has_tensor, .user = c};
     pm_map_init(&c->scope.names, c->scratch);
     pm_map_init(&c->datas, c->scratch);

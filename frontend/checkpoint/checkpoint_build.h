@@ -21,12 +21,20 @@ enum {
     PM_CKPT_MAX_FARTHEST = 65536,
 };
 
+/// How a weight is stored.
+typedef enum pm_ckpt_format {
+    PM_CKPT_ELEMENTS, ///< as what it is
+    PM_CKPT_MXFP4,    ///< codes, as a recipe says
+    PM_CKPT_FP8,      ///< codes, as the tensor's type says
+} pm_ckpt_format;
+
 /// A weight that experts capture: stacked outside of the region, an argument inside.
 typedef struct pm_ckpt_capture {
     const pm_json *spec;
     const pm_safetensor *first; ///< of expert 0, for messages
     pm_value *stacked, *arg;
-    bool mxfp4; ///< codes; the next capture is their scales (its spec is NULL)
+    pm_ckpt_format format; ///< of codes the next capture is their scales (its spec is NULL)
+    int64_t block;         ///< of those: codes of a row that share one, 0: all
 } pm_ckpt_capture;
 
 typedef struct pm_ckpt {
@@ -40,6 +48,8 @@ typedef struct pm_ckpt {
     pm_expr_scope scope;
     pm_dim batch, tokens, cache; ///< symbols B, T, C
     pm_dim source;               ///< symbol S: the encoder's tokens
+    bool is_fp8;                 ///< quantization_config says so
+    int64_t block[2];            ///< rows and columns that share a scale, of weights in FP8; 0: all, or none
     pm_map datas;                ///< by place in the file: pm_data *, shared between entries
     int64_t layer;               ///< -1 outside of layers
 
@@ -82,12 +92,40 @@ PM_NODISCARD pm_status pm_ckpt_capture_weight(pm_ckpt_step *step, const pm_json 
 /// The tensor of that name. In a model with other parts it may be below `language_model`: "model.x" is there
 /// "language_model.model.x", "model.language_model.x" or "language_model.x".
 pm_safetensor *pm_ckpt_find(const pm_ckpt *c, const char *name);
+/// "layer 3: linear": for messages.
+const char *pm_ckpt_step_text(const pm_ckpt_step *step);
 /// Each `*` of `pattern` stands for anything.
 bool pm_ckpt_name_matches(const char *pattern, const char *name);
 /// Errors for tensors that no step used, unless the recipe ignores them.
 PM_NODISCARD pm_status pm_ckpt_check_unused(pm_ckpt *c);
 /// Sets the location of ops that follow: the tensor that `spec` last found, or the step.
 void pm_ckpt_set_loc(pm_ckpt_step *step, const pm_safetensor *tensor);
+
+// ---- checkpoint_quant.c ----
+
+/// What `quantization_config` says of the weights; refuses what neither the recipe reads nor every recipe does.
+PM_NODISCARD pm_status pm_ckpt_read_quantisation(pm_ckpt *c, const char *path, const pm_json *config);
+bool pm_ckpt_is_fp8(const pm_safetensor *t);
+/// Of which weight a tensor of that name has the scales; NULL: it isn't called so.
+const char *pm_ckpt_scaled_name(pm_arena *scratch, const char *name);
+
+/// Whether a tensor of that name says how activations or caches are rounded in FP8.
+bool pm_ckpt_is_of_activations(const char *name);
+
+/// Scales row by row, as `dequantize` takes them; those that several rows share are repeated.
+typedef struct pm_ckpt_scales {
+    pm_safetensor *tensor;
+    const uint8_t *bytes; ///< NULL: as the tensor has them
+    uint64_t size;
+    pm_elem elem;
+    int32_t rank;
+    int64_t dims[PM_MAX_RANK];
+    int64_t block; ///< columns that share one, 0: all
+} pm_ckpt_scales;
+
+/// The scales of `codes`, a tensor in FP8; `transposed`: whose columns are rows of the weight.
+PM_NODISCARD pm_status pm_ckpt_scales_of(pm_ckpt_step *step, const pm_safetensor *codes, bool transposed,
+                                         pm_ckpt_scales *out);
 
 // ---- checkpoint_steps.c ----
 

@@ -7,13 +7,16 @@
 /// One weight as a spec describes it: a range of a stored tensor.
 typedef struct slab {
     pm_safetensor *tensor;
-    uint64_t offset, size; ///< in the file
+    const uint8_t *bytes;  ///< not NULL: in memory rather than in the file
+    uint64_t offset, size; ///< there
+    pm_elem elem;
     int32_t rank;
     int64_t dims[PM_MAX_RANK];
     bool transposed;              ///< stored with its last two axes exchanged
     int64_t from, to, stride;     ///< rows to be cut by ops (stride 0: none)
     int64_t groups;               ///< of rows, each of which is cut
-    bool mxfp4;                   ///< codes, whose scales are another tensor
+    pm_ckpt_format format;        ///< of codes the scales are another tensor
+    int64_t block;                ///< of scales: codes of a row that share one, 0: all
 } slab;
 
 enum { MXFP4_BYTES = 16, MXFP4_BLOCK = 2 * MXFP4_BYTES };
@@ -21,7 +24,7 @@ enum { MXFP4_BYTES = 16, MXFP4_BLOCK = 2 * MXFP4_BYTES };
 /// What of a weight is meant: itself (or its codes), or the scales of its codes.
 typedef enum part { WEIGHT, SCALES } part;
 
-static const char *step_text(const pm_ckpt_step *step)
+const char *pm_ckpt_step_text(const pm_ckpt_step *step)
 {
     const pm_ckpt *c = step->c;
     if (c->layer < 0)
@@ -32,10 +35,10 @@ static const char *step_text(const pm_ckpt_step *step)
 void pm_ckpt_set_loc(pm_ckpt_step *step, const pm_safetensor *tensor)
 {
     pm_ckpt *c = step->c;
-    pm_loc loc = {.file = c->folder, .what = "step", .name = step_text(step),
+    pm_loc loc = {.file = c->folder, .what = "step", .name = pm_ckpt_step_text(step),
                   .detail = c->recipe->name};
     if (tensor != NULL)
-        loc = pm_safetensor_loc(tensor, step_text(step));
+        loc = pm_safetensor_loc(tensor, pm_ckpt_step_text(step));
     c->b.loc = pm_loc_intern(c->module, &loc);
 }
 
@@ -77,7 +80,7 @@ static pm_status spec_holds(pm_ckpt_step *step, const pm_json *spec, bool *out)
 static pm_status missing(pm_ckpt_step *step, const char *name)
 {
     pm_ckpt *c = step->c;
-    pm_loc loc = {.file = c->folder, .what = "tensor", .name = name, .detail = step_text(step)};
+    pm_loc loc = {.file = c->folder, .what = "tensor", .name = name, .detail = pm_ckpt_step_text(step)};
     const char **names = PM_NEW_ARRAY(c->scratch, const char *, c->tensors->tensors.n);
     for (size_t i = 0; i < c->tensors->tensors.n; i++)
         names[i] = c->tensors->tensors.entries[i].key;
@@ -152,7 +155,7 @@ static pm_status shape_error(pm_ckpt_step *step, const pm_safetensor *t, const c
     pm_str found = pm_str_new(step->c->scratch);
     for (int32_t i = 0; i < t->rank; i++)
         pm_str_printf(&found, "%s%" PRId64, i > 0 ? ", " : "", t->dims[i]);
-    pm_loc loc = pm_safetensor_loc(t, step_text(step));
+    pm_loc loc = pm_safetensor_loc(t, pm_ckpt_step_text(step));
     return pm_error(step->c->diag, &loc, PM_ERR_INVALID,
                     "has the shape [%s], the configuration makes it %s", found.data, expected);
 }
@@ -188,8 +191,6 @@ static pm_status narrow(pm_ckpt_step *step, const pm_json *spec, slab *s)
 {
     pm_ckpt *c = step->c;
     const pm_json *index = pm_json_get(spec, "index"), *rows = pm_json_get(spec, "rows");
-    PM_TRY(pm_json_get_bool(c->diag, c->recipe->file, spec->kind == PM_JSON_OBJECT ? spec : NULL,
-                            "transposed", false, &s->transposed));
     if (index != NULL)
         PM_TRY(take_index(step, spec, index, s));
     if (rows == NULL)
@@ -221,8 +222,39 @@ static pm_status narrow(pm_ckpt_step *step, const pm_json *spec, slab *s)
     return PM_OK;
 }
 
+/// The range of the file that a tensor is.
+static void take_tensor(slab *s, pm_safetensor *t, pm_elem elem)
+{
+    s->tensor = t;
+    s->elem = elem;
+    s->offset = t->offset;
+    s->size = t->size;
+    s->rank = t->rank;
+    if (t->rank > 0)
+        memcpy(s->dims, t->dims, (size_t)t->rank * sizeof *s->dims);
+}
+
+static pm_status find_fp8(pm_ckpt_step *step, part which, slab *out)
+{
+    out->format = PM_CKPT_FP8;
+    if (which == WEIGHT) {
+        take_tensor(out, out->tensor, PM_U8);
+        return PM_OK;
+    }
+    pm_ckpt_scales scales;
+    PM_TRY(pm_ckpt_scales_of(step, out->tensor, out->transposed, &scales));
+    take_tensor(out, scales.tensor, scales.elem);
+    out->block = scales.block;
+    out->bytes = scales.bytes;
+    out->offset = scales.bytes != NULL ? 0 : out->offset;
+    out->size = scales.size;
+    out->rank = scales.rank;
+    memcpy(out->dims, scales.dims, (size_t)scales.rank * sizeof *scales.dims);
+    return PM_OK;
+}
+
 /// Codes in blocks, [.., K / 32, 16], with an exponent for each, [.., K / 32] in the tensor "scales".
-static pm_status find_format(pm_ckpt_step *step, const pm_json *spec, part which, slab *out)
+static pm_status find_mxfp4(pm_ckpt_step *step, const pm_json *spec, part which, slab *out)
 {
     pm_ckpt *c = step->c;
     const char *format = NULL, *scales = NULL, *name;
@@ -234,12 +266,20 @@ static pm_status find_format(pm_ckpt_step *step, const pm_json *spec, part which
         return PM_OK;
     if (format == NULL || scales == NULL || strcmp(format, "mxfp4") != 0)
         return pm_step_fault(step, "a weight with scales needs 'scales' and the format 'mxfp4'");
-    out->mxfp4 = true;
-    if (which == WEIGHT)
-        return PM_OK;
-    PM_TRY(pm_expr_template(&c->scope, &step->loc, scales, &name));
-    out->tensor = pm_ckpt_find(c, name);
-    return out->tensor != NULL ? PM_OK : missing(step, name);
+    out->format = PM_CKPT_MXFP4;
+    out->block = MXFP4_BLOCK;
+    if (which == SCALES) {
+        PM_TRY(pm_expr_template(&c->scope, &step->loc, scales, &name));
+        out->tensor = pm_ckpt_find(c, name);
+        if (out->tensor == NULL)
+            return missing(step, name);
+    }
+    pm_loc loc = pm_safetensor_loc(out->tensor, pm_ckpt_step_text(step));
+    if (out->tensor->elem != PM_U8)
+        return pm_error(c->diag, &loc, PM_ERR_UNSUPPORTED,
+                        "is stored as %s; codes and scales of mxfp4 must be U8", out->tensor->dtype);
+    take_tensor(out, out->tensor, PM_U8);
+    return PM_OK;
 }
 
 static pm_status find_slab(pm_ckpt_step *step, const pm_json *spec, part which, slab *out)
@@ -249,24 +289,20 @@ static pm_status find_slab(pm_ckpt_step *step, const pm_json *spec, part which, 
     PM_TRY(choose(step, spec, &chosen, &out->tensor));
     if (out->tensor == NULL)
         return PM_OK;
-    PM_TRY(find_format(step, chosen, which, out));
+    PM_TRY(pm_json_get_bool(step->c->diag, step->c->recipe->file, chosen->kind == PM_JSON_OBJECT ? chosen : NULL,
+                            "transposed", false, &out->transposed));
+    PM_TRY(find_mxfp4(step, chosen, which, out));
+    if (out->format == PM_CKPT_ELEMENTS && pm_ckpt_is_fp8(out->tensor))
+        PM_TRY(find_fp8(step, which, out));
     pm_safetensor *t = out->tensor;
     t->used = true;
-    if (out->mxfp4 && t->elem != PM_U8) {
-        pm_loc loc = pm_safetensor_loc(t, step_text(step));
+    if (out->format == PM_CKPT_ELEMENTS && (t->elem < 0 || !pm_elem_is_float((pm_elem)t->elem))) {
+        pm_loc loc = pm_safetensor_loc(t, pm_ckpt_step_text(step));
         return pm_error(step->c->diag, &loc, PM_ERR_UNSUPPORTED,
-                        "is stored as %s; codes and scales of mxfp4 must be U8", t->dtype);
+                        "is stored as %s; weights must be F32, BF16, F16, F64, or F8_E4M3 with scales", t->dtype);
     }
-    if (!out->mxfp4 && (t->elem < 0 || !pm_elem_is_float((pm_elem)t->elem))) {
-        pm_loc loc = pm_safetensor_loc(t, step_text(step));
-        return pm_error(step->c->diag, &loc, PM_ERR_UNSUPPORTED,
-                        "is stored as %s; weights must be F32, BF16, F16 or F64", t->dtype);
-    }
-    out->offset = t->offset;
-    out->size = t->size;
-    out->rank = t->rank;
-    if (t->rank > 0)
-        memcpy(out->dims, t->dims, (size_t)t->rank * sizeof *out->dims);
+    if (out->format == PM_CKPT_ELEMENTS)
+        take_tensor(out, t, (pm_elem)t->elem);
     return narrow(step, chosen, out);
 }
 
@@ -276,13 +312,14 @@ static pm_status find_slab(pm_ckpt_step *step, const pm_json *spec, part which, 
 static const pm_data *slab_data(pm_ckpt *c, const slab *s)
 {
     struct {
-        const pm_file *file;
+        const void *where;
         uint64_t offset, size;
-    } key = {s->tensor->file, s->offset, s->size};
+    } key = {s->bytes != NULL ? (const void *)s->bytes : (const void *)s->tensor->file, s->offset, s->size};
     void **slot = pm_map_at(&c->datas, &key, sizeof key);
     if (*slot == NULL) {
         pm_data *data = PM_NEW(c->module->arena, pm_data);
-        *data = (pm_data){.size = s->size, .file = s->tensor->file, .offset = s->offset};
+        *data = s->bytes != NULL ? (pm_data){.size = s->size, .bytes = s->bytes + s->offset}
+                                 : (pm_data){.size = s->size, .file = s->tensor->file, .offset = s->offset};
         *slot = data;
     }
     return *slot;
@@ -295,7 +332,7 @@ static pm_status build_slab(pm_ckpt_step *step, const slab *s, pm_value **out)
     for (int32_t i = 0; i < s->rank; i++)
         dims[i] = pm_dim_const(c->module, s->dims[i]);
     pm_ckpt_set_loc(step, s->tensor);
-    return pm_build_const(&c->b, pm_type_get(c->module, (pm_elem)s->tensor->elem, s->rank, dims),
+    return pm_build_const(&c->b, pm_type_get(c->module, s->elem, s->rank, dims),
                           slab_data(c, s), s->tensor->name, out);
 }
 
@@ -324,7 +361,7 @@ static pm_status build_groups(pm_ckpt_step *step, const slab *s, pm_value **out)
     pm_value **parts = PM_NEW_ARRAY(c->scratch, pm_value *, (size_t)s->groups);
     int64_t rows = s->dims[0] / s->groups;
     uint64_t row = s->dims[0] > 0 ? s->size / (uint64_t)s->dims[0] : 0;
-    if (s->transposed || s->stride > 1 || s->mxfp4)
+    if (s->transposed || s->stride > 1 || s->format == PM_CKPT_MXFP4)
         return pm_step_fault(step, "rows of groups must lie as they are, side by side");
     slab part = *s;
     part.dims[0] = s->to - s->from;
@@ -366,7 +403,7 @@ static pm_status join_blocks(pm_ckpt_step *step, const slab *s, pm_value **inout
     pm_ckpt *c = step->c;
     const pm_type *t = (*inout)->type;
     pm_dim dims[PM_MAX_RANK];
-    if (!s->mxfp4)
+    if (s->format != PM_CKPT_MXFP4)
         return PM_OK;
     if (s->rank < 3 || s->dims[s->rank - 1] != MXFP4_BYTES)
         return shape_error(step, s->tensor, "blocks of 16 bytes");
@@ -375,14 +412,18 @@ static pm_status join_blocks(pm_ckpt_step *step, const slab *s, pm_value **inout
     return pm_build_reshape_dims(&c->b, *inout, t->rank - 1, dims, inout);
 }
 
-static pm_status decode_mxfp4(pm_ckpt_step *step, pm_value *codes, pm_value *scales, pm_value **out)
+/// What codes and scales stand for; `block` codes of a row share a scale.
+static pm_status decode(pm_ckpt_step *step, pm_ckpt_format format, pm_value *codes, pm_value *scales, int64_t block,
+                        pm_value **out)
 {
+    int64_t bits = format == PM_CKPT_FP8 ? 8 : 4;
     pm_ckpt *c = step->c;
     int64_t bytes = 0;
     (void)pm_dim_is_const(c->module, codes->type->dims[codes->type->rank - 1], &bytes);
     return pm_build1(&c->b, out, PM_OP_dequantize, PM_OPERANDS(codes, scales),
-                     PM_ATTRS(pm_attr_i64("k", 2 * bytes), pm_attr_i64("block", MXFP4_BLOCK),
-                              pm_attr_str("format", "e2m1")));
+                     PM_ATTRS(pm_attr_i64("k", bytes * 8 / bits), pm_attr_i64("bits", bits),
+                              pm_attr_i64("block", block),
+                              pm_attr_str("format", format == PM_CKPT_FP8 ? "e4m3" : "e2m1")));
 }
 
 static pm_status check_dims(pm_ckpt_step *step, const pm_safetensor *t, const pm_value *value,
@@ -437,9 +478,9 @@ pm_status pm_ckpt_weight(pm_ckpt_step *step, const pm_json *spec, int32_t rank,
             continue;
         pm_ckpt_set_loc(step, capture->first);
         *out = capture->arg;
-        if (capture->mxfp4) {
+        if (capture->format != PM_CKPT_ELEMENTS) {
             pm_ckpt_set_loc(step, capture[1].first);
-            PM_TRY(decode_mxfp4(step, capture->arg, capture[1].arg, out));
+            PM_TRY(decode(step, capture->format, capture->arg, capture[1].arg, capture[1].block, out));
         }
         PM_TRY(check_dims(step, capture->first, *out, rank, dims));
         return as_f32(c, f32, out);
@@ -447,13 +488,13 @@ pm_status pm_ckpt_weight(pm_ckpt_step *step, const pm_json *spec, int32_t rank,
     if (c->in_region) // optional and absent
         return PM_OK;
     slab s, scales;
-    pm_value *exponents;
+    pm_value *factors;
     PM_TRY(build_part(step, spec, WEIGHT, &s, out));
     if (s.tensor == NULL)
         return PM_OK;
-    if (s.mxfp4) {
-        PM_TRY(build_part(step, spec, SCALES, &scales, &exponents));
-        PM_TRY(decode_mxfp4(step, *out, exponents, out));
+    if (s.format != PM_CKPT_ELEMENTS) {
+        PM_TRY(build_part(step, spec, SCALES, &scales, &factors));
+        PM_TRY(decode(step, s.format, *out, factors, scales.block, out));
     }
     PM_TRY(check_dims(step, s.tensor, *out, rank, dims));
     return as_f32(c, f32, out);
@@ -478,6 +519,11 @@ static pm_status capture_part(pm_ckpt_step *step, const pm_json *spec, part whic
             return pm_step_fault(step, "a weight is there for some experts only");
         if (s.groups > 1)
             return pm_step_fault(step, "rows of groups of an expert's weight can't be cut");
+        if (s.elem != first.elem) {
+            pm_loc loc = pm_safetensor_loc(s.tensor, pm_ckpt_step_text(step));
+            return pm_error(c->diag, &loc, PM_ERR_UNSUPPORTED, "is stored as %s, but '%s' as %s", s.tensor->dtype,
+                            first.tensor->name, first.tensor->dtype);
+        }
         PM_TRY(build_slab(step, &s, &slabs[e]));
         if (s.rank == 1) // small: rather made one by one than cut out of a stack when the program runs
             PM_TRY(arrange(step, &s, &slabs[e]));
@@ -490,7 +536,7 @@ static pm_status capture_part(pm_ckpt_step *step, const pm_json *spec, part whic
     if (first.tensor == NULL)
         return PM_OK;
     pm_ckpt_capture capture = {.spec = which == WEIGHT ? spec : NULL, .first = first.tensor,
-                               .mxfp4 = first.mxfp4 && which == WEIGHT};
+                               .format = which == WEIGHT ? first.format : PM_CKPT_ELEMENTS, .block = first.block};
     pm_ckpt_set_loc(step, first.tensor);
     PM_TRY(pm_build1(&c->b, &capture.stacked, PM_OP_stack, slabs, (size_t)n, PM_NO_ATTRS));
     if (first.rank > 1)
@@ -507,7 +553,7 @@ pm_status pm_ckpt_capture_weight(pm_ckpt_step *step, const pm_json *spec, int64_
     if (spec == NULL)
         return PM_OK;
     PM_TRY(capture_part(step, spec, WEIGHT, n, &weight));
-    return weight.mxfp4 ? capture_part(step, spec, SCALES, n, &scales) : PM_OK;
+    return weight.format != PM_CKPT_ELEMENTS ? capture_part(step, spec, SCALES, n, &scales) : PM_OK;
 }
 
 // ---- what is left over ----
@@ -576,6 +622,10 @@ pm_status pm_ckpt_check_unused(pm_ckpt *c)
         bool ignored = t->used || is_other_part(c, t->name);
         if (!ignored)
             PM_TRY(is_ignored(c, t->name, &ignored));
+        const char *scaled = pm_ckpt_scaled_name(c->scratch, t->name);
+        if (!ignored && c->is_fp8 && scaled != NULL)
+            PM_TRY(is_ignored(c, scaled, &ignored));
+        ignored = ignored || (c->is_fp8 && pm_ckpt_is_of_activations(t->name));
         if (ignored)
             continue;
         if (n_unused < SHOWN)

@@ -3,42 +3,9 @@
 
 #include "tests/unit/checkpoint_folders.h"
 
-static uint64_t splitmix(uint64_t x)
-{
-    x += 0x9e3779b97f4a7c15;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-    return x ^ (x >> 31);
-}
-
-/// The tensor that a line of a list describes, as tests/tools/make_checkpoint_cases.py does.
-static tensor made_tensor(char *line)
-{
-    tensor t = {.name = pm_arena_strdup(arena, strtok(line, " ")), .dtype = "F32"};
-    float center = strtof(strtok(NULL, " "), NULL), spread = strtof(strtok(NULL, " "), NULL);
-    uint64_t seed = 0xcbf29ce484222325;
-    size_t n = 1;
-    for (const char *c = t.name; *c != '\0'; c++)
-        seed = (seed ^ (uint8_t)*c) * 0x100000001b3;
-    for (const char *dim; (dim = strtok(NULL, " \n")) != NULL; n *= (size_t)t.dims[t.rank++])
-        t.dims[t.rank] = strtoll(dim, NULL, 10);
-    float *values = PM_NEW_ARRAY(arena, float, n);
-    for (size_t i = 0; i < n; i++)
-        values[i] = center + spread * ((float)(splitmix(seed + i) >> 40) / 0x1p23f - 1.0f);
-    t.bytes = (const uint8_t *)values;
-    t.size = n * sizeof *values;
-    return t;
-}
-
 static void make_checkpoint(const char *name)
 {
-    tensor_vec v = {0};
-    char line[512];
-    FILE *list = fopen(pm_arena_printf(arena, DATA "made/%s/%s.txt", name, name), "r");
-    ck_assert_ptr_nonnull(list);
-    while (fgets(line, sizeof line, list) != NULL)
-        PM_PUSH(arena, &v, made_tensor(line));
-    fclose(list);
+    tensor_vec v = made_tensors(name);
     write_tensors(&v);
     replace_in_config(pm_arena_printf(arena, DATA "made/%s/config.json", name), NULL, NULL);
 }
