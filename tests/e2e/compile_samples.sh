@@ -28,7 +28,7 @@ bf16)
     "$pimoec" -q --verify=each "$samples/classics" -o "$out/classics-bf16" --quantize=bf16 --entry=forward
     ;;
 checkpoints)
-    for family in lfm2_moe granitemoehybrid qwen3_next jamba switch_transformers; do
+    for family in lfm2_moe granitemoehybrid qwen3_next jamba deepseek_v3_fp8 switch_transformers; do
         "$pimoec" -q --verify=each "$samples/../tests/data/checkpoints/$family" -o "$out/checkpoint-$family.so" --symbol=checkpoint --emit=shared
     done
     ;;

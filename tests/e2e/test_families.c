@@ -12,7 +12,7 @@
 enum { BATCH = 2, MAX_TOKENS = 16, VOCAB = 128 };
 
 static const char *const families[] = {"lfm2_moe", "granitemoehybrid", "qwen3_next", "jamba",
-                                       "switch_transformers"};
+                                       "deepseek_v3_fp8", "switch_transformers"};
 static e2e_lib lib;
 static const char *reference; // of the family that is tested
 static bool is_pair;          // an encoder-decoder

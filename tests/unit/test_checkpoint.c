@@ -8,7 +8,7 @@
 static const char *const families[] = {"mixtral",  "qwen2_moe",        "qwen3_moe", "olmoe",
                                        "lfm2_moe", "granitemoehybrid", "qwen3_next", "qwen3_5_moe_text",
                                        "jamba",    "nemotron_h",       "bailing_hybrid",
-                                       "gpt_oss_mxfp4"};
+                                       "gpt_oss_mxfp4", "deepseek_v3_fp8"};
 
 START_TEST(test_family)
 {
