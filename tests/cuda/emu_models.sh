@@ -23,6 +23,8 @@ numbers "$samples/digits/digits.onnx" --in pixels=random:5x64
 numbers "$samples/unlike-experts/model.json" --in x=random:7x4
 numbers "$(dirname "$0")/moves_and_codes.pm" --in x=random:7x40
 numbers "$(dirname "$0")/moves_and_codes.pm" --in x=random:1x40
+numbers "$(dirname "$0")/matrices.pm" --in x=random:70x40
+numbers "$(dirname "$0")/matrices.pm" --in x=random:1x40
 
 # the language model writes the same text, with caches on the device; experts may stay on the CPU
 "$pimoec" "$samples/classics" -q --verify=each -o "$work/cpu"

@@ -30,6 +30,12 @@ const weight_kind weight_kinds[] = {
 };
 const int n_weight_kinds = sizeof weight_kinds / sizeof weight_kinds[0];
 
+/// Memory at a multiple of 16 bytes.
+static void *aligned(int64_t bytes)
+{
+    return guarded((bytes + 15) / 16 * 16);
+}
+
 static int64_t size_of(int64_t elem)
 {
     return elem == ELEM_F32 ? 4 : elem == ELEM_U8 ? 1 : 2;
@@ -61,7 +67,7 @@ static void put(void *to, int64_t elem, int64_t i, float x)
 /// n numbers around `middle`, within `scale`; elem NO_ELEM: NULL.
 static void *elements(int64_t elem, int64_t n, float middle, float scale)
 {
-    void *to = elem == NO_ELEM ? NULL : guarded(n * size_of(elem));
+    void *to = elem == NO_ELEM ? NULL : aligned(n * size_of(elem));
     for (int64_t i = 0; to && i < n; i++)
         put(to, elem, i, middle + scale * next_float());
     return to;
@@ -69,7 +75,7 @@ static void *elements(int64_t elem, int64_t n, float middle, float scale)
 
 static uint8_t *random_bytes(int64_t n, int64_t first, int64_t below)
 {
-    uint8_t *to = guarded(n);
+    uint8_t *to = aligned(n);
     for (int64_t i = 0; i < n; i++)
         to[i] = (uint8_t)(first + next_below(below - first));
     return to;
@@ -111,7 +117,7 @@ static float *decoded(const product_case *c, int64_t all, const uint8_t *codes, 
 /// Stored matrices `stride` bytes apart; what lies between is no number.
 static void *spaced(const void *from, int64_t experts, int64_t bytes, int64_t stride)
 {
-    uint8_t *to = guarded((experts - 1) * stride + bytes);
+    uint8_t *to = aligned((experts - 1) * stride + bytes);
     for (int64_t e = 0; e < experts; e++)
         memcpy(to + e * stride, (const uint8_t *)from + e * bytes, (size_t)bytes);
     return to;
@@ -241,7 +247,7 @@ void product_check_alone(product *p, int64_t row, const char *kernel, int thread
     product alone = *p;
     const uint8_t *among = (const uint8_t *)p->y + row * bytes;
     alone.c.rows = 1;
-    alone.x = guarded(x_bytes);
+    alone.x = aligned(x_bytes);
     memcpy(alone.x, (const uint8_t *)p->x + row * x_bytes, (size_t)x_bytes);
     alone.words[X] = at(alone.x);
     alone.words[ROWS] = 1;

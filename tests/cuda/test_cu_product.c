@@ -20,13 +20,15 @@ static const double tolerance = 2e-5;
 
 static void run_all(const product_case *c)
 {
+    static int64_t number;
     product p = product_of(c);
+    int64_t alone = p.owned ? number++ * 13 % p.owned : -1;
     for (int r = 0; r < N_ROADS; r++) {
         const road *to = &roads[r];
         product_run(&p, to->kernel, to->threads, 0, to->height, to->width);
         product_check(&p, to->kernel, tolerance);
-        for (int64_t row = p.owned - 1; row >= 0; row -= p.owned / 2 + 1)
-            product_check_alone(&p, row, to->kernel, to->threads, 0, to->height, to->width);
+        if (alone >= 0)
+            product_check_alone(&p, alone, to->kernel, to->threads, 0, to->height, to->width);
     }
 }
 
@@ -39,7 +41,7 @@ enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 START_TEST(of_every_weight)
 {
     const weight_kind *w = &weight_kinds[_i];
-    for (int s = 0; s < N_SHAPES; s++) {
+    for (int s = _i % 2; s < N_SHAPES; s += _i < 3 ? 1 : 2) { /* of codes, every other one */
         const int64_t *d = shapes[s];
         product_case c = {w, d[0], d[1], d[2], 0, ELEM_F32, ELEM_F32, s % 2 ? ELEM_F32 : NO_ELEM, EVEN, false, false};
         run_all(&c);
@@ -49,10 +51,10 @@ END_TEST
 
 START_TEST(of_every_expert)
 {
-    static const int64_t experts[] = {4, 1, 7, 40, 33, 3};
+    static const int64_t experts[] = {4, 7, 40, 3};
     const weight_kind *w = &weight_kinds[_i];
-    for (int s = 0; s < 6; s++) {
-        const int64_t *d = shapes[(_i + 2 * s) % N_SHAPES];
+    for (int s = 0; s < 4; s++) {
+        const int64_t *d = shapes[(_i + 3 * s) % N_SHAPES];
         product_case c = {w, d[0] + 3, d[1] < 40 ? d[1] : 40, d[2], experts[s], ELEM_F32, ELEM_F32,
                           s % 2 ? ELEM_BF16 : NO_ELEM, (spread)(s % N_SPREADS), false, s % 2 == 1};
         run_all(&c);

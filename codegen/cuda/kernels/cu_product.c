@@ -1,5 +1,5 @@
 /* Products on CUDA cores, in f32: few rows, by warps that read rows of the weight, and tiles of many. */
-#include "codegen/cuda/kernels/cu_weight.h"
+#include "codegen/cuda/kernels/cu_f32_tile.h"
 
 /* ---- few rows ---------------------------------------------------------------------------------------------- */
 
@@ -161,24 +161,6 @@ PM_GLOBAL void pm_cu_product_few(CU_PRODUCT_PARAMETERS)
 
 /* ---- tiles ------------------------------------------------------------------------------------------------- */
 
-/* Thread 16 * y + x of 128 has rows y, y + 8 … and columns x, x + 16 … of a tile. Factors lie [row][k] in shared memory,
- * rows 20 floats apart: eight lanes that read four floats of a row each touch all banks once. While a step of k is
- * multiplied, the next one is on its way in registers. Each sum is one chain, k upward. */
-enum {
-    CU_F32_THREADS = 128,
-    CU_F32_STEP = 16,
-    CU_F32_LD = CU_F32_STEP + 4,
-    CU_F32_X = 16,
-    CU_F32_Y = CU_F32_THREADS / CU_F32_X,
-    CU_F32_HIGH = CU_F32_ROWS / CU_F32_Y,    /* rows of a thread */
-    CU_F32_WIDE = CU_F32_COLUMNS / CU_F32_X, /* columns */
-    CU_F32_EIGHTS = CU_F32_STEP / CU_EIGHT   /* of a row, of which a thread loads one: rows are as many as columns */
-};
-
-typedef struct PM_ALIGN(16) cu_four {
-    float at[4];
-} cu_four;
-
 /// What a thread has on its way to shared memory, and where it belongs.
 typedef struct cu_f32_load {
     int64_t x_row;
@@ -187,60 +169,19 @@ typedef struct cu_f32_load {
     cu_raw w;
 } cu_f32_load;
 
-/// Row and column that this thread loads: lanes have different ones.
-PM_DEVICE int32_t f32_load_row(void)
-{
-    return pm_lane() + pm_warp() / CU_F32_EIGHTS * CU_WARP;
-}
-
-PM_DEVICE int32_t f32_load_k(void)
-{
-    return pm_warp() % CU_F32_EIGHTS * CU_EIGHT;
-}
-
 PM_DEVICE void f32_load(const cu_product *p, int64_t k0, cu_f32_load *load)
 {
-    pm_cu_x_load(p, pm_cu_x_is_even(p), load->x_row, k0 + f32_load_k(), load->x);
-    pm_cu_weight_load(p, pm_cu_w_is_even(p), &load->w_row, k0 + f32_load_k(), &load->w);
-}
-
-PM_DEVICE void f32_put(float *to, const float *eight)
-{
-    PM_UNROLL for (int32_t half = 0; half < 2; half++)
-    {
-        cu_four four;
-        PM_UNROLL for (int32_t j = 0; j < 4; j++)
-            four.at[j] = eight[4 * half + j];
-        ((cu_four *)to)[half] = four;
-    }
+    pm_cu_x_load(p, pm_cu_x_is_even(p), load->x_row, k0 + pm_cu_f32_k(), load->x);
+    pm_cu_weight_load(p, pm_cu_w_is_even(p), &load->w_row, k0 + pm_cu_f32_k(), &load->w);
 }
 
 PM_DEVICE void f32_store(const cu_product *p, int64_t k0, const cu_f32_load *load, float *x_tile, float *w_tile)
 {
     float eight[CU_EIGHT];
-    int32_t to = f32_load_row() * CU_F32_LD + f32_load_k();
     pm_cu_x_decode(p, load->x, eight);
-    f32_put(x_tile + to, eight);
-    pm_cu_weight_decode(p, &load->w_row, k0 + f32_load_k(), &load->w, eight);
-    f32_put(w_tile + to, eight);
-}
-
-PM_DEVICE void f32_multiply(const float *x_tile, const float *w_tile, float sum[CU_F32_HIGH][CU_F32_WIDE])
-{
-    int32_t y = pm_thread() / CU_F32_X, x = pm_thread() % CU_F32_X;
-    PM_UNROLL for (int32_t k = 0; k < CU_F32_STEP; k += 4)
-    {
-        cu_four w[CU_F32_WIDE];
-        PM_UNROLL for (int32_t j = 0; j < CU_F32_WIDE; j++)
-            w[j] = *(const cu_four *)(w_tile + (x + j * CU_F32_X) * CU_F32_LD + k);
-        PM_UNROLL for (int32_t i = 0; i < CU_F32_HIGH; i++)
-        {
-            cu_four a = *(const cu_four *)(x_tile + (y + i * CU_F32_Y) * CU_F32_LD + k);
-            PM_UNROLL for (int32_t j = 0; j < CU_F32_WIDE; j++)
-                PM_UNROLL for (int32_t u = 0; u < 4; u++)
-                    sum[i][j] = pm_fmaf(a.at[u], w[j].at[u], sum[i][j]);
-        }
-    }
+    pm_cu_f32_put(x_tile, eight);
+    pm_cu_weight_decode(p, &load->w_row, k0 + pm_cu_f32_k(), &load->w, eight);
+    pm_cu_f32_put(w_tile, eight);
 }
 
 /// Writes what there is of the tile.
@@ -268,8 +209,8 @@ PM_DEVICE void f32_finish(const cu_product *p, const cu_rows *rows, int64_t colu
 /* CU_F32_ROWS rows by CU_F32_COLUMNS columns. */
 PM_GLOBAL void pm_cu_product_f32(CU_PRODUCT_PARAMETERS)
 {
-    PM_SHARED(float, x_tiles, 2 * CU_F32_ROWS * CU_F32_LD);
-    PM_SHARED(float, w_tiles, 2 * CU_F32_COLUMNS * CU_F32_LD);
+    PM_SHARED(float, x_tiles, 2 * CU_F32_SIDE);
+    PM_SHARED(float, w_tiles, 2 * CU_F32_SIDE);
     CU_PRODUCT(p);
     int64_t columns = pm_cu_ceil_div(p.n, CU_F32_COLUMNS), column0 = pm_block() % columns * CU_F32_COLUMNS;
     cu_rows found = pm_cu_rows_of(&p, pm_block() / columns, CU_F32_ROWS);
@@ -278,21 +219,19 @@ PM_GLOBAL void pm_cu_product_f32(CU_PRODUCT_PARAMETERS)
     if (found.count <= 0)
         return;
     /* a row that the tile has not: its last one again, whose products nobody stores; columns alike */
-    load.x_row = found.first + pm_cu_min(f32_load_row(), found.count - 1);
-    load.w_row = pm_cu_weight_row(&p, found.expert, pm_cu_min(column0 + f32_load_row(), p.n - 1));
-    PM_UNROLL for (int32_t i = 0; i < CU_F32_HIGH * CU_F32_WIDE; i++)
-        sum[i / CU_F32_WIDE][i % CU_F32_WIDE] = 0.0f;
+    load.x_row = found.first + pm_cu_min(pm_cu_f32_row(), found.count - 1);
+    load.w_row = pm_cu_weight_row(&p, found.expert, pm_cu_min(column0 + pm_cu_f32_row(), p.n - 1));
+    pm_cu_f32_clear(sum);
     f32_load(&p, 0, &load);
     f32_store(&p, 0, &load, x_tiles, w_tiles);
     pm_sync();
     for (int64_t k0 = 0, stage = 0; k0 < p.k; k0 += CU_F32_STEP, stage ^= 1) {
-        int64_t next = k0 + CU_F32_STEP;
+        int64_t next = k0 + CU_F32_STEP, there = (stage ^ 1) * CU_F32_SIDE;
         if (next < p.k)
             f32_load(&p, next, &load);
-        f32_multiply(x_tiles + stage * CU_F32_ROWS * CU_F32_LD, w_tiles + stage * CU_F32_COLUMNS * CU_F32_LD, sum);
+        pm_cu_f32_multiply(x_tiles + stage * CU_F32_SIDE, w_tiles + stage * CU_F32_SIDE, sum);
         if (next < p.k)
-            f32_store(&p, next, &load, x_tiles + (stage ^ 1) * CU_F32_ROWS * CU_F32_LD,
-                      w_tiles + (stage ^ 1) * CU_F32_COLUMNS * CU_F32_LD);
+            f32_store(&p, next, &load, x_tiles + there, w_tiles + there);
         pm_sync();
     }
     f32_finish(&p, &found, column0, sum);

@@ -20,9 +20,10 @@ enum { CU_F32, CU_BF16, CU_F16, CU_U8 };
 enum { CU_INT, CU_E2M1, CU_E4M3 };
 
 /* zeros: elements, or CU_U8: codes of `bits` bits, packed like w. Scales of CU_U8 are 2^(s - 127). expert_bytes: from one
- * expert's w to the next one's (scales, zeros and bias lie without gaps). bits 0: w has elements. rounds: factors are
- * rounded to bf16 first. map: w as the tensor memory accelerator takes it (pm_tma_load_3d: x in k, y in n, z the expert;
- * boxes of 64 elements by CU_WGMMA_COLUMNS rows, swizzled by 128 bytes); 0 where there is none. */
+ * expert's w to the next one's (scales, zeros and bias lie without gaps). A row of codes has no more bytes than it needs;
+ * x and w begin at multiples of 16 bytes. bits 0: w has elements. rounds: factors are rounded to bf16 first. map: w as
+ * the tensor memory accelerator takes it (pm_tma_load_3d: x in k, y in n, z the expert; boxes of 64 elements by
+ * CU_WGMMA_COLUMNS rows, swizzled by 128 bytes); 0 where there is none. */
 #define CU_PRODUCT_PARAMETERS                                                                                   \
     const void *x, const void *w, const void *scales, const void *zeros, const int32_t *offsets, const void *bias,       \
         void *y, int64_t rows, int64_t n, int64_t k, int64_t experts, int64_t expert_bytes, int64_t x_elem,              \

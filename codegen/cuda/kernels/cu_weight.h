@@ -80,31 +80,39 @@ PM_DEVICE void pm_cu_load_some(uint32_t *words, const void *from, int64_t bits, 
                                    << (bits == 32 ? 0 : i % per_word * (32 / per_word));
 }
 
-/// ---- x ----------------------------------------------------------------------------------------------------
-
-/// Whether eight factors from a multiple of eight on are one load: in x, and in w.
-PM_DEVICE int32_t pm_cu_x_is_even(const cu_product *p)
+/// Elements i to i + 7, of which the first `count` are there (also more, or fewer than none). is_even: all eight or none
+/// are, at an address that is a multiple of 16.
+PM_DEVICE void pm_cu_load_eight(uint32_t *words, const void *base, int64_t elem, int64_t i, int64_t count,
+                                int32_t is_even)
 {
-    return p->k % CU_EIGHT == 0 && ((uint64_t)p->x & 15u) == 0u;
-}
-
-PM_DEVICE int32_t pm_cu_w_is_even(const cu_product *p)
-{
-    return p->k % CU_EIGHT == 0 && ((uint64_t)p->w & 15u) == 0u && (p->experts == 0 || p->expert_bytes % 16 == 0);
-}
-
-/// Factors i to i + 7 of row `row` as they are stored; i: a multiple of 8, also behind k.
-PM_DEVICE void pm_cu_x_load(const cu_product *p, int32_t is_even, int64_t row, int64_t i, uint32_t *words)
-{
-    int64_t bytes = p->x_elem == CU_F32 ? 4 : 2;
-    const uint8_t *from = (const uint8_t *)p->x + (row * p->k + i) * bytes;
-    if (!is_even || i >= p->k) {
-        pm_cu_load_some(words, from, 8 * bytes, pm_cu_max(0, pm_cu_min(CU_EIGHT, p->k - i)));
+    int64_t bytes = elem == CU_F32 ? 4 : 2;
+    const uint8_t *from = (const uint8_t *)base + i * bytes;
+    if (!is_even || count <= 0) {
+        pm_cu_load_some(words, from, 8 * bytes, pm_cu_max(0, pm_cu_min(CU_EIGHT, count)));
         return;
     }
     pm_load16(words, from);
     if (bytes == 4)
         pm_load16(words + 4, from + 16);
+}
+
+/// ---- x ----------------------------------------------------------------------------------------------------
+
+/// Whether eight factors from a multiple of eight on are one load: in x, and in w.
+PM_DEVICE int32_t pm_cu_x_is_even(const cu_product *p)
+{
+    return p->k % CU_EIGHT == 0;
+}
+
+PM_DEVICE int32_t pm_cu_w_is_even(const cu_product *p)
+{
+    return p->k % CU_EIGHT == 0 && (p->experts == 0 || p->expert_bytes % 16 == 0);
+}
+
+/// Factors i to i + 7 of row `row` as they are stored; i: a multiple of 8, also behind k.
+PM_DEVICE void pm_cu_x_load(const cu_product *p, int32_t is_even, int64_t row, int64_t i, uint32_t *words)
+{
+    pm_cu_load_eight(words, p->x, p->x_elem, row * p->k + i, p->k - i, is_even);
 }
 
 /// As products take them.
