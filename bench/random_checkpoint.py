@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes a checkpoint of the Mixtral family with random weights, as a folder; of any size, in little memory.
+"""Writes a checkpoint with random weights, as a folder; of any size, in little memory.
 
-random_checkpoint.py OUT [--hidden D] [--inner F] [--layers L] [--experts E] [--top-k K] [--heads H] [--kv-heads N]
-                     [--head-dim N] [--vocab V] [--dtype F32|BF16] [--shard-gb N]
+random_checkpoint.py OUT [--family mixtral|qwen3_moe] [--hidden D] [--inner F] [--layers L] [--experts E] [--top-k K] [--heads H] [--kv-heads N]
+                     [--head-dim N] [--vocab V] [--positions P] [--dtype F32|BF16] [--shard-gb N] [--block BITS]
 
 The weights have the scale of a fresh model (1/sqrt of the width they sum over), so that activations stay in range.
-Every tensor is cut from one block of random numbers at places of its own: no two are alike. No tokenizer.
+Every tensor is cut from one block of 2^BITS random numbers at places of its own: no two are alike. No tokenizer.
 """
 import argparse
 import array
@@ -14,14 +14,16 @@ import os
 import random
 import struct
 
-BLOCK = 1 << 20  # numbers
-CHUNK = 1 << 18
+# names of a layer's router and experts: gate, up, down
+NAMES = {"mixtral": ("block_sparse_moe.gate", "block_sparse_moe.experts", "w1", "w3", "w2"),
+         "qwen3_moe": ("mlp.gate", "mlp.experts", "gate_proj", "up_proj", "down_proj")}
 
 
 def tensors(a):
     """(name, rows, columns, standard deviation; None: all ones)"""
     q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
     wide, inner = a.hidden ** -0.5, a.inner ** -0.5
+    router, experts, gate, up, down = NAMES[a.family]
     yield "model.embed_tokens.weight", a.vocab, a.hidden, 1.0
     for l in range(a.layers):
         at = f"model.layers.{l}."
@@ -30,13 +32,16 @@ def tensors(a):
         yield at + "self_attn.k_proj.weight", kv, a.hidden, wide
         yield at + "self_attn.v_proj.weight", kv, a.hidden, wide
         yield at + "self_attn.o_proj.weight", a.hidden, q, q ** -0.5
+        if a.family == "qwen3_moe":
+            yield at + "self_attn.q_norm.weight", 0, a.head_dim, None
+            yield at + "self_attn.k_norm.weight", 0, a.head_dim, None
         yield at + "post_attention_layernorm.weight", 0, a.hidden, None
-        yield at + "block_sparse_moe.gate.weight", a.experts, a.hidden, wide
+        yield at + f"{router}.weight", a.experts, a.hidden, wide
         for e in range(a.experts):
-            expert = at + f"block_sparse_moe.experts.{e}."
-            yield expert + "w1.weight", a.inner, a.hidden, wide
-            yield expert + "w3.weight", a.inner, a.hidden, wide
-            yield expert + "w2.weight", a.hidden, a.inner, inner
+            expert = at + f"{experts}.{e}."
+            yield expert + f"{gate}.weight", a.inner, a.hidden, wide
+            yield expert + f"{up}.weight", a.inner, a.hidden, wide
+            yield expert + f"{down}.weight", a.hidden, a.inner, inner
     yield "model.norm.weight", 0, a.hidden, None
     yield "lm_head.weight", a.vocab, a.hidden, wide
 
@@ -51,9 +56,10 @@ def encode(numbers, dtype):
 
 class Source:
     """Random bytes of a standard deviation."""
-    def __init__(self, dtype, seed):
+    def __init__(self, dtype, seed, bits):
         self.random, self.dtype, self.size = random.Random(seed), dtype, 4 if dtype == "F32" else 2
-        gauss = [self.random.gauss(0, 1) for _ in range(BLOCK)]
+        self.length, self.chunk = 1 << bits, 1 << (bits - 2)  # of the block and of what is cut from it, in numbers
+        gauss = [self.random.gauss(0, 1) for _ in range(self.length)]
         self.base, self.blocks = gauss, {}
 
     def write(self, file, n, deviation):
@@ -64,8 +70,8 @@ class Source:
             self.blocks[deviation] = memoryview(encode([x * deviation for x in self.base], self.dtype))
         block = self.blocks[deviation]
         while n > 0:
-            take = min(n, CHUNK)
-            at = self.random.randrange(BLOCK - take + 1)
+            take = min(n, self.chunk)
+            at = self.random.randrange(self.length - take + 1)
             file.write(block[at * self.size:(at + take) * self.size])
             n -= take
 
@@ -88,14 +94,19 @@ def write_shard(path, items, source):
 def write(out, a):
     os.makedirs(out, exist_ok=True)
     config = {
-        "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "hidden_size": a.hidden, "intermediate_size": a.inner,
-        "num_hidden_layers": a.layers, "num_attention_heads": a.heads, "num_key_value_heads": a.kv_heads, "head_dim": a.head_dim,
-        "num_local_experts": a.experts, "num_experts_per_tok": a.top_k, "vocab_size": a.vocab, "max_position_embeddings": 1024,
-        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu", "sliding_window": None, "tie_word_embeddings": False,
+        "model_type": a.family, "hidden_size": a.hidden, "intermediate_size": a.inner, "num_hidden_layers": a.layers,
+        "num_attention_heads": a.heads, "num_key_value_heads": a.kv_heads, "head_dim": a.head_dim, "num_experts_per_tok": a.top_k,
+        "vocab_size": a.vocab, "max_position_embeddings": a.positions, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "hidden_act": "silu", "sliding_window": None, "tie_word_embeddings": False,
         "dtype": "float32" if a.dtype == "F32" else "bfloat16"}
+    if a.family == "mixtral":
+        config.update(architectures=["MixtralForCausalLM"], num_local_experts=a.experts)
+    else:
+        config.update(architectures=["Qwen3MoeForCausalLM"], num_experts=a.experts, moe_intermediate_size=a.inner,
+                      norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[], attention_bias=False, use_sliding_window=False)
     with open(os.path.join(out, "config.json"), "w", encoding="utf-8") as f:
         json.dump(config, f, indent=1)
-    source = Source(a.dtype, a.seed)
+    source = Source(a.dtype, a.seed, a.block)
     shards, size = [[]], 0
     for item in tensors(a):
         bytes_ = (item[1] or 1) * item[2] * source.size
@@ -116,8 +127,9 @@ def write(out, a):
 def arguments(argv=None):
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("out")
+    parse.add_argument("--family", choices=list(NAMES), default="mixtral")
     for name, default in (("hidden", 1024), ("inner", 2816), ("layers", 4), ("experts", 8), ("top-k", 2), ("heads", 16), ("kv-heads", 4),
-                          ("head-dim", 64), ("vocab", 8192), ("seed", 1)):
+                          ("head-dim", 64), ("vocab", 8192), ("positions", 1024), ("seed", 1), ("block", 20)):
         parse.add_argument("--" + name, type=int, default=default)
     parse.add_argument("--dtype", choices=["F32", "BF16"], default="F32")
     parse.add_argument("--shard-gb", type=float, default=1000)

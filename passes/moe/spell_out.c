@@ -171,7 +171,7 @@ static pm_status cut_product(speller *s, pm_op *op)
         x = x->def->operands[0];
     }
     if (!pm_value_is(x, PM_OP_linear) || n < 1 || extent(s, x, -1) != e * n || !is_constant(x->def->operands[1]) ||
-        x->def->operands[1]->type->rank != 2 || (bias && (!is_constant(bias) || bias->type->rank != 1)))
+        x->def->operands[1]->type->rank != 2 || x->def->operands[1]->type->elem != x->type->elem || (bias && (!is_constant(bias) || bias->type->rank != 1)))
         return PM_OK;
     pm_value *rows = x->def->operands[0], *w = x->def->operands[1];
     k = extent(s, w, 1);

@@ -25,4 +25,16 @@ module "m" {
     %z1 = mul(%t1, %w1)
     %y = add(%z0, %z1)
   }
+  // Heads that are as many as experts are no experts; weights of another type than the rows stay in their product.
+  // CHECK-LABEL: entry heads
+  entry heads(%x: f32[T, 4], %scores: f32[T, 2]) -> (y: %y, w: %w) {
+    // CHECK-NOT: experts(
+    // CHECK: linear
+    %k = const {value = [1]} : i64[1]
+    %w, %idx = topk(%scores, %k)
+    %all = const {value = splat(0.5)} : bf16[6, 4]
+    %rows = linear(%x, %all)
+    %cut_shape = dims [T, 2, 3] : i64[3]
+    %y = reshape(%rows, %cut_shape)
+  }
 }
