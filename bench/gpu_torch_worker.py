@@ -76,12 +76,12 @@ class Worker:
 
     def prefill(self, ids, batch, repeat):
         rows = torch.tensor([ids] * batch, device=self.device)
-        room = (len(ids) + 15) // 16 * 16
+        room = (len(ids) + 255) // 256 * 256
         return [self.timed(self.call, rows, 0, self.cache(room))[1] for _ in range(repeat + WARM_UP)][WARM_UP:]
 
     def decode(self, past, batch, n):
         ids = torch.arange(batch * past, device=self.device).reshape(batch, past) * 17 % (self.model.config.vocab_size - 3) + 3
-        cache = self.cache(past + n + WARM_UP)
+        cache = self.cache((past + n + WARM_UP + 255) // 256 * 256)
         token = self.run(self.model, ids, 0, cache)  # the prompt, not compiled
         times = []
         for i in range(n + WARM_UP):

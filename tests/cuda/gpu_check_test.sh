@@ -5,7 +5,7 @@
 . "$2/tests/cli/cli_lib.sh"
 build=$4
 expect 0 "$source/scripts/gpu-check" --bundle bundle "$build" --chips emu --list "$build/tests/cuda/gpu-check-fake.list"
-[ -x bundle/bin/gpu-probe ] && [ -x bundle/tests/attention ] && [ -s bundle/models/digits.npy ] || fail "the bundle lacks something"
+[ -x bundle/bin/gpu-probe ] && [ -x bundle/tests/rows ] && [ -s bundle/models/digits.npy ] || { fail "the bundle lacks something"; finish; }
 
 # there is no driver, unless this machine has one of its own
 if ! bundle/bin/gpu-probe >/dev/null 2>&1; then
@@ -33,10 +33,13 @@ claims_of() {
 }
 n_tests=$(find bundle/tests -type f | wc -l) n_models=$(find bundle/models -name '*.case' | wc -l)
 claims_of all.json schema_version=2 ok=true complete=true gpu.arch=sm_90 "#tests=$n_tests" "#models=$n_models" \
-    "#sanitizer=$((4 * n_tests))" kernels.ok=true kernels.complete=true kernels.rows.0.error kernels.rows.0.gbytes_per_second tests.0.result=ok models.0.result=ok programs.0.figures.repeat=1 programs.0.name
+    "#sanitizer=$((4 * n_tests))" tests.0.result=ok models.0.result=ok programs.0.figures.repeat=1 \
+    kernels.ok=true kernels.complete=true kernels.rows.0.error kernels.rows.0.gbytes_per_second \
+    medium.ok=true "medium.rows.decode after 16.ours.median_ms"
 ! grep -q '"result": "\(failed\|out of time\|skipped\)"' all.json || fail "a row of all.json isn't ok"
 
 # a kernel that does nothing
+find bundle/tests -type f ! -name rows -delete
 expect 1 env PM_FAKE_SKIP=pm_cu_norm bundle/gpu-check --out kernel.json --only tests
 claims_of kernel.json ok=false complete=true "#models=0"
 grep -q '"name": "rows", "result": "failed"' kernel.json || fail "the wrong kernel is not in kernel.json"
@@ -56,5 +59,5 @@ grep -q '"name": "racecheck rows", "result": "failed"' races.json || fail "the r
 
 # no time: nothing runs, and the JSON says so
 expect 1 bundle/gpu-check --out late.json --seconds 0 --tiny
-claims_of late.json ok=false complete=true "tests.0.result=out of time"
+claims_of late.json ok=false complete=false "tests.0.result=out of time"
 finish
