@@ -28,24 +28,24 @@ numbers "$(dirname "$0")/matrices.pm" --in x=random:1x40
 
 # the language model writes the same text, with caches on the device; experts may stay on the CPU
 "$pimoec" "$samples/classics" -q --verify=each -o "$work/cpu"
-want=$("$work/cpu" "Once upon a time" -n 24 --temperature 0)
+want=$("$work/cpu" "Once upon a time" -n 6 --temperature 0)
 for place in "" --place=experts@cpu0 --place=attention@cpu0; do
     # shellcheck disable=SC2086 # none, or one option
     "$pimoec" "$samples/classics" -q --verify=each --target=emu $place -o "$work/gpu"
-    got=$("$work/gpu" "Once upon a time" -n 24 --temperature 0)
+    got=$("$work/gpu" "Once upon a time" -n 6 --temperature 0)
     [ "$got" = "$want" ] || { echo "classics $place: '$got', not '$want'" >&2; exit 1; }
 done
 
 # for both: with its device, and without
 "$pimoec" "$samples/classics" -q --verify=each --target=native --target=emu -o "$work/both"
 for devices in all none; do
-    got=$(PIMOE_DEVICES=$devices "$work/both" "Once upon a time" -n 24 --temperature 0)
+    got=$(PIMOE_DEVICES=$devices "$work/both" "Once upon a time" -n 6 --temperature 0)
     [ "$got" = "$want" ] || { echo "classics for CPU and GPU, devices: $devices: '$got', not '$want'" >&2; exit 1; }
 done
 
 # in bf16, as on the CPU: prefill on tensor cores
 "$pimoec" "$samples/classics" -q --quantize=bf16 -o "$work/cpu"
 "$pimoec" "$samples/classics" -q --quantize=bf16 --target=emu -o "$work/gpu"
-want=$("$work/cpu" "Once upon a time there was a king" -n 24 --temperature 0)
-got=$("$work/gpu" "Once upon a time there was a king" -n 24 --temperature 0)
+want=$("$work/cpu" "Once upon a time there was a king" -n 6 --temperature 0)
+got=$("$work/gpu" "Once upon a time there was a king" -n 6 --temperature 0)
 [ "$got" = "$want" ] || { echo "classics in bf16: '$got', not '$want'" >&2; exit 1; }

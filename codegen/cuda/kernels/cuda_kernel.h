@@ -10,8 +10,13 @@
 
 #define PM_TEXT_(x) #x
 #define PM_TEXT(x) PM_TEXT_(x)
+#ifdef PM_EMU /* unrolled, templates take LLVM seconds, and are played no faster */
+#define PM_UNROLL
+#define PM_UNROLL_BY(n)
+#else
 #define PM_UNROLL _Pragma("unroll")
 #define PM_UNROLL_BY(n) _Pragma(PM_TEXT(unroll n))
+#endif
 #define PM_NO_UNROLL _Pragma("nounroll")
 #define PM_ALIGN(n) __attribute__((aligned(n)))
 #define PM_RESTRICT __restrict__

@@ -1,0 +1,184 @@
+/// Launches of linear and grouped_linear (codegen/cuda/kernels/cu_product.h): few rows by warps that read a row of the
+/// weight each, many by tiles.
+#include <string.h>
+
+#include "base/containers.h"
+#include "codegen/cuda/kernels/cu_product_sizes.h"
+#include "codegen/mlir/launch_plan.h"
+#include "codegen/mlir/lowerings.h"
+#include "runtime/runtime_abi.h"
+
+/* as cu_product.h has them */
+enum { ELEM_F32, ELEM_BF16, ELEM_F16, ELEM_U8 };
+enum { CODES_INT, CODES_E2M1, CODES_E4M3 };
+
+/// Rows that are few: weights are then read once for each CU_FEW_ROWS of them. Of a grouped product: for each expert.
+enum { MOST_FEW = 32, MOST_FEW_OF_EXPERT = CU_FEW_ROWS };
+
+typedef struct product {
+    launch *l;
+    const pm_value *x, *w, *offsets, *bias, *y;
+    const pm_op *codes;  ///< dequantize; NULL: w has elements
+    bool grouped;
+    int64_t n, k, experts, expert_bytes;
+    MlirValue rows;
+} product;
+
+/// A template, and the tile of the result that its blocks make.
+typedef struct tiling {
+    const char *name;
+    int64_t rows, columns;
+} tiling;
+
+static const tiling few = {"product_few", CU_FEW_ROWS, CU_FEW_COLUMNS};
+static const tiling on_cores = {"product_f32", CU_F32_ROWS, CU_F32_COLUMNS};
+
+/// -1: templates don't know the element.
+static int64_t elem_number(const pm_value *v)
+{
+    if (!v)
+        return ELEM_F32;
+    switch (v->type->elem) {
+    case PM_F32: return ELEM_F32;
+    case PM_BF16: return ELEM_BF16;
+    case PM_F16: return ELEM_F16;
+    case PM_U8: return ELEM_U8;
+    default: return -1;
+    }
+}
+
+static const pm_value *code_operand(const product *p, uint32_t i)
+{
+    return p->codes && i < p->codes->n_operands ? p->codes->operands[i] : NULL;
+}
+
+/// The matrix as it is stored: codes, or the elements.
+static const pm_value *stored(const product *p)
+{
+    return p->codes ? p->codes->operands[0] : p->w;
+}
+
+static bool known(const product *p, const pm_value *v, int32_t i, int64_t *out)
+{
+    return pm_dim_is_const(p->l->n->e->module, v->type->dims[i < 0 ? v->type->rank + i : i], out);
+}
+
+static bool elems_are_known(const product *p)
+{
+    const pm_value *zeros = code_operand(p, 2), *scales = code_operand(p, 1);
+    int64_t x = elem_number(p->x), w = elem_number(stored(p)), y = elem_number(p->y), bias = elem_number(p->bias);
+    return x >= 0 && x < ELEM_U8 && y >= 0 && y < ELEM_U8 && bias >= 0 && bias < ELEM_U8 && w >= 0 &&
+           (w == ELEM_U8) == (p->codes != NULL) && elem_number(scales) >= 0 && elem_number(zeros) >= 0;
+}
+
+/// The op as a product; false: it goes by the general road.
+static bool describe(product *p)
+{
+    const launch *l = p->l;
+    const pm_op *op = l->op;
+    p->grouped = op->code == PM_OP_grouped_linear;
+    uint32_t bias = p->grouped ? 3 : 2;
+    pm_value *codes = pm_device_codes(op);
+    p->codes = codes ? codes->def : NULL;
+    p->x = op->operands[0];
+    p->w = op->operands[1];
+    p->y = op->results[0];
+    p->offsets = p->grouped ? op->operands[2] : NULL;
+    p->bias = op->n_operands > bias ? op->operands[bias] : NULL;
+    const pm_value *w = stored(p);
+    if (w->type->layout && (w->type->layout->panel != 1 || w->type->layout->ways != 1 || w->type->layout->bits))
+        return false;
+    if (!elems_are_known(p) || (p->offsets && p->offsets->type->elem != PM_I32) || pm_op_i64(op, "source") != 0 ||
+        w->type->rank != (p->grouped ? 3 : 2) || !known(p, p->y, -1, &p->n) || !known(p, p->x, -1, &p->k) ||
+        (p->grouped && !known(p, w, 0, &p->experts)))
+        return false;
+    int64_t row_bytes;
+    if (!known(p, w, -1, &row_bytes))
+        return false;
+    p->expert_bytes = p->n * row_bytes * (int64_t)pm_elem_size(w->type->elem);
+    if (p->grouped && pm_value_is(w, PM_OP_pack))
+        p->expert_bytes = (int64_t)pm_weights_expert_stride(l->n->e->weights, w);
+    return p->n > 0 && p->k > 0 && (!p->grouped || p->experts > 0);
+}
+
+static int64_t format_of(const product *p)
+{
+    const char *format = p->codes ? pm_op_str(p->codes, "format") : "int";
+    return strcmp(format, "e2m1") == 0 ? CODES_E2M1 : strcmp(format, "e4m3") == 0 ? CODES_E4M3 : CODES_INT;
+}
+
+static void push_words(const product *p, MlirValue map)
+{
+    launch *l = p->l;
+    const pm_value *scales = code_operand(p, 1), *zeros = code_operand(p, 2);
+    const pm_value *pointers[] = {p->x, stored(p), scales, zeros, p->offsets, p->bias, p->y};
+    for (size_t i = 0; i < PM_COUNT(pointers); i++)
+        pm_launch_value(l, pointers[i]);
+    pm_launch_i64(l, p->rows);
+    pm_launch_fix(l, "N", p->n);
+    pm_launch_fix(l, "K", p->k);
+    pm_launch_fix(l, "EXPERTS", p->experts);
+    pm_launch_fix(l, "EXPERT_BYTES", p->expert_bytes);
+    pm_launch_fix(l, "X", elem_number(p->x));
+    pm_launch_fix(l, "W", elem_number(stored(p)));
+    pm_launch_fix(l, "Y", elem_number(p->y));
+    pm_launch_fix(l, "BIAS", elem_number(p->bias));
+    pm_launch_fix(l, "SCALE", elem_number(scales));
+    pm_launch_fix(l, "ZERO", elem_number(zeros));
+    pm_launch_fix(l, "BITS", p->codes ? pm_op_i64(p->codes, "bits") : 0);
+    pm_launch_fix(l, "BLOCK", p->codes ? pm_op_i64(p->codes, "block") : 0);
+    pm_launch_fix(l, "FORMAT", format_of(p));
+    pm_launch_fix(l, "ROUNDS", pm_op_attr(l->op, "compute")->i == PM_BF16);
+    pm_launch_i64(l, map);
+}
+
+/// Blocks for all tiles that there can be: an expert's tiles begin at its first row.
+static MlirValue blocks_of(const product *p, const tiling *t)
+{
+    mb *b = p->l->b;
+    int64_t extra = p->grouped ? p->experts * (t->rows - 1) : t->rows - 1;
+    MlirValue tiles = mb_bin(b, "divui", mb_add(b, p->rows, mb_i64(b, extra)), mb_i64(b, t->rows));
+    tiles = mb_bin(b, "minsi", tiles, p->rows);
+    return mb_mul(b, tiles, mb_i64(b, (p->n + t->columns - 1) / t->columns));
+}
+
+/// The launch, but for its end. `runs` (i1): when it isn't one, there are no blocks.
+static void use(const product *p, const tiling *t, MlirValue runs, MlirValue map)
+{
+    mb *b = p->l->b;
+    pm_launch_use(p->l, t->name);
+    push_words(p, map);
+    pm_launch_blocks(p->l, mb_select(b, runs, blocks_of(p, t), mb_i64(b, 0)));
+}
+
+/// False: the number of rows is not known yet.
+static bool count_rows(const product *p, int64_t *out_rows)
+{
+    int64_t extent, rows = 1;
+    for (int32_t i = 0; i < p->x->type->rank - 1; i++)
+        if (!known(p, p->x, i, &extent) || !pm_mul_i64(rows, extent, &rows))
+            return false;
+    *out_rows = rows;
+    return true;
+}
+
+pm_status pm_plan_linear(launch *l)
+{
+    product p = {.l = l};
+    int64_t rows;
+    mb *b = l->b;
+    if (!describe(&p))
+        return PM_ERR_UNSUPPORTED;
+    p.rows = pm_launch_count_of(l, p.x, 0, -1);
+    int64_t most = p.grouped ? p.experts * MOST_FEW_OF_EXPERT : MOST_FEW;
+    bool rows_known = count_rows(&p, &rows);
+    MlirValue is_few = mb_cmpi(b, "sle", p.rows, mb_i64(b, most));
+    if (!rows_known || rows <= most)
+        use(&p, &few, is_few, mb_i64(b, 0));
+    if (rows_known && rows <= most)
+        return PM_OK;
+    if (!rows_known)
+        pm_launch_finish(l);
+    use(&p, &on_cores, mb_cmpi(b, "sgt", p.rows, mb_i64(b, most)), mb_i64(b, 0));
+    return PM_OK;
+}
