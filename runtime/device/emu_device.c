@@ -198,6 +198,19 @@ static pm_status launch(pm_rt_device_state *device, uint32_t kernel, uint64_t bl
     return status;
 }
 
+/// As on the chip that has wgmma; PIMOE_WGMMA=0: as on others.
+static pm_status tensor_map(pm_rt_device_state *device, const pm_rt_tensor_map *map, const uint8_t *weights, void *out)
+{
+    enum { SWIZZLE_128B = 1 };
+    const char *asked = getenv("PIMOE_WGMMA");
+    const uint32_t box[] = {PM_RT_MAP_COLUMNS, PM_RT_MAP_ROWS};
+    if (asked && strcmp(asked, "0") == 0)
+        return PM_ERR_UNSUPPORTED;
+    if (!pm_emu_tensor_map_make(out, weights + map->device_offset, 2, map->extents, map->strides, box, SWIZZLE_128B))
+        return wrong(device->chip, "a tensor map that silicon wouldn't take");
+    return PM_OK;
+}
+
 static pm_status wait(pm_rt_device_state *device)
 {
     (void)device;
@@ -283,6 +296,7 @@ const pm_rt_device_ops pm_rt_emu_ops = {
     .upload = upload,
     .download = download,
     .launch = launch,
+    .tensor_map = tensor_map,
     .wait = wait,
     .status = status_word,
     .take_status = take_status,

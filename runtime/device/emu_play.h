@@ -65,21 +65,22 @@ bool pm_emu_shared_piece(const void *at, uint32_t *out_number, const uint8_t **o
 /// Distance from the start of the block's shared memory; -1: elsewhere.
 int64_t pm_emu_shared_offset(const void *at);
 
-/// What stands for a CUtensorMap of two dimensions: 128 bytes, 64-byte aligned, in memory that kernels read.
+/// What stands for a CUtensorMap of three dimensions: 128 bytes, 64-byte aligned, in memory that kernels read. Boxes are
+/// of one matrix.
 typedef struct pm_emu_tensor_map {
     uint64_t magic;
     const void *base;
-    uint64_t extent[2]; ///< elements of a row, rows
-    uint64_t stride;    ///< bytes from row to row
+    uint64_t extent[3]; ///< elements of a row, rows, matrices
+    uint64_t stride[2]; ///< bytes from row to row, from matrix to matrix
     uint32_t box[2];
     uint32_t element_bytes, swizzle; ///< PM_SWIZZLE_… of cuda_kernel.h
-    uint8_t rest[72];
+    uint8_t rest[56];
 } pm_emu_tensor_map;
 _Static_assert(sizeof(pm_emu_tensor_map) == 128, "as a CUtensorMap");
 
 /// False: silicon takes no such map (alignment, size of the box).
 bool pm_emu_tensor_map_make(pm_emu_tensor_map *out_map, const void *base, uint32_t element_bytes,
-                            const uint64_t extent[2], uint64_t stride, const uint32_t box[2], int32_t swizzle);
+                            const uint64_t extent[3], const uint64_t stride[2], const uint32_t box[2], int32_t swizzle);
 
 /// ---- what kernels ask (the same in codegen/cuda/kernels/cuda_kernel.h) --------------------------------------------
 
@@ -109,7 +110,7 @@ void pm_emu_barrier_init(uint64_t *barrier, int32_t count);
 void pm_emu_barrier_arrive(uint64_t *barrier, int32_t bytes);
 void pm_emu_barrier_wait(uint64_t *barrier, int32_t parity);
 void pm_emu_bulk_load(void *shared, const void *global, int32_t bytes, uint64_t *barrier);
-void pm_emu_tensor_load(void *shared, const void *map, int32_t x, int32_t y, uint64_t *barrier);
+void pm_emu_tensor_load(void *shared, const void *map, int32_t x, int32_t y, int32_t z, uint64_t *barrier);
 enum { PM_EMU_MMA_BF16, PM_EMU_MMA_F16, PM_EMU_MMA_S8, PM_EMU_MMA_E4M3 };
 /// The general road's (codegen/mlir/emit_group.c).
 float pm_dev_shfl_xor_f32(float x, int32_t lanes);

@@ -74,7 +74,7 @@ typedef struct pm_emu_bulk {
     void *to;
     const void *from;
     const pm_emu_tensor_map *map; ///< or NULL
-    int32_t x, y;
+    int32_t x, y, z;
     uint32_t bytes, thread;
     pm_emu_barrier *barrier;
 } pm_emu_bulk;

@@ -78,9 +78,10 @@ static uint8_t *piece_of(const pm_emu_bulk *c, uint32_t i, const uint8_t **out_f
     uint32_t row_bytes = m->box[0] * m->element_bytes, at = i * 16;
     int64_t x = c->x * (int64_t)m->element_bytes + at % row_bytes, y = c->y + (int64_t)(at / row_bytes);
     int64_t end = (int64_t)(m->extent[0] * m->element_bytes);
-    bool is_in = y >= 0 && y < (int64_t)m->extent[1] && x >= 0 && x < end; // x is a multiple of 16 where rows begin
+    bool is_in = y >= 0 && y < (int64_t)m->extent[1] && c->z >= 0 && c->z < (int64_t)m->extent[2];
+    is_in = is_in && x >= 0 && x < end; // x is a multiple of 16 where rows begin
     *out_valid = !is_in ? 0 : end - x < 16 ? (uint32_t)(end - x) : 16;
-    *out_from = is_in ? (const uint8_t *)m->base + y * (int64_t)m->stride + x : NULL;
+    *out_from = is_in ? (const uint8_t *)m->base + c->z * (int64_t)m->stride[1] + y * (int64_t)m->stride[0] + x : NULL;
     uint8_t *shared = pm_emu_now->shared;
     uint64_t offset = (uint64_t)((uint8_t *)c->to + at - shared);
     if (m->swizzle)
@@ -115,7 +116,7 @@ void pm_emu_bulk_load(void *shared, const void *global, int32_t bytes, uint64_t 
     send((pm_emu_bulk){.to = shared, .from = global, .bytes = (uint32_t)bytes, .barrier = barrier_of(barrier)});
 }
 
-void pm_emu_tensor_load(void *shared, const void *map, int32_t x, int32_t y, uint64_t *barrier)
+void pm_emu_tensor_load(void *shared, const void *map, int32_t x, int32_t y, int32_t z, uint64_t *barrier)
 {
     const pm_emu_tensor_map *m = map;
     if ((uintptr_t)map % 64 || m->magic != PM_EMU_TENSOR_MAGIC)
@@ -124,19 +125,20 @@ void pm_emu_tensor_load(void *shared, const void *map, int32_t x, int32_t y, uin
         pm_emu_fault("a tile to %p: not 128 aligned bytes of shared memory", shared);
     if ((int64_t)x * m->element_bytes % 16) // silicon takes any x: the player moves 16 bytes at a time
         pm_emu_fault("a tile from column %d: not a multiple of 16 bytes", x);
-    send((pm_emu_bulk){.to = shared, .map = m, .x = x, .y = y, .barrier = barrier_of(barrier),
+    send((pm_emu_bulk){.to = shared, .map = m, .x = x, .y = y, .z = z, .barrier = barrier_of(barrier),
                        .bytes = m->box[0] * m->box[1] * m->element_bytes});
 }
 
-bool pm_emu_tensor_map_make(pm_emu_tensor_map *out, const void *base, uint32_t element_bytes, const uint64_t extent[2],
-                            uint64_t stride, const uint32_t box[2], int32_t swizzle)
+bool pm_emu_tensor_map_make(pm_emu_tensor_map *out, const void *base, uint32_t element_bytes, const uint64_t extent[3],
+                            const uint64_t stride[2], const uint32_t box[2], int32_t swizzle)
 {
     uint64_t row = (uint64_t)box[0] * element_bytes;
-    bool fits = (uintptr_t)base % 16 == 0 && stride % 16 == 0 && row % 16 == 0 && box[0] > 0 && box[0] <= 256 &&
+    bool fits = (uintptr_t)base % 16 == 0 && stride[0] % 16 == 0 && stride[1] % 16 == 0 && extent[2] > 0 &&
+                row % 16 == 0 && box[0] > 0 && box[0] <= 256 &&
                 box[1] > 0 && box[1] <= 256 && extent[0] > 0 && extent[1] > 0 && swizzle >= 0 && swizzle <= 3 &&
                 (swizzle == 0 || row <= 256u >> swizzle);
-    *out = (pm_emu_tensor_map){PM_EMU_TENSOR_MAGIC, base, {extent[0], extent[1]}, stride, {box[0], box[1]}, element_bytes,
-                               (uint32_t)swizzle, {0}};
+    *out = (pm_emu_tensor_map){PM_EMU_TENSOR_MAGIC, base, {extent[0], extent[1], extent[2]}, {stride[0], stride[1]},
+                               {box[0], box[1]}, element_bytes, (uint32_t)swizzle, {0}};
     return fits;
 }
 

@@ -195,8 +195,8 @@ PM_GLOBAL void pm_cu_pipeline(float *d, const void *map_a, const void *map_b, in
             if (fault != 1)
                 pm_mbarrier_wait(empty + s, (i / 2 & 1) ^ 1);
             pm_mbarrier_expect(full + s, fault == 2 ? TILE : 2 * TILE);
-            pm_tma_load_2d(tiles + s * 2 * TILE, map_a, i * 64, 0, full + s);
-            pm_tma_load_2d(tiles + s * 2 * TILE + TILE, map_b, i * 64, 0, full + s);
+            pm_tma_load_3d(tiles + s * 2 * TILE, map_a, i * 64, 0, 0, full + s);
+            pm_tma_load_3d(tiles + s * 2 * TILE + TILE, map_b, i * 64, 0, 0, full + s);
         }
     if (t >= 128)
         return;

@@ -127,10 +127,10 @@ START_TEST(pipelines)
             a[i] = to_bf16(next_float());
         b[i] = to_bf16(next_float());
     }
-    ck_assert(pm_emu_tensor_map_make(&maps[0], a, 2, (uint64_t[]){K, ROWS}, DEPTH * 2, (uint32_t[]){64, 64}, 1));
-    ck_assert(pm_emu_tensor_map_make(&maps[1], b, 2, (uint64_t[]){DEPTH, N}, DEPTH * 2, (uint32_t[]){64, 64}, 1));
-    ck_assert(!pm_emu_tensor_map_make(&maps[1], b, 2, (uint64_t[]){DEPTH, N}, DEPTH * 2, (uint32_t[]){128, 64}, 1));
-    ck_assert(pm_emu_tensor_map_make(&maps[1], b, 2, (uint64_t[]){DEPTH, N}, DEPTH * 2, (uint32_t[]){64, 64}, 1));
+    ck_assert(pm_emu_tensor_map_make(&maps[0], a, 2, (uint64_t[]){K, ROWS, 1}, (uint64_t[]){DEPTH * 2, 16}, (uint32_t[]){64, 64}, 1));
+    ck_assert(pm_emu_tensor_map_make(&maps[1], b, 2, (uint64_t[]){DEPTH, N, 1}, (uint64_t[]){DEPTH * 2, 16}, (uint32_t[]){64, 64}, 1));
+    ck_assert(!pm_emu_tensor_map_make(&maps[1], b, 2, (uint64_t[]){DEPTH, N, 1}, (uint64_t[]){DEPTH * 2, 16}, (uint32_t[]){128, 64}, 1));
+    ck_assert(pm_emu_tensor_map_make(&maps[1], b, 2, (uint64_t[]){DEPTH, N, 1}, (uint64_t[]){DEPTH * 2, 16}, (uint32_t[]){64, 64}, 1));
     const char *error = TRY("pm_cu_pipeline", 1, 256, 32768, at(d), at(&maps[0]), at(&maps[1]), DEPTH, 0);
     ck_assert_msg(!error, "%s", error);
     for (int i = 0; i < N * N; i++) {

@@ -74,7 +74,7 @@ void pm_emu_barrier_init(uint64_t *barrier, int32_t count);
 void pm_emu_barrier_arrive(uint64_t *barrier, int32_t bytes);
 PM_MEETING void pm_emu_barrier_wait(uint64_t *barrier, int32_t parity);
 void pm_emu_bulk_load(void *shared, const void *global, int32_t bytes, uint64_t *barrier);
-void pm_emu_tensor_load(void *shared, const void *map, int32_t x, int32_t y, uint64_t *barrier);
+void pm_emu_tensor_load(void *shared, const void *map, int32_t x, int32_t y, int32_t z, uint64_t *barrier);
 enum { PM_EMU_MMA_BF16, PM_EMU_MMA_F16, PM_EMU_MMA_S8, PM_EMU_MMA_E4M3 };
 
 PM_DEVICE double PM_WORD_F64(int64_t word)
@@ -238,9 +238,9 @@ PM_DEVICE void pm_bulk_load(void *shared, const void *global, int32_t bytes, uin
     pm_emu_bulk_load(shared, global, bytes, barrier);
 }
 
-PM_DEVICE void pm_tma_load_2d(void *shared, const void *map, int32_t x, int32_t y, uint64_t *barrier)
+PM_DEVICE void pm_tma_load_3d(void *shared, const void *map, int32_t x, int32_t y, int32_t z, uint64_t *barrier)
 {
-    pm_emu_tensor_load(shared, map, x, y, barrier);
+    pm_emu_tensor_load(shared, map, x, y, z, barrier);
 }
 
 PM_DEVICE void pm_wgmma_bf16_n64(float *d, uint64_t a, uint64_t b) { pm_emu_wgmma(PM_EMU_MMA_BF16, 64, d, a, b); }
@@ -400,11 +400,12 @@ PM_DEVICE void pm_bulk_load(void *shared, const void *global, int32_t bytes, uin
                  : "memory");
 }
 
-PM_DEVICE void pm_tma_load_2d(void *shared, const void *map, int32_t x, int32_t y, uint64_t *barrier)
+PM_DEVICE void pm_tma_load_3d(void *shared, const void *map, int32_t x, int32_t y, int32_t z, uint64_t *barrier)
 {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4}], [%5];"
                  :
-                 : "r"(pm_shared_address(shared)), "l"(map), "r"(x), "r"(y), "r"(pm_shared_address(barrier))
+                 : "r"(pm_shared_address(shared)), "l"(map), "r"(x), "r"(y), "r"(z), "r"(pm_shared_address(barrier))
                  : "memory");
 }
 
@@ -571,8 +572,8 @@ PM_DEVICE float pm_shfl_down_f32(float x, int32_t lanes)
 /* sm_90a: barriers in shared memory (8 bytes). One thread makes them, then pm_fence_async and pm_sync. A phase is over
  * when `count` threads have arrived and all bytes that pm_mbarrier_expect (which arrives, too) told of have landed;
  * pm_mbarrier_wait(parity) lets go when the phase of this parity is over: the first one has 0. Copies land in shared
- * memory and count at the barrier: pm_bulk_load takes bytes as they lie, pm_tma_load_2d a box of the tensor map from
- * column x, row y on (outside: zeros), swizzled as the map says. */
+ * memory and count at the barrier: pm_bulk_load takes bytes as they lie, pm_tma_load_3d a box of the tensor map from
+ * column x, row y of matrix z on (outside: zeros), swizzled as the map says. */
 
 /* sm_90a: d [64][n] += a [64][16] b [n][16], both in shared memory with k contiguous. Warp w of the warpgroup has rows
  * 16 w and the 15 behind; d[4 j + i] of a lane is row lane / 4 + i / 2 * 8 of these, column 8 j + lane % 4 * 2 + i % 2.
