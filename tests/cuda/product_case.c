@@ -83,30 +83,16 @@ static uint8_t *random_bytes(int64_t n, int64_t first, int64_t below)
 
 /// ---- weights ----------------------------------------------------------------------------------------------
 
-static double e4m3_value(uint8_t code)
-{
-    int exponent = code >> 3 & 15, mantissa = code & 7;
-    double value = exponent ? ldexp(8 + mantissa, exponent - 10) : ldexp(mantissa, -9);
-    return code & 0x80 ? -value : value;
-}
-
 /// [all][k] as f32 from codes that lie without gaps.
 static float *decoded(const product_case *c, int64_t all, const uint8_t *codes, const void *scales, const void *zeros)
 {
     const weight_kind *w = c->weight;
+    static const char *const formats[] = {"int", "e2m1", "e4m3"};
     int64_t row_bytes = (c->k * w->bits + 7) / 8, blocks = w->block ? ceil_div(c->k, w->block) : 1;
     float *out = guarded_floats(all * c->k);
-    if (w->format == FORMAT_E4M3) {
-        for (int64_t i = 0; i < all * c->k; i++) {
-            int64_t block = i / c->k * blocks + (w->block ? i % c->k / w->block : 0);
-            out[i] = (float)(e4m3_value(codes[i]) * (double)value_at(scales, w->scale_elem, block));
-        }
-        return out;
-    }
     const int64_t code_dims[] = {all, row_bytes}, scale_dims[] = {all, blocks}, dims[] = {all, c->k};
     const int64_t zero_dims[] = {all, w->zero_elem == ELEM_U8 ? (blocks * w->bits + 7) / 8 : blocks};
-    pm_attr_value attrs[] = {{.i = c->k}, {.i = w->bits}, {.i = w->block},
-                             {.s = w->format == FORMAT_E2M1 ? "e2m1" : "int"}};
+    pm_attr_value attrs[] = {{.i = c->k}, {.i = w->bits}, {.i = w->block}, {.s = formats[w->format]}};
     pm_tensor in[] = {tensor(codes, code_dims, 2, PM_U8), tensor(scales, scale_dims, 2, ir_elem(w->scale_elem)),
                       tensor(zeros, zero_dims, 2, zeros ? ir_elem(w->zero_elem) : PM_F32)};
     pm_tensor result = tensor(out, dims, 2, PM_F32);
@@ -197,7 +183,7 @@ product product_of(const product_case *c)
     }
     const weight_kind *k = c->weight;
     const int64_t sizes[] = {c->rows, c->n, c->k, c->experts, expert_bytes, c->x_elem, k->elem, c->y_elem,
-                             bias ? c->bias_elem : ELEM_F32, k->scale_elem, k->zero_elem == NO_ELEM ? 0 : k->zero_elem,
+                             bias ? c->bias_elem : ELEM_F32, k->scale_elem, k->zero_elem,
                              k->bits, k->block, k->format, c->rounds, 0};
     p.words[X] = at(p.x);
     p.words[OFFSETS] = at(p.offsets);

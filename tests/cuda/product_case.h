@@ -5,7 +5,7 @@
 #include "tests/cuda/cu_run.h"
 
 /* as cu_product.h has them */
-enum { ELEM_F32, ELEM_BF16, ELEM_F16, ELEM_U8, NO_ELEM = -1 };
+enum { ELEM_F32, ELEM_BF16, ELEM_F16, ELEM_U8, NO_ELEM };
 enum { FORMAT_INT, FORMAT_E2M1, FORMAT_E4M3 };
 
 /// What a weight is stored as. bits 0: elements.

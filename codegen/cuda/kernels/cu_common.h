@@ -37,6 +37,16 @@ PM_DEVICE float pm_cu_warp_sum(float x)
     return x;
 }
 
+/// Each lane gets the sum of those up to it, and its own.
+PM_DEVICE int32_t pm_cu_warp_sum_before(int32_t x)
+{
+    for (int32_t step = 1; step < CU_WARP; step *= 2) {
+        int32_t other = (int32_t)pm_shfl_u32((uint32_t)x, pm_lane() >= step ? pm_lane() - step : pm_lane());
+        x += pm_lane() >= step ? other : 0;
+    }
+    return x;
+}
+
 /// NaNs don't count.
 PM_DEVICE float pm_cu_warp_max(float x)
 {

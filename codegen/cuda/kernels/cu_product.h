@@ -14,8 +14,8 @@
 #include "codegen/cuda/kernels/cu_common.h"
 #include "codegen/cuda/kernels/cu_product_sizes.h"
 
-/* elements */
-enum { CU_F32, CU_BF16, CU_F16, CU_U8 };
+/* elements; CU_NONE: of zeros that are absent */
+enum { CU_F32, CU_BF16, CU_F16, CU_U8, CU_NONE };
 /* codes: unsigned minus zero (2^(bits - 1) without `zeros`); floats of 4 bits; floats of 8 bits */
 enum { CU_INT, CU_E2M1, CU_E4M3 };
 
@@ -45,7 +45,7 @@ typedef struct cu_product {
     p.x = x;                                                                                                   \
     p.w = w;                                                                                                   \
     p.scales = scales;                                                                                         \
-    p.zeros = zeros;                                                                                           \
+    p.zeros = PM_FIXED(ZERO, zero_elem) == CU_NONE ? (const void *)0 : zeros;                                  \
     p.bias = bias;                                                                                             \
     p.map = map;                                                                                               \
     p.offsets = offsets;                                                                                       \
@@ -77,6 +77,16 @@ PM_DEVICE int64_t pm_cu_expert_begin(const cu_product *p, int64_t e)
     return pm_cu_max(0, pm_cu_min(p->offsets[e], p->rows));
 }
 
+/// An expert's rows; none of one that there isn't.
+PM_DEVICE cu_rows pm_cu_expert_rows(const cu_product *p, int64_t e)
+{
+    cu_rows rows;
+    rows.first = e < p->experts ? pm_cu_expert_begin(p, e) : 0;
+    rows.count = e < p->experts ? pm_cu_max(0, pm_cu_expert_begin(p, e + 1) - rows.first) : 0;
+    rows.expert = e;
+    return rows;
+}
+
 /// Rows of tile number `tile` of `height` rows: an expert's tiles begin at its first row. Count 0: there is no such
 /// tile. All threads of a block call it (whole warps): each warp looks at 32 experts at a time.
 PM_DEVICE cu_rows pm_cu_rows_of(const cu_product *p, int64_t tile, int64_t height)
@@ -89,33 +99,30 @@ PM_DEVICE cu_rows pm_cu_rows_of(const cu_product *p, int64_t tile, int64_t heigh
     if (p->experts == 0)
         return found;
     found.count = 0;
+    cu_rows next = pm_cu_expert_rows(p, pm_lane());
     for (int64_t first = 0; first < p->experts; first += CU_WARP) {
-        int64_t e = first + pm_lane(), begin = 0, end = 0;
-        if (e < p->experts) {
-            begin = pm_cu_expert_begin(p, e);
-            end = pm_cu_max(begin, pm_cu_expert_begin(p, e + 1));
-        }
-        int32_t tiles = (int32_t)pm_cu_ceil_div(end - begin, height), sum = tiles;
-        for (int32_t step = 1; step < CU_WARP; step *= 2) {
-            int32_t other = (int32_t)pm_shfl_u32((uint32_t)sum, pm_lane() >= step ? pm_lane() - step : pm_lane());
-            sum += pm_lane() >= step ? other : 0;
-        }
+        cu_rows own = next; /* while these are looked at, the next ones are on their way */
+        next = pm_cu_expert_rows(p, own.expert + CU_WARP);
+        int32_t tiles = (int32_t)pm_cu_ceil_div(own.count, height), sum;
+        uint32_t some = pm_ballot(tiles > 0), several = pm_ballot(tiles > 1);
+        if (several)
+            sum = pm_cu_warp_sum_before(tiles);
+        else
+            sum = pm_cu_count_bits(some & 0xffffffffu >> (CU_WARP - 1 - pm_lane()));
         /* the first lane whose tiles reach beyond the wanted one */
         uint32_t reach = pm_ballot(before + sum > tile);
-        int32_t total = (int32_t)pm_shfl_u32((uint32_t)sum, CU_WARP - 1);
         if (reach) {
-            int32_t lane = 0;
-            while (!(reach >> lane & 1u))
-                lane++;
-            int64_t skipped = tile - before - ((int64_t)(int32_t)pm_shfl_u32((uint32_t)(sum - tiles), lane));
-            int64_t start = (int64_t)(int32_t)pm_shfl_u32((uint32_t)(int32_t)begin, lane);
-            int64_t stop = (int64_t)(int32_t)pm_shfl_u32((uint32_t)(int32_t)end, lane);
+            int32_t lane = pm_cu_count_bits((reach & (0u - reach)) - 1u);
+            int64_t passed = (int64_t)(int32_t)pm_shfl_u32((uint32_t)(sum - tiles), lane);
+            int64_t start = (int64_t)(int32_t)pm_shfl_u32((uint32_t)(int32_t)own.first, lane);
+            int64_t count = (int64_t)(int32_t)pm_shfl_u32((uint32_t)(int32_t)own.count, lane);
+            int64_t skipped = (tile - before - passed) * height;
             found.expert = first + lane;
-            found.first = start + skipped * height;
-            found.count = pm_cu_min(height, stop - found.first);
+            found.first = start + skipped;
+            found.count = pm_cu_min(height, count - skipped);
             return found;
         }
-        before += total;
+        before += (int64_t)(int32_t)pm_shfl_u32((uint32_t)sum, CU_WARP - 1);
     }
     return found;
 }
