@@ -9,7 +9,7 @@
 #include "runtime/runtime_abi.h"
 
 /* as cu_product.h has them */
-enum { ELEM_F32, ELEM_BF16, ELEM_F16, ELEM_U8 };
+enum { ELEM_F32, ELEM_BF16, ELEM_F16, ELEM_U8, ELEM_NONE };
 enum { CODES_INT, CODES_E2M1, CODES_E4M3 };
 
 /// Rows that are few: weights are then read once for each CU_FEW_ROWS of them. Of a grouped product: for each expert.
@@ -95,6 +95,8 @@ static bool describe(product *p)
     int64_t row_bytes;
     if (!known(p, w, -1, &row_bytes))
         return false;
+    if (p->codes && row_bytes != (p->k * pm_op_i64(p->codes, "bits") + 7) / 8)
+        return false; // rows are filled up to whole blocks
     p->expert_bytes = p->n * row_bytes * (int64_t)pm_elem_size(w->type->elem);
     if (p->grouped && pm_value_is(w, PM_OP_pack))
         p->expert_bytes = (int64_t)pm_weights_expert_stride(l->n->e->weights, w);
@@ -124,7 +126,7 @@ static void push_words(const product *p, MlirValue map)
     pm_launch_fix(l, "Y", elem_number(p->y));
     pm_launch_fix(l, "BIAS", elem_number(p->bias));
     pm_launch_fix(l, "SCALE", elem_number(scales));
-    pm_launch_fix(l, "ZERO", elem_number(zeros));
+    pm_launch_fix(l, "ZERO", zeros ? elem_number(zeros) : ELEM_NONE);
     pm_launch_fix(l, "BITS", p->codes ? pm_op_i64(p->codes, "bits") : 0);
     pm_launch_fix(l, "BLOCK", p->codes ? pm_op_i64(p->codes, "block") : 0);
     pm_launch_fix(l, "FORMAT", format_of(p));

@@ -2,7 +2,7 @@
 // Compiled for the CPU and for the emulated device by emu_models.sh, which compares the numbers.
 module "moves_and_codes" {
   symbol T in [1, 64]
-  entry main(%x: f32[T, 40]) -> (a: %a, b: %b, c: %c, d: %d, e: %e, f: %f, fp8: %fp8, g: %g, h: %h, last: %last, half: %half, turned: %turned) {
+  entry main(%x: f32[T, 40]) -> (a: %a, b: %b, c: %c, d: %d, e: %e, f: %f, fp8: %fp8, g: %g, h: %h, filled: %filled, last: %last, half: %half, turned: %turned) {
     %codes4 = const {value = hex("82b70eee7f1a5039bef07ec2347f066ed08f5dc7512447e3404300026b6e545594a065685d64c4980bb8d4544a8721a99a01ad219eb59cf6a15ef6f15a1d830bb7ce09d6bbc004e7175c643c7decb0b580ec37bc9712dd2e6aaeb94bae8d2f9fa29c5a284c9ef7521829cf1079b080e9d74a1c10fcab6a42")} : u8[6, 20]
     %scales = const {value = hex("046d763f652b033ea8043cbf87014b3fe07d30be509029bfe90c82bed1e861bf728422be51b437bfd210583f5195763ed55229bfeed0353d56966b3f065fc13e43acbabe3b63e7be0e1975bda8c04d3f7d5e46bf65e4243f3c0e823d2d2624bf67d15f3f24503c3f46c723bf265585bcceb0f83c1005c53d")} : f32[6, 5]
     %zeros = const {value = hex("b820b6119cba8ff88796ae5b05f280a68ced")} : u8[6, 3]
@@ -21,6 +21,11 @@ module "moves_and_codes" {
     %blocksf = const {value = hex("0000c03c0000c83c0000d03c0000d8bc0000e03c0000e83c0000f03c0000f83c0000003d0000043d0000083d00000c3d0000103d0000143d0000183d00001c3d0000203d0000243d")} : f32[6, 3]
     %wf = dequantize(%codesf, %blocksf) {k = 40, bits = 8, block = 16, format = "e4m3"}
     %fp8 = linear(%x, %wf)
+    // rows of whole blocks: 48 codes for 40 factors
+    %codes_filled = const {value = hex("82b70eee7f1a5039bef07ec2347f066ed08f5dc7512447e3404300026b6e545594a065685d64c4980bb8d4544a8721a99a01ad219eb59cf6a15ef6f15a1d830bb7ce09d6bbc004e7175c643c7decb0b580ec37bc9712dd2e6aaeb94bae8d2f9fa29c5a284c9ef7521829cf1079b080e9d74a1c10fcab6a4243d33656debe4c1ed79648e856e8f9a2f58c95f0ce4b39c1")} : u8[6, 24]
+    %scales_filled = const {value = hex("65e4243f3c0e823d2d2624bf67d15f3f24503c3f46c723bf265585bcceb0f83c1005c53d2c1bb93b34b05fbf221e173fb1c393befa2a333ecd6d6ebfd2f6c6be95f3f23dd058ac3e")} : f32[6, 3]
+    %w_filled = dequantize(%codes_filled, %scales_filled) {k = 40, block = 16}
+    %filled = linear(%x, %w_filled)
     // one axis, two axes, from the end, with steps
     %one = const {value = [1]} : i64[1]
     %many = const {value = [1000]} : i64[1]
