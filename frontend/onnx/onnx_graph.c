@@ -107,8 +107,21 @@ static pm_status dangling(pm_onnx_scope *scope, const pm_loc *loc, const char *n
                     nearest ? "'?" : "");
 }
 
+pm_status pm_onnx_unread_float8(pm_onnx_scope *scope, const pm_loc *loc, const char *name)
+{
+    return pm_error(scope->onnx->diag, loc, PM_ERR_UNSUPPORTED,
+                    "'%s' is FLOAT8E4M3FN, which only DequantizeLinear and Cast read", name);
+}
+
 pm_status pm_onnx_value(pm_onnx_scope *scope, const pm_loc *loc, const char *name,
                         pm_value **out_value)
+{
+    PM_TRY(pm_onnx_coded_value(scope, loc, name, out_value));
+    return pm_onnx_is_float8(scope->onnx, *out_value) ? pm_onnx_unread_float8(scope, loc, name) : PM_OK;
+}
+
+pm_status pm_onnx_coded_value(pm_onnx_scope *scope, const pm_loc *loc, const char *name,
+                              pm_value **out_value)
 {
     *out_value = NULL;
     pm_onnx_binding *binding = pm_onnx_lookup(scope, name);

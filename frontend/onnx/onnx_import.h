@@ -29,6 +29,7 @@ typedef struct pm_onnx {
     pm_map externals;   ///< by location: const pm_file *
     pm_map rows;        ///< rows found so far, by domain, name and version
     pm_map tensors;      ///< by the tensor's address: const pm_data * that was read inline
+    pm_map float8;       ///< values that hold codes of FLOAT8E4M3FN as u8, by their address
     uint64_t n_expanded; ///< cost of the nodes of functions and subgraphs imported so far
 } pm_onnx;
 
@@ -152,6 +153,8 @@ const pm_onnx_attr *pm_onnx_attr_of(const pm_onnx_call *call, const char *name);
 /// A constant of the tensor at `b`. Its bytes stay in the file where they can.
 PM_NODISCARD pm_status pm_onnx_const(pm_onnx *onnx, pm_builder *b, const Onnx__Tensor *tensor,
                                      const char *name, pm_value **out_value);
+/// Whether its elements are codes of FLOAT8E4M3FN.
+bool pm_onnx_is_float8(const pm_onnx *onnx, const pm_value *value);
 /// Name of an element type by its ONNX number, for messages.
 const char *pm_onnx_type_name(int32_t data_type);
 
@@ -171,9 +174,14 @@ PM_NODISCARD pm_status pm_onnx_declare(pm_onnx_scope *scope, const pm_loc *loc, 
                                        pm_onnx_binding **out_binding);
 /// The binding that a name has in the scope, or NULL.
 pm_onnx_binding *pm_onnx_lookup(pm_onnx_scope *scope, const char *name);
-/// The value of a name, made a constant first when it is an unused initializer. NULL for absent.
+/// The value of a name, made a constant first when it is an unused initializer. NULL for absent. Floats of 8 bits are
+/// refused, which only some operators read; pm_onnx_coded_value gives those, too.
 PM_NODISCARD pm_status pm_onnx_value(pm_onnx_scope *scope, const pm_loc *loc, const char *name,
                                      pm_value **out_value);
+PM_NODISCARD pm_status pm_onnx_coded_value(pm_onnx_scope *scope, const pm_loc *loc, const char *name,
+                                           pm_value **out_value);
+/// The error of floats of 8 bits where they aren't read.
+pm_status pm_onnx_unread_float8(pm_onnx_scope *scope, const pm_loc *loc, const char *name);
 /// Declares initializers and node outputs, then imports all nodes in topological order.
 PM_NODISCARD pm_status pm_onnx_import_body(pm_onnx_scope *scope, const pm_loc *loc,
                                            Onnx__Node *const *nodes, size_t n_nodes,

@@ -276,6 +276,7 @@ static pm_status load(pm_arena *temp, pm_arena *arena, pm_diag *diag, const char
     pm_map_init(&onnx.externals, temp);
     pm_map_init(&onnx.rows, temp);
     pm_map_init(&onnx.tensors, temp);
+    pm_map_init(&onnx.float8, temp);
     PM_TRY(import_model(&onnx));
     *out_module = onnx.module;
     return PM_OK;

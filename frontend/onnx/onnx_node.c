@@ -73,7 +73,7 @@ static pm_status unknown_op(pm_onnx_scope *scope, const Onnx__Node *node, size_t
                     nearest ? nearest : "", nearest ? "'?" : "");
 }
 
-pm_onnx_handler pm_onnx_do_refuse;
+pm_onnx_handler pm_onnx_do_refuse, pm_onnx_do_dequantize_linear, pm_onnx_do_cast;
 
 pm_status pm_onnx_check_ops(pm_onnx_scope *scope, Onnx__Node *const *nodes, size_t n)
 {
@@ -128,12 +128,23 @@ static pm_status read_inputs(pm_onnx_scope *scope, const pm_loc *loc, const Onnx
     size_t n = 0;
     for (size_t i = 0; i < node->n_input; i++) {
         if (*node->input[i])
-            PM_TRY(pm_onnx_value(scope, loc, node->input[i], &values[i]));
+            PM_TRY(pm_onnx_coded_value(scope, loc, node->input[i], &values[i]));
         if (values[i])
             n = i + 1;
     }
     *out_values = values;
     *out_n = n; /* absent ones at the end don't count */
+    return PM_OK;
+}
+
+/* Codes go to operators that decode them. */
+static pm_status check_float8(pm_onnx_call *call)
+{
+    pm_onnx_handler *handler = call->row->handler;
+    for (size_t i = 0; i < call->n_in; i++)
+        if (pm_onnx_is_float8(call->onnx, call->in[i]) && handler != pm_onnx_do_dequantize_linear &&
+            handler != pm_onnx_do_cast)
+            return pm_onnx_unread_float8(call->scope, call->b.loc, call->node->input[i]);
     return PM_OK;
 }
 
@@ -315,6 +326,7 @@ pm_status pm_onnx_import_node(pm_onnx_scope *scope, const Onnx__Node *node)
     PM_ASSERT(call.row); /* pm_onnx_check_ops has looked */
     PM_TRY(read_inputs(scope, loc, node, &call.in, &call.n_in));
     PM_TRY(check_arity(&call));
+    PM_TRY(check_float8(&call));
     PM_TRY(pm_onnx_read_attrs(&call));
     call.out = PM_NEW_ARRAY(onnx->temp, pm_value *, node->n_output);
     PM_TRY(call.row->handler(&call));

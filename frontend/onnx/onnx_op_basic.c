@@ -166,6 +166,8 @@ pm_status pm_onnx_do_constant_of_shape(pm_onnx_call *call)
     } else {
         PM_TRY(pm_onnx_const(call->onnx, &call->b, attr->tensor, call->node->output[0], &value));
         int64_t count;
+        if (pm_onnx_is_float8(call->onnx, value))
+            return pm_onnx_error(call, PM_ERR_UNSUPPORTED, "'value' of FLOAT8E4M3FN");
         if (!pm_type_const_count(call->onnx->module, value->type, &count) || count != 1)
             return pm_onnx_error(call, PM_ERR_INVALID, "'value' must have one element");
     }

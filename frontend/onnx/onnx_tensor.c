@@ -7,6 +7,7 @@
 
 enum {
     LOCATION_EXTERNAL = 1,
+    FLOAT8E4M3FN = 17,
     INLINE_BYTES = 4096, ///< smaller tensors are copied: they are read while compiling
 };
 
@@ -40,7 +41,9 @@ static pm_status read_shape(reader *r)
 {
     const Onnx__Tensor *t = r->tensor;
     pm_diag *diag = r->onnx->diag;
-    if (!pm_elem_from_onnx(t->data_type, &r->shape.elem))
+    if (t->data_type == FLOAT8E4M3FN)
+        r->shape.elem = PM_U8; // codes: see pm_onnx_is_float8
+    else if (!pm_elem_from_onnx(t->data_type, &r->shape.elem))
         return pm_error(diag, r->loc,
                         t->data_type > 0 && t->data_type <= 26 ? PM_ERR_UNSUPPORTED
                                                                : PM_ERR_INVALID,
@@ -301,5 +304,13 @@ pm_status pm_onnx_const(pm_onnx *onnx, pm_builder *b, const Onnx__Tensor *tensor
     PM_TRY(read_data(&r, &data));
     pm_builder at = *b;
     at.loc = r.loc;
-    return pm_build_const(&at, r.shape.type, data, name, out_value);
+    PM_TRY(pm_build_const(&at, r.shape.type, data, name, out_value));
+    if (tensor->data_type == FLOAT8E4M3FN)
+        *pm_map_at(&onnx->float8, out_value, sizeof *out_value) = *out_value;
+    return PM_OK;
+}
+
+bool pm_onnx_is_float8(const pm_onnx *onnx, const pm_value *value)
+{
+    return value != NULL && pm_map_get(&onnx->float8, &value, sizeof value) != NULL;
 }

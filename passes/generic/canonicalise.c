@@ -5,6 +5,7 @@
 /// Nothing here changes a NaN, an infinity or the sign of a zero. A product with a constant matrix
 /// becomes `linear`, whose sums `eval` takes in the same order as those of `matmul`.
 #include <math.h>
+#include <string.h>
 
 #include "ir/op_table.h"
 #include "passes/generic/rewrite.h"
@@ -105,12 +106,71 @@ static pm_status turned(pm_builder *b, pm_value *x, pm_value **out_value)
                      PM_ATTRS(pm_attr_ints("perm", perm, (size_t)rank)));
 }
 
+/// A matrix of codes with one scale for all of it, the other way around.
+static pm_status turned_codes(pm_builder *b, pm_op *codes, pm_value **out_value)
+{
+    pm_module *m = codes->graph->module;
+    pm_value *factors = codes->operands[1], *turn;
+    int64_t rows = 0, bits = pm_op_i64(codes, "bits");
+    const pm_data *scales = pm_value_const(factors);
+    if (bits != 8 || codes->n_operands != 2 || !scales || !pm_dim_is_const(m, codes->results[0]->type->dims[1], &rows))
+        return PM_OK;
+    // as many scales as there are rows now
+    const pm_dim dims[] = {codes->results[0]->type->dims[1], pm_dim_const(m, 1)};
+    int64_t size = pm_elem_size(factors->type->elem), bytes, k;
+    const uint8_t *from;
+    if (!pm_dim_is_const(m, codes->operands[0]->type->dims[0], &k) || !pm_mul_i64(rows, size, &bytes))
+        return PM_OK;
+    PM_TRY(pm_data_bytes(m, scales, &from));
+    if (scales->size < (uint64_t)size || memcmp(from, from + size, scales->size - (size_t)size) != 0)
+        return PM_OK;
+    uint8_t *all = pm_arena_alloc(m->arena, (size_t)bytes, 16);
+    for (int64_t i = 0; i < rows; i++)
+        memcpy(all + i * size, from, (size_t)size);
+    pm_data *data = PM_NEW(m->arena, pm_data);
+    *data = (pm_data){.size = (uint64_t)bytes, .bytes = all};
+    PM_TRY(pm_build_const(b, pm_type_get(m, factors->type->elem, 2, dims), data, NULL, &factors));
+    PM_TRY(turned(b, codes->operands[0], &turn));
+    return pm_build1(b, out_value, PM_OP_dequantize, PM_OPERANDS(turn, factors),
+                     PM_ATTRS(pm_attr_i64("k", k), pm_attr_i64("bits", bits), pm_attr_str("format", pm_op_str(codes, "format"))));
+}
+
+/// What a product multiplies with, [N, K], when that is codes of constants: in the operand that they were rounded to,
+/// or turned around. NULL: it isn't.
+static pm_status find_codes(pm_builder *b, const pm_op *op, pm_value **out_value)
+{
+    pm_value *w = op->operands[1];
+    bool is_turned = !pm_op_i64(op, "trans_b");
+    *out_value = NULL;
+    if (pm_value_is(w, PM_OP_cast)) // what packing makes of codes isn't rounded again
+        w = w->def->operands[0];
+    if (is_turned && pm_value_is(w, PM_OP_transpose) && w->type->rank == 2 && pm_op_attr(w->def, "perm")->n == 2 &&
+        pm_op_attr(w->def, "perm")->ints[0] == 1) {
+        w = w->def->operands[0];
+        is_turned = false;
+    }
+    if (!pm_value_is_codes(w) || !is_proper_matrix(op->graph->module, w->type))
+        return PM_OK;
+    if (is_turned)
+        return turned_codes(b, w->def, out_value);
+    *out_value = w;
+    return PM_OK;
+}
+
 /// A product with a constant matrix is `linear`: its weights get packed. Of floats that panels (f32 or bf16)
 /// hold: small ones are widened, and the product rounded to them.
 static pm_status fold_product(pm_builder *b, pm_op *op, pm_value **out_value)
 {
     pm_value *x = op->operands[0], *w = op->operands[1];
     pm_elem elem = x->type->elem;
+    if (!pm_value_is(w, PM_OP_const) && x->type->rank >= 1 && (elem == PM_F32 || elem == PM_F16 || elem == PM_BF16)) {
+        PM_TRY(find_codes(b, op, &w));
+        if (!w)
+            return PM_OK;
+        if (pm_op_i64(op, "trans_a") && x->type->rank > 1)
+            PM_TRY(turned(b, x, &x));
+        return pm_build1(b, out_value, PM_OP_linear, PM_OPERANDS(x, w), PM_NO_ATTRS);
+    }
     if (!is_plain_weight(w) || !is_proper_matrix(op->graph->module, w->type) || w->type->elem != elem ||
         (elem != PM_F32 && elem != PM_F16 && elem != PM_BF16) || x->type->rank < 1)
         return PM_OK;

@@ -27,7 +27,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 # operator -> inputs that must be constants
 CONSTANT = {
-    "Squeeze": [1], "Unsqueeze": [1], "CumSum": [1], "CumProd": [1], "Slice": [3, 4], "Pad": [3],
+    "Squeeze": [1], "Unsqueeze": [1], "CumSum": [1], "CumProd": [1], "Slice": [3, 4], "Pad": [3], "DequantizeLinear": [0, 2],
     **{f"Reduce{name}": [1] for name in
        ("Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")},
 }

@@ -125,6 +125,21 @@ static const char *const models[] = {
     "gather_block_2_packed",
     "fused_matmul",
     "grouped_matmul",
+    "dequantize_i8",
+    "dequantize_u8_blocks",
+    "float8_blocks",
+    "float8_blocks_of_columns",
+    "float8_cast",
+    "float8_columns",
+    "float8_half",
+    "float8_line",
+    "float8_one",
+    "float8_one_line",
+    "float8_rows",
+    "float8_scale_input",
+    "float8_stack",
+    "float8_turned",
+    "float8_turned_blocks",
 };
 
 START_TEST(test_results)
