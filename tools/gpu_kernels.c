@@ -1,5 +1,5 @@
 /// Writes the table of docs/gpu-kernels.md: what each CUDA template needs on each chip. With --write FOLDER [CHIPS]: all
-/// templates without constants instead, as FOLDER/NAME.sm_90a.cubin and .ptx, and those that gpu-bench times
+/// templates without constants instead, as FOLDER/NAME.sm_90a.cubin (and .ptx that runs on other chips), and those that gpu-bench times
 /// (scripts/gpu-check).
 /// Exit code 77: NVRTC isn't there; 1: a template spills, or could not be compiled.
 #include <stdlib.h>
@@ -180,8 +180,9 @@ static pm_status write_kernel(writer *w, const char *folder, const pm_cuda_templ
     PM_TRY(pm_cuda_compile(w->compiler, &program, &code));
     if (code.cubin)
         PM_TRY(write_bytes(w, pm_arena_printf(w->arena, "%s.cubin", name), code.cubin, code.cubin_size));
-    if (v && code.cubin)
-        return PM_OK; // other chips time the general kernel
+    bool runs_elsewhere = chip[strlen(chip) - 1] != 'a'; // PTX with a letter doesn't; other chips time the general kernel
+    if (code.cubin && (v || !runs_elsewhere))
+        return PM_OK;
     return write_bytes(w, pm_arena_printf(w->arena, "%s.ptx", name), code.ptx, code.ptx_size);
 }
 

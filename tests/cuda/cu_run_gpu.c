@@ -10,10 +10,12 @@
 
 #include "pm/runtime.h"
 #include "runtime/device/cuda_api.h"
+#include "runtime/device/emu_state.h"
 #include "tests/cuda/cu_run.h"
 #include "tools/gpu_bench/gpu_images.h"
 
-enum { MOST_MIRRORS = 64, MOST_KERNELS = 128, EDGE = 256, EDGE_BYTE = 0xa5, OWN_BYTES = 64, WORDS_MOST = 64 };
+enum { MOST_MIRRORS = 64, MOST_KERNELS = 128, EDGE = 256, EDGE_BYTE = 0xa5, OWN_BYTES = 64, WORDS_MOST = 64,
+       LEAST_PINNED = 4 << 20 };
 
 /// A buffer of the test, and its copy on the GPU between two edges that nobody may write.
 typedef struct mirror {
@@ -109,8 +111,14 @@ static bool pointed_to(uint64_t word, uint8_t **out_start, size_t *out_bytes)
 /// To or from the GPU, through the runtime's own kind of memory: pinned.
 static void copy(void *here, cu_address there, size_t bytes, bool up)
 {
-    void *pinned;
-    need("pinned memory", gpu.cu->cuMemHostAlloc(&pinned, bytes, 0));
+    static void *pinned;
+    static size_t room;
+    if (bytes > room) {
+        if (pinned)
+            gpu.cu->cuMemFreeHost(pinned);
+        room = bytes > LEAST_PINNED ? bytes : LEAST_PINNED;
+        need("pinned memory", gpu.cu->cuMemHostAlloc(&pinned, room, 0));
+    }
     if (up)
         memcpy(pinned, here, bytes);
     need("a copy", up ? gpu.cu->cuMemcpyHtoDAsync_v2(there, pinned, bytes, gpu.stream)
@@ -118,23 +126,66 @@ static void copy(void *here, cu_address there, size_t bytes, bool up)
     need("a copy", gpu.cu->cuStreamSynchronize(gpu.stream));
     if (!up)
         memcpy(here, pinned, bytes);
-    gpu.cu->cuMemFreeHost(pinned);
 }
 
-static void make_mirror(mirror *m, uint8_t *here, size_t bytes)
+typedef struct mirrors {
+    mirror of[MOST_MIRRORS];
+    int n;
+} mirrors;
+
+static cu_address mirrored(mirrors *all, uint8_t *here, size_t bytes);
+
+/// The driver's map of what the player's map in `image` shows, on the GPU's copy of it.
+static void encode_map(mirrors *all, uint8_t *image)
+{
+    _Alignas(64) uint8_t encoded[sizeof(pm_emu_tensor_map)];
+    pm_emu_tensor_map map;
+    const void *start;
+    int64_t bytes;
+    memcpy(&map, image, sizeof map);
+    if (!guarded_piece(map.base, &start, &bytes) || !gpu.cu->cuTensorMapEncodeTiled || map.element_bytes != 2)
+        ck_abort_msg("a tensor map of what is no buffer, or of other elements than 16 bits, or a driver without them");
+    cu_address base = mirrored(all, (uint8_t *)(uintptr_t)start, (size_t)bytes) +
+                      (uint64_t)((const uint8_t *)map.base - (const uint8_t *)start);
+    const uint32_t box[] = {map.box[0], map.box[1], 1}, steps[] = {1, 1, 1};
+    const unsigned int swizzle = map.swizzle ? PM_CU_MAP_SWIZZLE_128B + 1 - map.swizzle : 0;
+    need("a tensor map", gpu.cu->cuTensorMapEncodeTiled((cu_tensor_map *)encoded, PM_CU_MAP_U16, 3, (void *)(uintptr_t)base,
+                                                        map.extent, map.stride, box, steps, 0, swizzle,
+                                                        PM_CU_MAP_L2_256B, 0));
+    memcpy(image, encoded, sizeof encoded);
+}
+
+static void make_mirror(mirrors *all, mirror *m, uint8_t *here, size_t bytes)
 {
     size_t room = EDGE + (bytes + EDGE - 1) / EDGE * EDGE + EDGE;
+    uint64_t magic = 0;
     uint8_t *image = malloc(room);
     *m = (mirror){.here = here, .bytes = bytes, .before = malloc(bytes + 1)};
     if (!image || !m->before)
         ck_abort_msg("out of memory");
     memset(image, EDGE_BYTE, room);
     memcpy(image + EDGE, here, bytes);
-    memcpy(m->before, here, bytes);
+    if (bytes >= sizeof(pm_emu_tensor_map))
+        memcpy(&magic, here, sizeof magic);
+    if (magic == PM_EMU_TENSOR_MAGIC)
+        encode_map(all, image + EDGE);
+    memcpy(m->before, image + EDGE, bytes);
     need("memory", gpu.cu->cuMemAlloc_v2(&m->there, room));
     m->there += EDGE;
     copy(image, m->there - EDGE, room, true);
     free(image);
+}
+
+/// Where the GPU has its copy of a buffer.
+static cu_address mirrored(mirrors *all, uint8_t *here, size_t bytes)
+{
+    for (int k = 0; k < all->n; k++)
+        if (all->of[k].here == here)
+            return all->of[k].there;
+    ck_assert_int_lt(all->n, MOST_MIRRORS);
+    mirror *m = &all->of[all->n++];
+    make_mirror(all, m, here, bytes);
+    return m->there;
 }
 
 /// What the kernel changed becomes the test's; what is beside the buffer must be as it was.
@@ -158,10 +209,9 @@ static void take_back(const char *kernel, mirror *m)
 
 void cu_run(const char *kernel, int64_t blocks, int threads, int64_t shared_bytes, const uint64_t *words, int n)
 {
-    mirror mirrors[MOST_MIRRORS];
+    mirrors all = {.n = 0};
     uint64_t there[WORDS_MOST];
     void *parameters[WORDS_MOST + 1] = {NULL};
-    int n_mirrors = 0;
     open_gpu();
     ck_assert_int_le(n, WORDS_MOST);
     cu_function function = function_of(kernel, shared_bytes);
@@ -172,20 +222,14 @@ void cu_run(const char *kernel, int64_t blocks, int threads, int64_t shared_byte
         parameters[i] = &there[i];
         if (!pointed_to(words[i], &start, &bytes))
             continue;
-        int k = 0;
-        while (k < n_mirrors && mirrors[k].here != start)
-            k++;
-        ck_assert_int_lt(k, MOST_MIRRORS);
-        if (k == n_mirrors)
-            make_mirror(&mirrors[n_mirrors++], start, bytes);
-        there[i] = mirrors[k].there + (words[i] - (uint64_t)(uintptr_t)start);
+        there[i] = mirrored(&all, start, bytes) + (words[i] - (uint64_t)(uintptr_t)start);
     }
     if (blocks > 0)
         need(kernel, gpu.cu->cuLaunchKernel(function, (unsigned int)blocks, 1, 1, (unsigned int)threads, 1, 1,
                                             (unsigned int)shared_bytes, gpu.stream, parameters, NULL));
     need(kernel, gpu.cu->cuStreamSynchronize(gpu.stream));
-    for (int k = 0; k < n_mirrors; k++)
-        take_back(kernel, &mirrors[k]);
+    for (int k = 0; k < all.n; k++)
+        take_back(kernel, &all.of[k]);
 }
 
 const char *cu_try(const char *kernel, int64_t blocks, int threads, int64_t shared_bytes, const uint64_t *words, int n)
