@@ -17,7 +17,7 @@
 #define PM_UNROLL _Pragma("unroll")
 #define PM_UNROLL_BY(n) _Pragma(PM_TEXT(unroll n))
 #endif
-#define PM_NO_UNROLL _Pragma("nounroll")
+#define PM_NO_UNROLL _Pragma("unroll 1")
 #define PM_ALIGN(n) __attribute__((aligned(n)))
 #define PM_RESTRICT __restrict__
 
@@ -161,6 +161,17 @@ PM_DEVICE uint16_t pm_f16_of_f32(float x)
         uint16_t bits;
     } u = {(_Float16)x};
     return u.bits;
+}
+
+/* two of them as one word, `low` in the lower half */
+PM_DEVICE uint32_t pm_bf16x2_of_f32(float low, float high)
+{
+    return (uint32_t)pm_bf16_of_f32(low) | (uint32_t)pm_bf16_of_f32(high) << 16;
+}
+
+PM_DEVICE uint32_t pm_f16x2_of_f32(float low, float high)
+{
+    return (uint32_t)pm_f16_of_f32(low) | (uint32_t)pm_f16_of_f32(high) << 16;
 }
 
 PM_DEVICE float pm_f32_of_f16(uint16_t bits)
@@ -474,6 +485,20 @@ PM_DEVICE uint16_t pm_f16_of_f32(float x)
 {
     uint16_t bits;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+}
+
+PM_DEVICE uint32_t pm_bf16x2_of_f32(float low, float high)
+{
+    uint32_t bits;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+    return bits;
+}
+
+PM_DEVICE uint32_t pm_f16x2_of_f32(float low, float high)
+{
+    uint32_t bits;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
     return bits;
 }
 
