@@ -1,5 +1,5 @@
 /// Launches of linear and grouped_linear (codegen/cuda/kernels/cu_product.h): few rows by warps that read a row of the
-/// weight each, many by tiles.
+/// weight each, many by tiles, on CUDA cores or, where the factors have 16 bits, on tensor cores.
 #include <string.h>
 
 #include "base/containers.h"
@@ -32,6 +32,7 @@ typedef struct tiling {
 
 static const tiling few = {"product_few", CU_FEW_ROWS, CU_FEW_COLUMNS};
 static const tiling on_cores = {"product_f32", CU_F32_ROWS, CU_F32_COLUMNS};
+static const tiling on_mma = {"product_mma", CU_MMA_ROWS, CU_MMA_COLUMNS};
 
 /// -1: templates don't know the element.
 static int64_t elem_number(const pm_value *v)
@@ -153,6 +154,19 @@ static void use(const product *p, const tiling *t, MlirValue runs, MlirValue map
     pm_launch_blocks(p->l, mb_select(b, runs, blocks_of(p, t), mb_i64(b, 0)));
 }
 
+/// Whether both factors have 16 bits of a kind, as they are or because the op rounds them.
+static bool is_for_tensor_cores(const product *p)
+{
+    pm_elem x = p->x->type->elem, w = p->w->type->elem;
+    return pm_op_attr(p->l->op, "compute")->i != PM_F32 || (!p->codes && x == w && (x == PM_BF16 || x == PM_F16));
+}
+
+/// Tiles of rows, for as many as `runs` says.
+static void use_tiles(const product *p, MlirValue runs)
+{
+    use(p, is_for_tensor_cores(p) ? &on_mma : &on_cores, runs, mb_i64(p->l->b, 0));
+}
+
 /// False: the number of rows is not known yet.
 static bool count_rows(const product *p, int64_t *out_rows)
 {
@@ -181,6 +195,6 @@ pm_status pm_plan_linear(launch *l)
         return PM_OK;
     if (!rows_known)
         pm_launch_finish(l);
-    use(&p, &on_cores, mb_cmpi(b, "sgt", p.rows, mb_i64(b, most)), mb_i64(b, 0));
+    use_tiles(&p, mb_cmpi(b, "sgt", p.rows, mb_i64(b, most)));
     return PM_OK;
 }

@@ -1,6 +1,6 @@
 // Beside the host weights stay row by row, as stored where they are; codes of few bits are read where they lie, behind a
 // `dequantize` that has no place. Groups are of loops alone, and of one device.
-// options: --devices=cpu0,emu0 --passes=quantize,assign-devices,layout,dce,transfers,fuse,dce,plan-memory
+// options: --devices=cpu0,emu0 --passes=assign-devices,quantize,layout,dce,transfers,fuse,dce,plan-memory
 module "m" {
   symbol B in [1, 8]
   entry main(%x: f32[B, 8], %e: i32[3], %n: f16[B, 8]) -> (y: %y, u: %u, q: %q, g: %g, o: %o) {

@@ -20,4 +20,13 @@ module "m" {
     // CHECK: %y = sdpa(%q, %k, %k) {heads = 2, kv_heads = 2, scale = 1, compute = bf16} : f32[1, 3, 8]
     %y = sdpa(%q, %k, %k) {heads = 2, kv_heads = 2, scale = 1.0}
   }
+  // a cast that comes later is not one that the product could read
+  entry early(%x: f32[B, 4]) -> (y: %y, c: %c) {
+    // CHECK: %[[OWN:[0-9]+]] = cast(%x) {to = bf16}
+    // CHECK: %y = linear(%[[OWN]],
+    // CHECK: %c = cast(%x) {to = bf16}
+    %w = const {value = [1, 2, 3, 4, 5, 6, 7, 8]} : f32[2, 4]
+    %y = linear(%x, %w)
+    %c = cast(%x) {to = bf16}
+  }
 }

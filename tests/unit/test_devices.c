@@ -132,7 +132,7 @@ static unsigned kind_of(int seed)
 START_TEST(test_anywhere)
 {
     keeps_values((uint64_t)_i, kind_of(_i),
-                 "lower-experts,shapes,canonicalise,fold,cse,quantize,assign-devices,layout,dce,transfers,fuse,dce,"
+                 "lower-experts,shapes,canonicalise,fold,cse,assign-devices,quantize,layout,dce,transfers,fuse,dce,"
                  "plan-memory",
                  true, 2 + (size_t)_i % 2);
 }
