@@ -150,10 +150,14 @@ void pm_rt_grow(pm_rt_call *call, int64_t slot, int64_t n, int64_t bytes, int64_
 /// words: the kernel's parameters, pointers as the device sees them. A failure sets call->found.
 void pm_rt_launch(pm_rt_call *call, int64_t device, int64_t kernel, int64_t blocks, const uint64_t *words,
                   int64_t n_words, int64_t dispatch);
-/// Copies between memory of the host (device -1) and of a device, or of two devices, in the order of what they were
-/// given; only worker 0 calls. `from` on the host may be reused at once; `to` on the host is there when it returns.
+/// Copies between memory of the host (device -1) and of a device, or of two devices; only worker 0 calls.
+/// To a device: `from` may be reused at once; kernels given later see it; nothing given since the last pm_rt_arrive of that
+/// device (or the call's begin) touches `to`. To the host: behind what the device was given so far; `to` is there behind
+/// pm_rt_arrive, and until then kernels leave `from` alone.
 void pm_rt_transfer(pm_rt_call *call, int64_t to_device, void *to, int64_t from_device, const void *from,
                     int64_t bytes, int64_t dispatch);
+/// Waits until what device `device` was asked for is in `to`, on the host; only worker 0 calls.
+void pm_rt_arrive(pm_rt_call *call, int64_t device, void *to, int64_t dispatch);
 /// Notes that dispatch `dispatch` found the data at fault; the first one wins.
 void pm_rt_fail(pm_rt_call *call, int64_t dispatch);
 

@@ -105,6 +105,45 @@ void pm_entry_access(entry *n, const pm_value *read, const pm_value *written)
         pm_entry_touch(n, pm_entry_location(written), true);
 }
 
+static void await_one(entry *n, const coming *c)
+{
+    mb *b = n->b;
+    mb_if first;
+    mb_if_begin(b, &first, mb_cmpi(b, "eq", n->worker, mb_i64(b, 0)));
+    MlirValue args[] = {n->call, mb_i64(b, pm_entry_device(n, c->device)), pm_entry_pointer(n, c->value),
+                        mb_i64(b, c->dispatch)};
+    mb_call(b, "pm_rt_arrive", (MlirType){0}, args, PM_COUNT(args));
+    mb_if_end(b, &first);
+    pm_entry_touch(n, pm_entry_location(c->value), true);
+    n->may_fail = true;
+}
+
+void pm_entry_await(entry *n, const pm_value *value)
+{
+    const pm_value *root = value ? pm_value_root(value) : NULL;
+    size_t kept = 0;
+    for (size_t i = 0; i < n->coming.n; i++) {
+        const coming *c = &n->coming.data[i];
+        if (!value || root == c->value || root == c->source)
+            await_one(n, c);
+        else
+            n->coming.data[kept++] = *c;
+    }
+    n->coming.n = kept;
+}
+
+/// Before an op: what it reads on the host must be there, what it overwrites on a device gone. (pass plan-memory counts on
+/// the host's part.)
+static void await_for(entry *n, const pm_op *op)
+{
+    bool reads_host = !op->device || op->code == PM_OP_transfer;
+    for (uint32_t i = 0; i < op->n_operands && reads_host; i++)
+        if (op->operands[i] && pm_entry_value_device(op->operands[i]) == NULL)
+            pm_entry_await(n, op->operands[i]);
+    for (uint32_t i = 0; i < op->n_results && op->device; i++)
+        pm_entry_await(n, op->results[i]);
+}
+
 static void order(entry *n, const pm_op *op)
 {
     bool wait = false;
@@ -378,6 +417,8 @@ static pm_status emit_op(entry *n, pm_op *op)
     int64_t number = (int64_t)e->dispatches.n;
     bool binds = binds_symbols(n, op) || pm_op_finds_extents(op);
     bool checks = has_place(op) && !how->control && check_op(n, op, -1) > 0;
+    if (binds || !(how->view || (pm_op_info_of(op)->traits & PM_T_SHAPE)))
+        await_for(n, op);
     if (!binds && !checks && (how->view || !has_place(op)))
         return PM_OK;
     pm_dispatch info = {
@@ -473,6 +514,7 @@ static pm_status emit_run(emitter *e, pm_graph *graph, uint32_t number)
     PM_PUSH(e->arena, &n.symbol_lists, lists);
     n.bound = PM_NEW_ARRAY(e->arena, uint32_t, e->module->symbols.n + 1);
     pm_status status = pm_entry_ops(&n, graph);
+    pm_entry_await(&n, NULL);
     mb_return(b, (MlirValue){0});
     mb_function_end(b, &f);
     return status;

@@ -16,6 +16,13 @@ typedef struct access {
     bool written;
 } access;
 
+/// What a transfer brings to the host, and nobody waited for yet.
+typedef struct coming {
+    const pm_value *value, *source; ///< the memory's owners, here and on the device
+    const char *device;
+    int64_t dispatch;
+} coming;
+
 typedef struct entry {
     emitter *e;
     mb *b;
@@ -24,6 +31,7 @@ typedef struct entry {
     MlirValue call, worker, n_workers;
     MlirValue arena, inputs, outputs, states, weights, symbols, scratch;
     PM_VEC(access) epoch; ///< what was touched since the last barrier
+    PM_VEC(coming) coming;
     bool may_fail;        ///< some dispatch since the last barrier may have noted a fault
     uint32_t *bound;      ///< by symbol: its number in the list + 1; 0: no value yet
     PM_VEC(uint32_t) bound_list; ///< those, in order: a region's own are forgotten at its end
@@ -44,6 +52,8 @@ const char *pm_entry_value_device(const pm_value *v);
 void pm_entry_access(entry *n, const pm_value *read, const pm_value *written);
 /// Notes without waiting that the value is read.
 void pm_entry_touch(entry *n, location at, bool written);
+/// Waits for what comes from a device into the memory of `value`, or out of it (NULL: for all).
+void pm_entry_await(entry *n, const pm_value *value);
 /// A status that isn't 0: the data is at fault.
 void pm_entry_fault(entry *n, MlirValue status, int64_t dispatch);
 void pm_entry_bind(entry *n, uint32_t symbol); ///< its value is there from now on

@@ -302,6 +302,10 @@ static pm_status emit_transfer(entry *n, pm_op *op, int64_t dispatch)
                         bytes, mb_i64(b, dispatch)};
     mb_call(b, "pm_rt_transfer", (MlirType){0}, args, PM_COUNT(args));
     mb_if_end(b, &first);
+    if (!target) {
+        coming c = {pm_value_root(to), pm_value_root(from), source, dispatch};
+        PM_PUSH(n->e->arena, &n->coming, c);
+    }
     n->may_fail = true;
     return PM_OK;
 }

@@ -1,7 +1,7 @@
 /// Where an op reads what lies on another device, a `transfer` brings it: one per value and device. What goes to a
-/// device goes as soon as it is there, what comes from one when the host can't do without (it waits for it): both
-/// leave the device as much as can be to do meanwhile. Arguments and results of entries lie on the host, states
-/// where they live. Constants lie everywhere; extents that are known need no bytes.
+/// device goes as soon as it is there; what comes from one is put where the host reads it (pass `overlap` asks for it
+/// earlier). Arguments and results of entries lie on the host, states where they live. Constants lie everywhere; extents
+/// that are known need no bytes.
 #include "ir/op_table.h"
 #include "passes/generic/rewrite.h"
 #include "passes/plan.h"

@@ -8,7 +8,9 @@
 /// op with regions ends behind the last op in them: what it takes lives until then, what it gives lives
 /// from its beginning. So a loop's body never overwrites what the next round reads.
 ///
-/// A device beside the CPU has an arena of its own, planned alike; transfers copy between them.
+/// A device beside the CPU has an arena of its own, planned alike; transfers copy between them, while the device goes on.
+/// So what a download reads lives until the host has waited for it, and an upload gets memory that the device has done with
+/// since the last download that was waited for: neither copy needs to know of launches.
 #include "ir/op_table.h"
 #include "passes/generic/rewrite.h"
 #include "passes/passes.h"
@@ -30,6 +32,7 @@ typedef struct plan {
     int64_t *typical;   ///< by symbol
     bool *is_read;      ///< by value id: its bytes are read
     uint64_t *end;      ///< by op->mark, the op's number: that of the last op in its regions
+    uint32_t *since;    ///< by value id: what an upload fills is free from this op's number on
     uint32_t n_local;
     const pm_value *lost; ///< on a device, and too large or unknown in size for its arena; NULL: none
 } plan;
@@ -343,6 +346,57 @@ static void use_until(plan *p, pm_value *v, uint64_t number)
         *last = number;
 }
 
+/// ---- copies that run beside the device's work ---------------------------------------------------------------
+
+/// The download that brings what the host's memory of `v` holds, or NULL.
+static pm_op *download_of(pm_value *v)
+{
+    pm_op *def = v ? root_of(v)->def : NULL;
+    return def && def->code == PM_OP_transfer && !def->device ? def : NULL;
+}
+
+/// Whether the host waits for what it is given (pm_entry_await): the op isn't a view of it, and runs on the host or takes
+/// it from there.
+static bool awaits(const pm_op *op)
+{
+    return (!op->device || op->code == PM_OP_transfer) && !is_weight_op(op) &&
+           !(pm_op_info_of(op)->traits & (PM_T_VIEW | PM_T_SHAPE)) && op->n_results > 0 &&
+           op->results[0]->place.kind != PM_PLACE_ALIAS;
+}
+
+/// For each upload, the number of the last download from its device that was waited for by then: what the device was given
+/// before that is done.
+static void note_waits(plan *p)
+{
+    PM_VEC(pm_op *) waited = {0}; // for which of several devices
+    p->since = PM_NEW_ARRAY(p->m->arena, uint32_t, p->m->next_value + 1);
+    for (pm_op *op = p->g->first; op; op = op->next) {
+        for (uint32_t i = 0; i < op->n_operands && awaits(op); i++) {
+            pm_op *download = download_of(op->operands[i]);
+            if (download && download->graph == p->g)
+                PM_PUSH(p->m->arena, &waited, download);
+        }
+        if (op->code != PM_OP_transfer || !op->device)
+            continue;
+        uint32_t *since = &p->since[op->results[0]->id];
+        for (size_t i = 0; i < waited.n; i++) {
+            const pm_op *download = waited.data[i];
+            if (pm_value_device(download->operands[0]) == op->device && download->mark > *since)
+                *since = download->mark;
+        }
+    }
+}
+
+static void keep_sources(plan *p)
+{
+    for (pm_op *op = p->g->first; op; op = op->next) {
+        if (op->code != PM_OP_transfer || op->device)
+            continue;
+        uint64_t read = p->last_use[root_of(op->results[0])->id];
+        use_until(p, op->operands[0], read == UINT64_MAX ? UINT64_MAX - 1 : read); // it is no result itself
+    }
+}
+
 static void note_uses(plan *p)
 {
     for (pm_op *op = p->g->first; op; op = pm_op_next_nested(p->g, op)) {
@@ -364,6 +418,8 @@ static void note_uses(plan *p)
     }
     for (size_t i = 0; i < p->g->results.n; i++)
         use_until(p, p->g->results.data[i], UINT64_MAX);
+    keep_sources(p);
+    note_waits(p);
 }
 
 static int64_t typical_bytes(plan *p, pm_dim size)
@@ -414,7 +470,8 @@ static void place_in_arena(plan *p, pm_value *v, uint64_t number)
     }
     int64_t typical = typical_bytes(p, size);
     const char *device = pm_value_device(v);
-    slot *s = choose_slot(p, device, typical, number);
+    bool uploaded = device && pm_value_is(v, PM_OP_transfer);
+    slot *s = choose_slot(p, device, typical, uploaded ? p->since[v->id] : number);
     if (!s) {
         slot fresh = {.size = size, .device = device, .typical = typical};
         PM_PUSH(p->m->arena, &p->slots, fresh);

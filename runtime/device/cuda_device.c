@@ -80,11 +80,12 @@ static pm_status alloc(pm_rt_device_state *device, size_t bytes, void **out_memo
     return status;
 }
 
-/// Ready for something behind all launches.
+/// Ready for something behind all launches, and behind what was brought.
 static pm_status behind_launches(pm_rt_device_state *device)
 {
     PM_TRY(enter(device));
-    return pm_cuda_flush(device);
+    PM_TRY(pm_cuda_flush(device));
+    return pm_cuda_await_brought(device);
 }
 
 static pm_status clear(pm_rt_device_state *device, void *memory, size_t bytes)
@@ -97,13 +98,31 @@ static pm_status clear(pm_rt_device_state *device, void *memory, size_t bytes)
 static pm_status upload(pm_rt_device_state *device, void *to, const void *from, size_t bytes)
 {
     PM_TRY(behind_launches(device));
-    return pm_cuda_staged_upload(device, (cu_address)(uintptr_t)to, from, bytes);
+    return pm_cuda_staged_upload(device, device->stream, (cu_address)(uintptr_t)to, from, bytes);
 }
 
-static pm_status download(pm_rt_device_state *device, void *to, const void *from, size_t bytes)
+/// The launches so far begin meanwhile, those from now on wait for it.
+static pm_status bring(pm_rt_device_state *device, void *to, const void *from, size_t bytes)
+{
+    PM_TRY(enter(device));
+    PM_TRY(pm_cuda_flush(device));
+    PM_TRY(pm_cuda_staged_upload(device, device->up, (cu_address)(uintptr_t)to, from, bytes));
+    PM_TRY(pm_cuda_told(device, "an upload", device->chip->cuda->cuEventRecord(device->brought, device->up)));
+    device->waits = true;
+    return PM_OK;
+}
+
+static pm_status fetch(pm_rt_device_state *device, void *to, const void *from, size_t bytes)
 {
     PM_TRY(behind_launches(device));
-    return pm_cuda_staged_download(device, to, (cu_address)(uintptr_t)from, bytes);
+    return pm_cuda_staged_fetch(device, to, (cu_address)(uintptr_t)from, bytes);
+}
+
+static pm_status arrive(pm_rt_device_state *device, void *to)
+{
+    PM_TRY(enter(device));
+    PM_TRY(pm_cuda_flush(device)); // they run while the host waits, and behind it
+    return pm_cuda_staged_arrive(device, to);
 }
 
 /// The streams wait for each other: the copy is behind what either was given.
@@ -136,8 +155,14 @@ static pm_status launch(pm_rt_device_state *device, uint32_t kernel, uint64_t bl
 
 static pm_status wait(pm_rt_device_state *device)
 {
-    PM_TRY(behind_launches(device));
-    return pm_cuda_told(device, "its work", device->chip->cuda->cuStreamSynchronize(device->stream));
+    const pm_cuda *cu = device->chip->cuda;
+    pm_cuda_staged_forget(device);
+    pm_status status = behind_launches(device);
+    // All three, whatever happened: memory is given back behind this.
+    cu_result work = cu->cuStreamSynchronize(device->stream), up = cu->cuStreamSynchronize(device->up),
+              down = cu->cuStreamSynchronize(device->down);
+    PM_TRY(status);
+    return pm_cuda_told(device, "its work", work ? work : up ? up : down);
 }
 
 static int32_t *status_word(pm_rt_device_state *device)
@@ -334,16 +359,21 @@ static void close_line(pm_rt_device_state *device)
 {
     pm_cuda_chip *c = device->chip;
     if (c->context && enter(device) == PM_OK) {
-        if (device->stream)
-            c->cuda->cuStreamSynchronize(device->stream);
+        cu_stream *streams[] = {&device->stream, &device->up, &device->down};
+        for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
+            if (*streams[i])
+                c->cuda->cuStreamSynchronize(*streams[i]);
         pm_cuda_launches_drop(device);
         pm_cuda_staging_drop(device);
         if (device->meeting)
             c->cuda->cuEventDestroy_v2(device->meeting);
+        if (device->brought)
+            c->cuda->cuEventDestroy_v2(device->brought);
         if (device->status)
             c->cuda->cuMemFreeHost(device->status);
-        if (device->stream)
-            c->cuda->cuStreamDestroy_v2(device->stream);
+        for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
+            if (*streams[i])
+                c->cuda->cuStreamDestroy_v2(*streams[i]);
     }
     free(device);
     pthread_mutex_lock(&c->lock);
@@ -358,7 +388,10 @@ static pm_status make_line(pm_rt_device_state *d)
     const pm_cuda *cu = d->chip->cuda;
     PM_TRY(enter(d));
     PM_TRY(pm_cuda_told(d, "a stream", cu->cuStreamCreate(&d->stream, PM_CU_STREAM_NON_BLOCKING)));
+    PM_TRY(pm_cuda_told(d, "a stream", cu->cuStreamCreate(&d->up, PM_CU_STREAM_NON_BLOCKING)));
+    PM_TRY(pm_cuda_told(d, "a stream", cu->cuStreamCreate(&d->down, PM_CU_STREAM_NON_BLOCKING)));
     PM_TRY(pm_cuda_told(d, "an event", cu->cuEventCreate(&d->meeting, PM_CU_EVENT_DISABLE_TIMING)));
+    PM_TRY(pm_cuda_told(d, "an event", cu->cuEventCreate(&d->brought, PM_CU_EVENT_DISABLE_TIMING)));
     void *memory = NULL;
     PM_TRY(pm_cuda_told(d, "pinned memory", cu->cuMemHostAlloc(&memory, sizeof *d->status, PM_CU_HOST_DEVICEMAP)));
     d->status = memory;
@@ -422,7 +455,9 @@ const pm_rt_device_ops pm_rt_cuda_ops = {
     .release = release,
     .clear = clear,
     .upload = upload,
-    .download = download,
+    .bring = bring,
+    .fetch = fetch,
+    .arrive = arrive,
     .peer = peer,
     .launch = launch,
     .tensor_map = tensor_map,

@@ -11,6 +11,7 @@ enum {
     PM_CUDA_SLOT = 1 << 20, ///< bytes of a piece of pinned memory
     PM_CUDA_UP = 4,
     PM_CUDA_DOWN = 2,
+    PM_CUDA_COMING = 4, ///< downloads that are under way at a time
     PM_CUDA_GRAPH_MOST = 128, ///< launches of a graph
     PM_CUDA_WORDS_MOST = PM_CUDA_GRAPH_MOST * 32,
     PM_CUDA_GRAPHS = 64,
@@ -32,13 +33,24 @@ typedef struct pm_cuda_chip {
     bool has_wgmma;         ///< kernels of PM_RT_KERNEL_WGMMA run here
 } pm_cuda_chip;
 
+/// A download that was asked for.
+typedef struct pm_cuda_coming {
+    uint8_t *to; ///< NULL: none
+    cu_address from;
+    size_t bytes;
+    cu_event ready; ///< on the stream of launches: what it brings is made
+    cu_event there; ///< on the stream of downloads: it lies in the piece
+} pm_cuda_coming;
+
 /// Pinned memory that bytes pass through; an event for each piece tells when the device is done with it.
 typedef struct pm_cuda_staging {
-    uint8_t *memory; ///< PM_CUDA_UP and then PM_CUDA_DOWN pieces
+    uint8_t *memory; ///< PM_CUDA_UP, PM_CUDA_DOWN and then PM_CUDA_COMING pieces
     cu_event events[PM_CUDA_UP + PM_CUDA_DOWN];
     bool pending[PM_CUDA_UP];
     uint32_t slot;
-    size_t used; ///< of that slot
+    size_t used;         ///< of that slot
+    cu_stream slot_user; ///< the stream whose copies it holds
+    pm_cuda_coming coming[PM_CUDA_COMING];
 } pm_cuda_staging;
 
 /// A launch that was given; its words lie in a list of their own.
@@ -69,7 +81,10 @@ typedef struct pm_cuda_launches {
 
 struct pm_rt_device_state {
     pm_cuda_chip *chip;
-    cu_stream stream;
+    cu_stream stream;   ///< launches, and copies in their order
+    cu_stream up, down; ///< copies beside them
+    cu_event brought;   ///< on `up`: behind the last upload
+    bool waits;         ///< what is given next must wait for `brought`
     cu_event meeting; ///< with another device's stream
     int32_t *status;  ///< pinned, seen by the device
     cu_address status_there;
@@ -80,20 +95,29 @@ struct pm_rt_device_state {
 /// The result's status, in this device's name.
 PM_NODISCARD pm_status pm_cuda_told(const pm_rt_device_state *device, const char *doing, cu_result result);
 
-/// ---- cuda_staging.c: on the device's stream, behind what it was given -------------------------------------
+/// ---- cuda_staging.c -----------------------------------------------------------------------------------------
 
 PM_NODISCARD pm_status pm_cuda_staging_make(pm_rt_device_state *device);
 void pm_cuda_staging_drop(pm_rt_device_state *device);
-PM_NODISCARD pm_status pm_cuda_staged_upload(pm_rt_device_state *device, cu_address to, const uint8_t *from, size_t bytes);
-PM_NODISCARD pm_status pm_cuda_staged_download(pm_rt_device_state *device, uint8_t *to, cu_address from, size_t bytes);
+/// On a stream of the device.
+PM_NODISCARD pm_status pm_cuda_staged_upload(pm_rt_device_state *device, cu_stream stream, cu_address to,
+                                             const uint8_t *from, size_t bytes);
+/// Asks for a download behind what the stream of launches was given.
+PM_NODISCARD pm_status pm_cuda_staged_fetch(pm_rt_device_state *device, uint8_t *to, cu_address from, size_t bytes);
+/// Until it is there.
+PM_NODISCARD pm_status pm_cuda_staged_arrive(pm_rt_device_state *device, uint8_t *to);
+/// Nobody will wait for what was asked for.
+void pm_cuda_staged_forget(pm_rt_device_state *device);
 
 /// ---- cuda_launch.c ------------------------------------------------------------------------------------------
 
 /// Gathers a launch, or gives it to the device at once.
 PM_NODISCARD pm_status pm_cuda_launch(pm_rt_device_state *device, uint32_t kernel, uint32_t blocks, const uint64_t *words,
                                       uint32_t n_words);
-/// Gives the device what was gathered.
+/// Gives the device what was gathered, behind what was brought before.
 PM_NODISCARD pm_status pm_cuda_flush(pm_rt_device_state *device);
+/// What the stream of launches is given from now on comes behind all that was brought.
+PM_NODISCARD pm_status pm_cuda_await_brought(pm_rt_device_state *device);
 void pm_cuda_launches_drop(pm_rt_device_state *device);
 
 #endif

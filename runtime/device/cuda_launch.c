@@ -150,10 +150,23 @@ static bool run_as_graph(pm_rt_device_state *device, pm_status *out_status)
 
 /// ---- what devices are given -----------------------------------------------------------------------------------
 
+pm_status pm_cuda_await_brought(pm_rt_device_state *device)
+{
+    if (!device->waits)
+        return PM_OK;
+    device->waits = false;
+    return pm_cuda_told(device, "an upload",
+                        device->chip->cuda->cuStreamWaitEvent(device->stream, device->brought, 0));
+}
+
 pm_status pm_cuda_flush(pm_rt_device_state *device)
 {
     pm_cuda_launches *l = &device->launches;
-    pm_status status = PM_OK;
+    pm_status status = l->n ? pm_cuda_await_brought(device) : PM_OK;
+    if (status != PM_OK) {
+        l->n = l->n_words = 0;
+        return status;
+    }
     if (l->n < WORTH_A_GRAPH || !run_as_graph(device, &status))
         for (uint32_t i = 0; i < l->n && status == PM_OK; i++)
             status = launch_now(device, &l->given[i], l->words + l->given[i].first_word);

@@ -42,9 +42,14 @@ typedef struct pm_rt_device_ops {
     pm_status (*alloc)(pm_rt_device_state *device, size_t bytes, void **out_memory);
     void (*release)(pm_rt_device_state *device, void *memory);
     pm_status (*clear)(pm_rt_device_state *device, void *memory, size_t bytes); ///< to zeros, in order
-    /// In the order of launches. upload: `from` may be reused at once. download: waits until `to` is there.
+    /// `from` may be reused at once. upload: in the order of launches. bring: launches given later see it; those given
+    /// before, since the last `arrive` or `wait`, are known not to touch `to`.
     pm_status (*upload)(pm_rt_device_state *device, void *to, const void *from, size_t bytes);
-    pm_status (*download)(pm_rt_device_state *device, void *to, const void *from, size_t bytes);
+    pm_status (*bring)(pm_rt_device_state *device, void *to, const void *from, size_t bytes);
+    /// fetch: behind the launches given so far; those given later are known not to touch `from` until the host has called
+    /// arrive, behind which `to` is there. What nobody waits for ends with `wait`, and may never be there.
+    pm_status (*fetch)(pm_rt_device_state *device, void *to, const void *from, size_t bytes);
+    pm_status (*arrive)(pm_rt_device_state *device, void *to);
     /// Between two devices of this kind, behind what either was given before. NULL, or PM_ERR_UNSUPPORTED: not possible.
     pm_status (*peer)(pm_rt_device_state *to_device, void *to, pm_rt_device_state *from_device, const void *from,
                       size_t bytes);
@@ -57,7 +62,7 @@ typedef struct pm_rt_device_ops {
     pm_status (*wait)(pm_rt_device_state *device); ///< until all that was given is done
     /// The word where kernels leave the number of a dispatch that found the data at fault, as they see it.
     int32_t *(*status)(pm_rt_device_state *device);
-    /// Its value, and sets it to 0: behind a download or a wait.
+    /// Its value, and sets it to 0: behind an arrival or a wait.
     int32_t (*take_status)(pm_rt_device_state *device);
     /// This thread does without devices for now: what was changed of its own is as before. NULL: nothing was.
     void (*leave)(void);

@@ -295,7 +295,6 @@ static void look(pm_rt_call *call, int64_t device)
 {
     pm_session *s = pm_session_of(call);
     int32_t number = described(s->model, device)->ops->take_status(call->devices[device].state);
-    s->devices->rooms[device].busy = false;
     if (number > 0)
         found(call, (int64_t)number - 1, PM_RT_ERR_DATA);
 }
@@ -332,7 +331,9 @@ static pm_status relay(pm_session *s, int64_t to_device, void *to, int64_t from_
         if (!own->bounce)
             return pm_rt_error_set(PM_ERR_NO_MEMORY, "out of memory");
     }
-    PM_TRY(described(s->model, from_device)->ops->download(s->call.devices[from_device].state, own->bounce, from, bytes));
+    const pm_rt_device_ops *ops = described(s->model, from_device)->ops;
+    PM_TRY(ops->fetch(s->call.devices[from_device].state, own->bounce, from, bytes));
+    PM_TRY(ops->arrive(s->call.devices[from_device].state, own->bounce));
     look(&s->call, from_device);
     return described(s->model, to_device)->ops->upload(s->call.devices[to_device].state, to, own->bounce, bytes);
 }
@@ -361,15 +362,25 @@ void pm_rt_transfer(pm_rt_call *call, int64_t to_device, void *to, int64_t from_
         memcpy(to, from, (size_t)bytes);
     } else if (from_device < 0) {
         s->devices->rooms[to_device].busy = true;
-        status = described(s->model, to_device)->ops->upload(call->devices[to_device].state, to, from, (size_t)bytes);
+        status = described(s->model, to_device)->ops->bring(call->devices[to_device].state, to, from, (size_t)bytes);
     } else if (to_device < 0) {
-        status = described(s->model, from_device)->ops->download(call->devices[from_device].state, to, from, (size_t)bytes);
-        if (status == PM_OK)
-            look(call, from_device);
+        s->devices->rooms[from_device].busy = true;
+        status = described(s->model, from_device)->ops->fetch(call->devices[from_device].state, to, from, (size_t)bytes);
     } else {
         s->devices->rooms[to_device].busy = true;
         status = between(s, to_device, to, from_device, from, (size_t)bytes);
     }
+    refused(call, dispatch, status);
+}
+
+void pm_rt_arrive(pm_rt_call *call, int64_t device, void *to, int64_t dispatch)
+{
+    pm_session *s = pm_session_of(call);
+    if (faulty(call))
+        return;
+    pm_status status = described(s->model, device)->ops->arrive(call->devices[device].state, to);
+    if (status == PM_OK)
+        look(call, device);
     refused(call, dispatch, status);
 }
 
@@ -380,6 +391,7 @@ static void end(pm_session *s)
     for (uint64_t i = 0; i < s->model->code->n_devices; i++) {
         if (!s->devices->rooms[i].busy)
             continue;
+        s->devices->rooms[i].busy = false;
         pm_status status = described(s->model, i)->ops->wait(call->devices[i].state);
         if (status == PM_OK)
             look(call, (int64_t)i);

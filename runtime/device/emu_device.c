@@ -1,5 +1,7 @@
 /// A GPU that the CPU plays. What is a device's is apart: its memory opens only while a kernel or a transfer runs, so
-/// code that forgets a transfer ends at once instead of being right by accident.
+/// code that forgets a transfer ends at once instead of being right by accident. Nor is it kinder than a GPU whose copies
+/// run beside its launches: launches run as late as they may while uploads overtake them, and with every other download
+/// all that was given runs before the bytes are copied out.
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -29,9 +31,31 @@ typedef struct chip {
     int32_t users;
 } chip;
 
+/// A launch that was given; its words lie in a list of their own.
+typedef struct given {
+    uint32_t kernel;
+    uint64_t blocks;
+    size_t first_word, n_words;
+} given;
+
+/// A download that was asked for.
+typedef struct coming {
+    uint8_t *to; ///< NULL: none
+    const void *from;
+    size_t bytes, behind; ///< how many of the launches come before it
+} coming;
+
+enum { COMING_MOST = 8 };
+
 struct pm_rt_device_state {
     chip *chip;
     int32_t *status;
+    given *given;
+    uint64_t *words;
+    size_t n_given, n_words, room_given, room_words;
+    size_t done; ///< of those given
+    coming coming[COMING_MOST];
+    bool ahead; ///< at the next arrival all launches run first
 };
 
 /// ---- who touches what ---------------------------------------------------------------------------------------
@@ -144,9 +168,83 @@ static pm_status wrong(const chip *c, const char *what)
     return pm_rt_error_set(PM_ERR_INTERNAL, "%s: %s", c->desc->name, what);
 }
 
+/// ---- work -----------------------------------------------------------------------------------------------------
+
+static pm_status play(chip *c, const given *g, const uint64_t *words)
+{
+    const pm_rt_kernel *k = &c->desc->kernels[g->kernel];
+    pm_emu_launch play = {.name = k->name, .kernel = k->emu, .parameters = k->flags & PM_RT_KERNEL_TEMPLATE,
+                          .words = words, .n_words = g->n_words, .blocks = g->blocks, .threads = k->threads,
+                          .shared_bytes = k->shared_bytes, .meets = k->flags & PM_RT_KERNEL_MEETS};
+    enter(c);
+    pm_status status = pm_emu_play(&play);
+    leave(c);
+    return status;
+}
+
+/// The launches up to number `end`. Behind one that failed nothing runs.
+static pm_status run_to(pm_rt_device_state *device, size_t end)
+{
+    pm_status status = PM_OK;
+    while (device->done < end && status == PM_OK) {
+        const given *g = &device->given[device->done++];
+        status = play(device->chip, g, device->words + g->first_word);
+    }
+    if (status != PM_OK)
+        device->done = device->n_given;
+    if (device->done < device->n_given)
+        return status;
+    device->done = device->n_given = device->n_words = 0;
+    for (size_t i = 0; i < COMING_MOST; i++)
+        device->coming[i].behind = 0;
+    return status;
+}
+
+static pm_status run_all(pm_rt_device_state *device)
+{
+    return run_to(device, device->n_given);
+}
+
+/// Room for one more.
+static void *grown(void *list, size_t *room, size_t needed, size_t size)
+{
+    if (needed <= *room)
+        return list;
+    size_t more = *room ? 2 * *room : 64;
+    more = more < needed ? needed : more;
+    void *fresh = realloc(list, more * size);
+    if (fresh)
+        *room = more;
+    return fresh;
+}
+
+static pm_status launch(pm_rt_device_state *device, uint32_t kernel, uint64_t blocks, const uint64_t *words,
+                        size_t n_words)
+{
+    const chip *c = device->chip;
+    if (kernel >= c->desc->n_kernels)
+        return wrong(c, "there is no such kernel");
+    if (!c->desc->kernels[kernel].emu)
+        return pm_rt_error_set(PM_ERR_UNSUPPORTED, "%s: kernel %s has no code that the CPU could play", c->desc->name,
+                               c->desc->kernels[kernel].name);
+    void *list = grown(device->given, &device->room_given, device->n_given + 1, sizeof *device->given);
+    device->given = list ? list : device->given;
+    uint64_t *all = grown(device->words, &device->room_words, device->n_words + n_words, sizeof *device->words);
+    device->words = all ? all : device->words;
+    if (!list || !device->words || (!all && n_words))
+        return pm_rt_error_set(PM_ERR_NO_MEMORY, "out of memory");
+    device->given[device->n_given++] = (given){kernel, blocks, device->n_words, n_words};
+    memcpy(device->words + device->n_words, words, n_words * sizeof *words);
+    device->n_words += n_words;
+    return PM_OK;
+}
+
+/// ---- copies ---------------------------------------------------------------------------------------------------
+
 static pm_status clear(pm_rt_device_state *device, void *memory, size_t bytes)
 {
     chip *c = device->chip;
+    PM_TRY(run_all(device));
     enter(c);
     bool fits = inside(c, memory, bytes);
     if (fits)
@@ -155,7 +253,7 @@ static pm_status clear(pm_rt_device_state *device, void *memory, size_t bytes)
     return fits ? PM_OK : wrong(c, "memory that isn't its own is cleared");
 }
 
-static pm_status upload(pm_rt_device_state *device, void *to, const void *from, size_t bytes)
+static pm_status bring(pm_rt_device_state *device, void *to, const void *from, size_t bytes)
 {
     chip *c = device->chip;
     enter(c);
@@ -166,36 +264,51 @@ static pm_status upload(pm_rt_device_state *device, void *to, const void *from, 
     return fits ? PM_OK : wrong(c, "an upload from or to memory that isn't there");
 }
 
-static pm_status download(pm_rt_device_state *device, void *to, const void *from, size_t bytes)
+static pm_status upload(pm_rt_device_state *device, void *to, const void *from, size_t bytes)
 {
-    chip *c = device->chip;
-    enter(c);
-    bool fits = inside(c, from, bytes) && !block_of(c, to);
-    if (fits)
-        memcpy(to, from, bytes);
-    leave(c);
-    return fits ? PM_OK : wrong(c, "a download from or to memory that isn't there");
+    PM_TRY(run_all(device));
+    return bring(device, to, from, bytes);
 }
 
-/// ---- work -----------------------------------------------------------------------------------------------------
+static coming *find(pm_rt_device_state *device, const uint8_t *to)
+{
+    for (size_t i = 0; i < COMING_MOST; i++)
+        if (device->coming[i].to == to)
+            return &device->coming[i];
+    return NULL;
+}
 
-static pm_status launch(pm_rt_device_state *device, uint32_t kernel, uint64_t blocks, const uint64_t *words,
-                        size_t n_words)
+static pm_status arrive(pm_rt_device_state *device, void *to)
 {
     chip *c = device->chip;
-    if (kernel >= c->desc->n_kernels)
-        return wrong(c, "there is no such kernel");
-    const pm_rt_kernel *k = &c->desc->kernels[kernel];
-    if (!k->emu)
-        return pm_rt_error_set(PM_ERR_UNSUPPORTED, "%s: kernel %s has no code that the CPU could play", c->desc->name,
-                               k->name);
-    pm_emu_launch play = {.name = k->name, .kernel = k->emu, .parameters = k->flags & PM_RT_KERNEL_TEMPLATE,
-                          .words = words, .n_words = n_words, .blocks = blocks, .threads = k->threads,
-                          .shared_bytes = k->shared_bytes, .meets = k->flags & PM_RT_KERNEL_MEETS};
+    coming *found = to ? find(device, to) : NULL;
+    if (!found)
+        return PM_OK;
+    coming it = *found;
+    found->to = NULL;
+    device->ahead = !device->ahead;
+    PM_TRY(run_to(device, device->ahead ? device->n_given : it.behind));
     enter(c);
-    pm_status status = pm_emu_play(&play);
+    memcpy(it.to, it.from, it.bytes);
     leave(c);
-    return status;
+    return PM_OK;
+}
+
+static pm_status fetch(pm_rt_device_state *device, void *to, const void *from, size_t bytes)
+{
+    chip *c = device->chip;
+    pthread_mutex_lock(&c->lock);
+    bool fits = inside(c, from, bytes) && !block_of(c, to);
+    pthread_mutex_unlock(&c->lock);
+    if (!fits)
+        return wrong(c, "a download from or to memory that isn't there");
+    coming *room = find(device, NULL);
+    if (!room) {
+        room = &device->coming[0];
+        PM_TRY(arrive(device, room->to));
+    }
+    *room = (coming){to, from, bytes, device->n_given};
+    return PM_OK;
 }
 
 /// As on the chip that has wgmma; PIMOE_WGMMA=0: as on others.
@@ -213,8 +326,9 @@ static pm_status tensor_map(pm_rt_device_state *device, const pm_rt_tensor_map *
 
 static pm_status wait(pm_rt_device_state *device)
 {
-    (void)device;
-    return PM_OK;
+    for (size_t i = 0; i < COMING_MOST; i++)
+        device->coming[i].to = NULL;
+    return run_all(device);
 }
 
 static int32_t *status_word(pm_rt_device_state *device)
@@ -238,6 +352,8 @@ static void close_line(pm_rt_device_state *device)
     chip *c = device->chip;
     if (device->status)
         release(device, device->status);
+    free(device->given);
+    free(device->words);
     free(device);
     pthread_mutex_lock(&c->lock);
     int32_t left = --c->users;
@@ -294,7 +410,9 @@ const pm_rt_device_ops pm_rt_emu_ops = {
     .release = release,
     .clear = clear,
     .upload = upload,
-    .download = download,
+    .bring = bring,
+    .fetch = fetch,
+    .arrive = arrive,
     .launch = launch,
     .tensor_map = tensor_map,
     .wait = wait,

@@ -26,10 +26,10 @@ numbers "$(dirname "$0")/moves_and_codes.pm" --in x=random:1x40
 numbers "$(dirname "$0")/matrices.pm" --in x=random:70x40
 numbers "$(dirname "$0")/matrices.pm" --in x=random:1x40
 
-# the language model writes the same text, with caches on the device; experts may stay on the CPU
+# the language model writes the same text, with caches on the device; experts, or some of them, may stay on the CPU
 "$pimoec" "$samples/classics" -q --verify=each -o "$work/cpu"
 want=$("$work/cpu" "Once upon a time" -n 6 --temperature 0)
-for place in "" --place=experts@cpu0 --place=attention@cpu0; do
+for place in "" --place=experts@cpu0 --place=attention@cpu0 --place=layers.0.0@cpu0,layers.0.5@cpu0,layers.2@cpu0; do
     # shellcheck disable=SC2086 # none, or one option
     "$pimoec" "$samples/classics" -q --verify=each --target=emu $place -o "$work/gpu"
     got=$("$work/gpu" "Once upon a time" -n 6 --temperature 0)

@@ -49,6 +49,7 @@ typedef enum action { COPY, CLEAR, KERNEL, WAIT, FREE } action;
 
 typedef struct work {
     action action;
+    char direction; ///< of a COPY: U, D, or 0
     uint8_t *to;
     const uint8_t *from;
     size_t bytes;
@@ -234,6 +235,12 @@ static void put(struct CUstream_st *s, work w)
     s->queue[s->n++] = w;
 }
 
+static void note(char what)
+{
+    if (pm_fake_cuda.n_order < (int)sizeof pm_fake_cuda.order - 1)
+        pm_fake_cuda.order[pm_fake_cuda.n_order++] = what;
+}
+
 static void run_to(struct CUstream_st *s, size_t end)
 {
     while (s->done < end) {
@@ -242,12 +249,15 @@ static void run_to(struct CUstream_st *s, size_t end)
         case COPY:
             RULE(memory_of(w.to, w.bytes) && memory_of(w.from, w.bytes), "a copy from or to memory that is gone");
             memcpy(w.to, w.from, w.bytes);
+            if (w.direction)
+                note(w.direction);
             break;
         case CLEAR:
             RULE(memory_of(w.to, w.bytes), "memory that is gone is cleared");
             memset(w.to, 0, w.bytes);
             break;
         case KERNEL:
+            note('K');
             if (!w.kernel->run) {
                 play_fn *play;
                 *(void **)&play = dlsym(RTLD_DEFAULT, "pm_fake_play");
@@ -613,7 +623,10 @@ static void put_copy(cu_stream stream, void *to, int to_device, const void *from
         violated("the target isn't memory of that sort, or too small", function);
     if (!f || f->device != from_device)
         violated("the source isn't memory of that sort, or too small", function);
-    put(stream, (work){.action = COPY, .to = to, .from = from, .bytes = bytes});
+    char direction = to_device == from_device ? 0 : from_device < 0 ? 'U' : to_device < 0 ? 'D' : 0;
+    put(stream, (work){.action = COPY, .direction = direction, .to = to, .from = from, .bytes = bytes});
+    if (pm_fake_cuda.eager)
+        finish(stream, stream->n);
 }
 
 EXPORT cu_result cuMemcpyHtoDAsync_v2(cu_address to, const void *from, size_t bytes, cu_stream stream)

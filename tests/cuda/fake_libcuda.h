@@ -19,6 +19,9 @@ typedef struct fake_cuda {
     int devices, major, minor; ///< the machine
     int pools;                 ///< the driver has memory pools
     int open;                  ///< the host may touch device memory: quicker, for tests that aren't about that
+    int eager;                 ///< a copy is made when it is given, once what its stream waits for is done
+    char order[64];            ///< what was done: K a kernel, U a copy to the device, D one to the host
+    int n_order;
     long fail_at;              ///< the call of this number (from 1) fails; 0: none
     unsigned int fail_with;    ///< its result
     long calls;                ///< made so far; those that give something back aren't counted and don't fail

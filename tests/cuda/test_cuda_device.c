@@ -114,6 +114,7 @@ START_TEST(calls_and_graphs)
     if (_i == 1)
         setenv("PIMOE_GRAPHS", "0", 1);
     fake->pools = _i != 2;
+    fake->eager = _i == 3;
     bool right;
     ck_assert_int_eq(some_calls(&model, 2, 4, &right), PM_OK);
     ck_assert(right);
@@ -293,6 +294,12 @@ START_TEST(maps_of_weights)
 }
 END_TEST
 
+static pm_status download(pm_rt_device_state *d, void *to, const void *from, size_t bytes)
+{
+    PM_TRY(pm_rt_cuda_ops.fetch(d, to, from, bytes));
+    return pm_rt_cuda_ops.arrive(d, to);
+}
+
 /// Sizes around those of the pinned pieces, and many small ones in a row: each is copied when its turn comes.
 START_TEST(bytes_pass_unharmed)
 {
@@ -310,7 +317,7 @@ START_TEST(bytes_pass_unharmed)
         memset(to, 0, MOST);
         ck_assert_int_eq(ops->upload(d, memory, from, sizes[k]), PM_OK);
         memset(from, 99, sizes[k]); // it may be used again at once
-        ck_assert_int_eq(ops->download(d, to, memory, sizes[k]), PM_OK);
+        ck_assert_int_eq(download(d, to, memory, sizes[k]), PM_OK);
         size_t wrong = 0; // an assertion tells its place each time: too slow for every byte
         for (size_t i = 0; i < sizes[k]; i++)
             wrong += to[i] != (uint8_t)(i * 7 + k + (i >> 9));
@@ -319,13 +326,98 @@ START_TEST(bytes_pass_unharmed)
     size_t wrong = 0;
     for (uint32_t i = 0; i < 100000; i++)
         wrong += ops->upload(d, (uint8_t *)memory + 4 * (size_t)i, &i, sizeof i) != PM_OK;
-    ck_assert_int_eq(ops->download(d, to, memory, 400000), PM_OK);
+    ck_assert_int_eq(download(d, to, memory, 400000), PM_OK);
     for (uint32_t i = 0; i < 100000; i++)
         wrong += memcmp(to + 4 * (size_t)i, &i, sizeof i) != 0;
     ck_assert_uint_eq(wrong, 0);
     free(from);
     free(to);
     ops->release(d, memory);
+    ops->close(d);
+    ops->leave();
+    ck_assert_int_eq(fake->live, 0);
+}
+END_TEST
+
+static uint64_t word(const void *at)
+{
+    return (uint64_t)(uintptr_t)at;
+}
+
+static void launch_double(pm_rt_device_state *d, float *out, const float *in)
+{
+    ck_assert_int_eq(pm_rt_cuda_ops.launch(d, KERNEL_DOUBLE, 1, (uint64_t[]){word(out), word(in), 1}, 3), PM_OK);
+}
+
+/// What the host waits for comes without what was given behind it; what it brings doesn't wait for what it doesn't touch.
+/// The driver does things as late as it may (0), or copies as soon (1).
+START_TEST(copies_run_beside_launches)
+{
+    enum { N = 16 };
+    const pm_rt_device_ops *ops = &pm_rt_cuda_ops;
+    pm_rt_device_state *d;
+    void *memory;
+    float two = 2, five = 5, out = 0, other = 0;
+    ck_assert_int_eq(ops->open(&devices[0], 0, NULL, &d), PM_OK);
+    ck_assert_int_eq(ops->alloc(d, N * sizeof two, &memory), PM_OK);
+    fake->eager = _i;
+    float *m = memory;
+    ck_assert_int_eq(ops->bring(d, m, &two, sizeof two), PM_OK);
+    launch_double(d, m + 1, m);                                          // the rows of all tokens
+    ck_assert_int_eq(ops->fetch(d, &out, m + 1, sizeof out), PM_OK);     // for experts on the host
+    launch_double(d, m + 2, m + 1);                                      // the device's own experts
+    launch_double(d, m + 3, m + 2);
+    ck_assert_int_eq(ops->arrive(d, &out), PM_OK);
+    ck_assert_float_eq(out, 4);
+    ck_assert_str_eq(fake->order, "UKD"); // the host goes on while they run
+    ck_assert_int_eq(ops->bring(d, m + 4, &five, sizeof five), PM_OK);
+    ck_assert_str_eq(fake->order, _i ? "UKDU" : "UKD");
+    five = 0;
+    launch_double(d, m + 5, m + 4); // what comes later sees it
+    ck_assert_int_eq(ops->fetch(d, &other, m + 5, sizeof other), PM_OK);
+    ck_assert_int_eq(ops->fetch(d, &out, m + 3, sizeof out), PM_OK);
+    ck_assert_int_eq(ops->arrive(d, &out), PM_OK);
+    ck_assert_int_eq(ops->arrive(d, &other), PM_OK);
+    ck_assert_float_eq(other, 10);
+    ck_assert_float_eq(out, 16);
+    ck_assert_str_eq(fake->order, _i ? "UKDUKKKDD" : "UKDKKUKDD");
+    ck_assert_int_eq(ops->fetch(d, &out, m, sizeof out), PM_OK);
+    out = 7;
+    ck_assert_int_eq(ops->wait(d), PM_OK); // nobody waited for it
+    ck_assert_int_eq(ops->arrive(d, &out), PM_OK);
+    ck_assert_float_eq(out, 7);
+    ops->release(d, memory);
+    ops->close(d);
+    ops->leave();
+    ck_assert_int_eq(fake->live, 0);
+}
+END_TEST
+
+/// More at a time than there are pieces for, small ones and such as don't fit into a piece, fetched in another order.
+START_TEST(many_downloads_at_a_time)
+{
+    enum { MANY = 7, LARGE = (2 << 20) / 4 + 5 };
+    const pm_rt_device_ops *ops = &pm_rt_cuda_ops;
+    pm_rt_device_state *d;
+    void *memory[MANY];
+    static float from[LARGE], to[MANY][LARGE];
+    ck_assert_int_eq(ops->open(&devices[0], 0, NULL, &d), PM_OK);
+    for (int i = 0; i < MANY; i++) {
+        size_t bytes = sizeof *from * (i % 2 ? LARGE : 9);
+        for (size_t k = 0; k < bytes / sizeof *from; k++)
+            from[k] = (float)(1000 * i) + (float)(k % 999);
+        ck_assert_int_eq(ops->alloc(d, bytes, &memory[i]), PM_OK);
+        ck_assert_int_eq(ops->bring(d, memory[i], from, bytes), PM_OK);
+        ck_assert_int_eq(ops->fetch(d, to[i], memory[i], bytes), PM_OK);
+    }
+    for (int i = MANY; i-- > 0;) {
+        size_t n = i % 2 ? LARGE : 9, wrong = 0;
+        ck_assert_int_eq(ops->arrive(d, to[i]), PM_OK);
+        for (size_t k = 0; k < n; k++)
+            wrong += to[i][k] != (float)(1000 * i) + (float)(k % 999);
+        ck_assert_msg(wrong == 0, "%zu wrong of download %d", wrong, i);
+        ops->release(d, memory[i]);
+    }
     ops->close(d);
     ops->leave();
     ck_assert_int_eq(fake->live, 0);
@@ -348,7 +440,7 @@ START_TEST(rows_of_launches)
             uint64_t at = (uint64_t)(uintptr_t)memory, words[] = {at + 4 * (uint64_t)(i % 7 + 1), at, 1};
             ck_assert_int_eq(ops->launch(d, KERNEL_ADD, 1, words, 3), PM_OK);
         }
-        ck_assert_int_eq(ops->download(d, out, memory, sizeof out), PM_OK);
+        ck_assert_int_eq(download(d, out, memory, sizeof out), PM_OK);
         for (int i = 0; i < 7; i++)
             ck_assert_float_eq(out[i + 1], (float)(1 + n / 7 + (i < n % 7)));
     }
@@ -408,7 +500,7 @@ int main(int argc, char **argv)
         tcase_add_test(c, no_driver);
     } else {
         tcase_add_checked_fixture(c, setup, NULL);
-        tcase_add_loop_test(c, calls_and_graphs, 0, 3);
+        tcase_add_loop_test(c, calls_and_graphs, 0, 4);
         tcase_add_test(c, any_call_fails);
         tcase_add_test(c, faults_are_told);
         tcase_add_loop_test(c, machines_that_suit_or_not, 0, (int)(sizeof machines / sizeof machines[0]));
@@ -416,6 +508,8 @@ int main(int argc, char **argv)
         tcase_add_test(c, a_cubin_for_the_very_chip);
         tcase_add_loop_test(c, maps_of_weights, 0, 4);
         tcase_add_test(c, bytes_pass_unharmed);
+        tcase_add_loop_test(c, copies_run_beside_launches, 0, 2);
+        tcase_add_test(c, many_downloads_at_a_time);
         tcase_add_test(c, rows_of_launches);
         tcase_add_test(c, sessions_side_by_side);
     }

@@ -47,8 +47,10 @@ static void run(pm_rt_call *call, int64_t worker, int64_t n_workers)
             pm_rt_transfer(call, 1, call->devices[1].arena, 0, out, bytes, 3);
             memset(call->outputs[0], 0, (size_t)bytes);
             pm_rt_transfer(call, -1, call->outputs[0], 1, call->devices[1].arena, bytes, 3);
+            pm_rt_arrive(call, 1, call->outputs[0], 3);
         } else {
             pm_rt_transfer(call, -1, call->outputs[0], 0, how == 4 ? NULL : out, bytes, 3);
+            pm_rt_arrive(call, 0, call->outputs[0], 3);
         }
     }
     pm_rt_barrier(call, worker);
