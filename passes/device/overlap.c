@@ -18,6 +18,7 @@ typedef struct phases {
     bool *of_nothing;     ///< by op->mark
     uint32_t *storage;    ///< by value id: the value that had the memory first
     uint32_t *last_read;  ///< by value id (of storage): phase of the last op that reads it
+    bool *overwritten;    ///< by value id (of storage)
     uint32_t last;
 } phases;
 
@@ -48,8 +49,10 @@ static void find_phase(phases *p, pm_op *op)
         if (op->operands[i])
             phase = larger(phase, p->of_value[op->operands[i]->id]);
     bool keeps_memory = (traits & (PM_T_VIEW | PM_T_INPLACE)) && op->n_operands > 0 && op->operands[0];
-    if (keeps_memory && (traits & PM_T_INPLACE)) // not before who reads what was there
+    if (keeps_memory && (traits & PM_T_INPLACE)) { // not before who reads what was there
         phase = larger(phase, p->last_read[p->storage[op->operands[0]->id]]);
+        p->overwritten[p->storage[op->operands[0]->id]] = true;
+    }
     if (op->device)
         phase = (phase + 1) / 2 * 2;
     for (uint32_t i = 0; i < op->n_operands; i++) {
@@ -67,12 +70,13 @@ static void find_phase(phases *p, pm_op *op)
     }
 }
 
-/// Constants, extents that are known, and what is made of them alone.
+/// Constants, extents that are known, and what is made of them alone; not what somebody overwrites: who reads that has its
+/// place before him.
 static bool needs_nothing(const phases *p, const pm_op *op)
 {
     for (uint32_t i = 0; i < op->n_operands; i++) {
         const pm_value *v = op->operands[i];
-        if (v && (!v->def || v->def->graph != p->g || !p->of_nothing[v->def->mark]))
+        if (v && (!v->def || v->def->graph != p->g || !p->of_nothing[v->def->mark] || p->overwritten[p->storage[v->id]]))
             return false;
     }
     return op->n_regions == 0;
@@ -122,7 +126,8 @@ static void visit_entry(pm_pass_ctx *ctx, pm_graph *g, pm_arena *scratch)
 {
     size_t n_values = (size_t)ctx->module->next_value + 1;
     phases p = {.ctx = ctx, .g = g, .of_value = PM_NEW_ARRAY(scratch, uint32_t, n_values),
-                .storage = PM_NEW_ARRAY(scratch, uint32_t, n_values), .last_read = PM_NEW_ARRAY(scratch, uint32_t, n_values)};
+                .storage = PM_NEW_ARRAY(scratch, uint32_t, n_values), .last_read = PM_NEW_ARRAY(scratch, uint32_t, n_values),
+                .overwritten = PM_NEW_ARRAY(scratch, bool, n_values)};
     PM_VEC(pm_op *) ops = {0};
     bool any = false;
     for (size_t i = 0; i < g->args.n; i++)

@@ -373,7 +373,7 @@ static void note_waits(plan *p)
     for (pm_op *op = p->g->first; op; op = op->next) {
         for (uint32_t i = 0; i < op->n_operands && awaits(op); i++) {
             pm_op *download = download_of(op->operands[i]);
-            if (download && download->graph == p->g)
+            if (download && download->graph == p->g && download->results[0]->place.kind != PM_PLACE_NONE)
                 PM_PUSH(p->m->arena, &waited, download);
         }
         if (op->code != PM_OP_transfer || !op->device)
