@@ -329,6 +329,7 @@ pm_status pm_emit_device_op(entry *n, pm_op *op, int64_t dispatch)
     if (status == PM_ERR_UNSUPPORTED && pm_diag_count(n->e->diag, PM_ERROR) == 0)
         status = launch_general(&l);
     PM_TRY(status);
-    pm_launch_finish(&l);
+    if (l.kernel.template_name || l.kernel.function)
+        pm_launch_finish(&l);
     return PM_OK;
 }

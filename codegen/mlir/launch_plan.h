@@ -22,7 +22,7 @@ typedef struct launch {
 } launch;
 
 /// Plans a launch of l->op. May plan and finish several (pm_launch_finish) where an op needs more than one kernel; the
-/// last one is finished by the caller. PM_ERR_UNSUPPORTED without a diagnostic: the general road, before any word was pushed.
+/// last one is finished by the caller. None (pm_launch_use was not called): another op's launch does it. PM_ERR_UNSUPPORTED without a diagnostic: the general road, before any word was pushed.
 typedef pm_status pm_launch_fn(launch *l);
 
 /// The template of the launch; clears words and constants.

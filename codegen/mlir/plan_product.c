@@ -17,6 +17,7 @@ enum { MOST_FEW = 32, MOST_FEW_OF_EXPERT = CU_FEW_ROWS };
 
 typedef struct product {
     launch *l;
+    const pm_op *op;
     const pm_value *x, *w, *offsets, *bias, *y;
     const pm_op *codes;  ///< dequantize; NULL: w has elements
     bool grouped;
@@ -73,10 +74,9 @@ static bool elems_are_known(const product *p)
 }
 
 /// The op as a product; false: it goes by the general road.
-static bool describe(product *p)
+static bool describe(product *p, launch *l, const pm_op *op)
 {
-    const launch *l = p->l;
-    const pm_op *op = l->op;
+    *p = (product){.l = l, .op = op};
     p->grouped = op->code == PM_OP_grouped_linear;
     uint32_t bias = p->grouped ? 3 : 2;
     pm_value *codes = pm_device_codes(op);
@@ -110,7 +110,16 @@ static int64_t format_of(const product *p)
     return strcmp(format, "e2m1") == 0 ? CODES_E2M1 : strcmp(format, "e4m3") == 0 ? CODES_E4M3 : CODES_INT;
 }
 
-static void push_words(const product *p, MlirValue map)
+static void push_size(launch *l, const char *name, int64_t size)
+{
+    if (name)
+        pm_launch_fix(l, name, size);
+    else
+        pm_launch_const(l, size);
+}
+
+/// is_first: of several, which have n and the experts' bytes for themselves.
+static void push_words(const product *p, bool is_first, MlirValue map)
 {
     launch *l = p->l;
     const pm_value *scales = code_operand(p, 1), *zeros = code_operand(p, 2);
@@ -118,10 +127,10 @@ static void push_words(const product *p, MlirValue map)
     for (size_t i = 0; i < PM_COUNT(pointers); i++)
         pm_launch_value(l, pointers[i]);
     pm_launch_i64(l, p->rows);
-    pm_launch_fix(l, "N", p->n);
+    push_size(l, is_first ? NULL : "N", p->n);
     pm_launch_fix(l, "K", p->k);
     pm_launch_fix(l, "EXPERTS", p->experts);
-    pm_launch_fix(l, "EXPERT_BYTES", p->expert_bytes);
+    push_size(l, is_first ? NULL : "EXPERT_BYTES", p->expert_bytes);
     pm_launch_fix(l, "X", elem_number(p->x));
     pm_launch_fix(l, "W", elem_number(stored(p)));
     pm_launch_fix(l, "Y", elem_number(p->y));
@@ -131,7 +140,7 @@ static void push_words(const product *p, MlirValue map)
     pm_launch_fix(l, "BITS", p->codes ? pm_op_i64(p->codes, "bits") : 0);
     pm_launch_fix(l, "BLOCK", p->codes ? pm_op_i64(p->codes, "block") : 0);
     pm_launch_fix(l, "FORMAT", format_of(p));
-    pm_launch_fix(l, "ROUNDS", pm_op_attr(l->op, "compute")->i == PM_BF16);
+    pm_launch_fix(l, "ROUNDS", pm_op_attr(p->op, "compute")->i == PM_BF16);
     pm_launch_i64(l, map);
 }
 
@@ -150,15 +159,100 @@ static void use(const product *p, const tiling *t, MlirValue runs, MlirValue map
 {
     mb *b = p->l->b;
     pm_launch_use(p->l, t->name);
-    push_words(p, map);
+    push_words(p, false, map);
     pm_launch_blocks(p->l, mb_select(b, runs, blocks_of(p, t), mb_i64(b, 0)));
 }
+
+/* ---- siblings -------------------------------------------------------------------------------------------- */
+
+static bool same_elem(const pm_value *a, const pm_value *b)
+{
+    return elem_number(a) == elem_number(b);
+}
+
+/// Whether one launch makes both where rows are few (products_few): the same rows, weights of the same kind.
+static bool are_siblings(const product *a, const product *b)
+{
+    const pm_op *x = a->op, *y = b->op;
+    if (x->code != y->code || x->device != y->device || a->x != b->x || a->offsets != b->offsets || a->k != b->k ||
+        a->experts != b->experts || pm_op_attr(x, "compute")->i != pm_op_attr(y, "compute")->i ||
+        !same_elem(stored(a), stored(b)) || !same_elem(a->y, b->y) || !same_elem(a->bias, b->bias) ||
+        !a->codes != !b->codes)
+        return false;
+    return !a->codes || (format_of(a) == format_of(b) && pm_op_i64(a->codes, "bits") == pm_op_i64(b->codes, "bits") &&
+                         pm_op_i64(a->codes, "block") == pm_op_i64(b->codes, "block") &&
+                         !code_operand(a, 2) == !code_operand(b, 2) &&
+                         same_elem(code_operand(a, 1), code_operand(b, 1)) &&
+                         same_elem(code_operand(a, 2), code_operand(b, 2)));
+}
+
+static const pm_op *next_of(const pm_op *op, bool back)
+{
+    return back ? op->prev : op->next;
+}
+
+/// Constants, packed and as codes: nothing is emitted for them.
+static bool is_weight(const pm_op *op)
+{
+    return (pm_lowering_of(op) && pm_lowering_of(op)->weight) ||
+           (op->code == PM_OP_dequantize && op->results[0]->place.kind == PM_PLACE_NONE);
+}
+
+/// The op beside a product's with nothing but weights between, if it is a sibling. Nothing happens between the two, so it
+/// makes no difference when which of them runs.
+static bool neighbour(const product *p, bool back, product *out)
+{
+    const pm_op *op = next_of(p->op, back);
+    while (op && is_weight(op))
+        op = next_of(op, back);
+    return op && op->code == p->op->code && describe(out, p->l, op) && are_siblings(p, out);
+}
+
+/// Whether the op's few rows are made by the launch of one before it.
+static bool is_made_already(const product *p)
+{
+    product at = *p, before;
+    int64_t place = 0;
+    for (; neighbour(&at, true, &before); at = before)
+        place++;
+    return place % CU_SIBLINGS != 0;
+}
+
+/// Few rows of a product, and of those that go with it.
+static void use_few(const product *first, MlirValue runs)
+{
+    mb *b = first->l->b;
+    launch *l = first->l;
+    product p = *first, other;
+    if (!neighbour(first, false, &other)) {
+        use(first, &few, runs, mb_i64(b, 0));
+        return;
+    }
+    MlirValue blocks = blocks_of(first, &few);
+    pm_launch_use(l, "products_few");
+    push_words(first, true, mb_i64(b, 0));
+    for (int i = 1; i < CU_SIBLINGS; i++) {
+        bool is_one = p.op && neighbour(&p, false, &other);
+        p = is_one ? other : (product){0};
+        const pm_value *pointers[] = {is_one ? stored(&p) : NULL, code_operand(&p, 1), code_operand(&p, 2), p.bias, p.y};
+        for (size_t k = 0; k < PM_COUNT(pointers); k++)
+            pm_launch_value(l, pointers[k]);
+        pm_launch_const(l, p.n);
+        pm_launch_const(l, p.expert_bytes);
+        p.rows = first->rows;
+        if (is_one)
+            blocks = mb_add(b, blocks, blocks_of(&p, &few));
+    }
+    pm_launch_blocks(l, mb_select(b, runs, blocks, mb_i64(b, 0)));
+}
+
+/* ---- many rows -------------------------------------------------------------------------------------------- */
 
 /// Whether both factors have 16 bits of a kind, as they are or because the op rounds them.
 static bool is_for_tensor_cores(const product *p)
 {
     pm_elem x = p->x->type->elem, w = p->w->type->elem;
-    return pm_op_attr(p->l->op, "compute")->i != PM_F32 || (!p->codes && x == w && (x == PM_BF16 || x == PM_F16));
+    return pm_op_attr(p->op, "compute")->i != PM_F32 || (!p->codes && x == w && (x == PM_BF16 || x == PM_F16));
 }
 
 /// Tiles of rows, for as many as `runs` says.
@@ -180,20 +274,20 @@ static bool count_rows(const product *p, int64_t *out_rows)
 
 pm_status pm_plan_linear(launch *l)
 {
-    product p = {.l = l};
+    product p;
     int64_t rows;
     mb *b = l->b;
-    if (!describe(&p))
+    if (!describe(&p, l, l->op))
         return PM_ERR_UNSUPPORTED;
     p.rows = pm_launch_count_of(l, p.x, 0, -1);
     int64_t most = p.grouped ? p.experts * MOST_FEW_OF_EXPERT : MOST_FEW;
-    bool rows_known = count_rows(&p, &rows);
-    MlirValue is_few = mb_cmpi(b, "sle", p.rows, mb_i64(b, most));
-    if (!rows_known || rows <= most)
-        use(&p, &few, is_few, mb_i64(b, 0));
-    if (rows_known && rows <= most)
+    bool rows_known = count_rows(&p, &rows), few_alone = rows_known && rows <= most;
+    bool can_be_few = !rows_known || few_alone, made_already = can_be_few && is_made_already(&p);
+    if (can_be_few && !made_already)
+        use_few(&p, mb_cmpi(b, "sle", p.rows, mb_i64(b, most)));
+    if (few_alone)
         return PM_OK;
-    if (!rows_known)
+    if (can_be_few && !made_already)
         pm_launch_finish(l);
     use_tiles(&p, mb_cmpi(b, "sgt", p.rows, mb_i64(b, most)));
     return PM_OK;

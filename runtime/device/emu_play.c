@@ -25,7 +25,7 @@ _Thread_local pm_emu_player *pm_emu_now;
 
 /// Words are what a call passes in registers and on the stack, so a kernel of fewer parameters can be given all.
 #define FIVE uint64_t, uint64_t, uint64_t, uint64_t, uint64_t
-typedef void parameters_fn(FIVE, FIVE, FIVE, FIVE, FIVE, FIVE, FIVE, FIVE);
+typedef void parameters_fn(FIVE, FIVE, FIVE, FIVE, FIVE, FIVE, FIVE, FIVE, FIVE);
 #undef FIVE
 
 /// ---- turns ----------------------------------------------------------------------------------------------------
@@ -88,7 +88,8 @@ static void run_thread(const pm_emu_player *p)
         return;
     }
 #define W(i) p->words[i], p->words[i + 1], p->words[i + 2], p->words[i + 3], p->words[i + 4]
-    ((parameters_fn *)(void (*)(void))p->launch.kernel)(W(0), W(5), W(10), W(15), W(20), W(25), W(30), W(35));
+    ((parameters_fn *)(void (*)(void))p->launch.kernel)(W(0), W(5), W(10), W(15), W(20), W(25), W(30), W(35),
+                                                             W(40));
 #undef W
 }
 

@@ -16,7 +16,7 @@
 enum {
     PM_EMU_WARP = 32,
     PM_EMU_MOST_THREADS = 1024,
-    PM_EMU_MOST_PARAMETERS = 40,
+    PM_EMU_MOST_PARAMETERS = 45,
     PM_EMU_MOST_SHARED = 227 * 1024, ///< of a block, static and dynamic
 };
 

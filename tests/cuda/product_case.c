@@ -7,8 +7,6 @@
 
 pm_eval_fn pm_eval_linear, pm_eval_grouped_linear, pm_eval_dequantize;
 
-enum { X, W, SCALES, ZEROS, OFFSETS, BIAS, Y, ROWS }; ///< words
-
 const weight_kind weight_kinds[] = {
     {"f32", ELEM_F32, 0, 0, FORMAT_INT, ELEM_F32, NO_ELEM},
     {"bf16", ELEM_BF16, 0, 0, FORMAT_INT, ELEM_F32, NO_ELEM},
@@ -134,9 +132,9 @@ static float *make_weight(product *p, int64_t experts, int64_t *out_bytes)
         out = decoded(c, all, stored, scales, zeros);
     }
     *out_bytes = c->gap ? (bytes + 15) / 16 * 16 + 48 : bytes;
-    p->words[W] = at(c->gap ? spaced(stored, experts, bytes, *out_bytes) : stored);
-    p->words[SCALES] = at(scales);
-    p->words[ZEROS] = at(zeros);
+    p->words[WORD_W] = at(c->gap ? spaced(stored, experts, bytes, *out_bytes) : stored);
+    p->words[WORD_SCALES] = at(scales);
+    p->words[WORD_ZEROS] = at(zeros);
     return out;
 }
 
@@ -185,21 +183,21 @@ product product_of(const product_case *c)
     const int64_t sizes[] = {c->rows, c->n, c->k, c->experts, expert_bytes, c->x_elem, k->elem, c->y_elem,
                              bias ? c->bias_elem : ELEM_F32, k->scale_elem, k->zero_elem,
                              k->bits, k->block, k->format, c->rounds, 0};
-    p.words[X] = at(p.x);
-    p.words[OFFSETS] = at(p.offsets);
-    p.words[BIAS] = at(bias);
+    p.words[WORD_X] = at(p.x);
+    p.words[WORD_OFFSETS] = at(p.offsets);
+    p.words[WORD_BIAS] = at(bias);
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
-        p.words[ROWS + i] = (uint64_t)sizes[i];
+        p.words[WORD_ROWS + i] = (uint64_t)sizes[i];
     return p;
 }
 
 const char *product_try(product *p, const char *kernel, int threads, int64_t shared, int64_t height, int64_t width)
 {
     const product_case *c = &p->c;
-    int64_t rows = (int64_t)p->words[ROWS];
+    int64_t rows = (int64_t)p->words[WORD_ROWS];
     int64_t tiles = ceil_div(rows + (c->experts ? c->experts * (height - 1) : 0), height);
     p->y = guarded(c->rows * c->n * p->y_size);
-    p->words[Y] = at(p->y);
+    p->words[WORD_Y] = at(p->y);
     int64_t blocks = (tiles < rows ? tiles : rows) * ceil_div(c->n, width);
     return cu_try(kernel, blocks, threads, shared, p->words, PRODUCT_WORDS);
 }
@@ -235,13 +233,13 @@ void product_check_alone(product *p, int64_t row, const char *kernel, int thread
     alone.c.rows = 1;
     alone.x = aligned(x_bytes);
     memcpy(alone.x, (const uint8_t *)p->x + row * x_bytes, (size_t)x_bytes);
-    alone.words[X] = at(alone.x);
-    alone.words[ROWS] = 1;
+    alone.words[WORD_X] = at(alone.x);
+    alone.words[WORD_ROWS] = 1;
     if (c->experts) {
         alone.offsets = guarded((c->experts + 1) * 4);
         for (int64_t e = 0; e <= c->experts; e++)
             alone.offsets[e] = p->offsets[e] > row;
-        alone.words[OFFSETS] = at(alone.offsets);
+        alone.words[WORD_OFFSETS] = at(alone.offsets);
     }
     product_run(&alone, kernel, threads, shared, height, width);
     ck_assert_msg(memcmp(alone.y, among, (size_t)bytes) == 0, "%s of %s: row %ld has other bits alone", kernel,

@@ -25,7 +25,12 @@ typedef struct product_case {
     bool rounds, gap;            ///< gap: experts' matrices lie apart
 } product_case;
 
-enum { PRODUCT_WORDS = 23 };
+/* CU_PRODUCT_PARAMETERS, as far as tests name them */
+enum {
+    WORD_X, WORD_W, WORD_SCALES, WORD_ZEROS, WORD_OFFSETS, WORD_BIAS, WORD_Y, WORD_ROWS, WORD_N,
+    WORD_EXPERT_BYTES = 11,
+    PRODUCT_WORDS = 23
+};
 
 typedef struct product {
     product_case c;

@@ -118,6 +118,43 @@ START_TEST(offsets_that_lie)
 }
 END_TEST
 
+/// Products of the same rows in one launch: each has the bits it has alone.
+START_TEST(siblings)
+{
+    static const int64_t columns[][CU_SIBLINGS] = {{16, 8, 8, 0}, {7, 33, 0, 0}, {9, 1, 20, 5}, {8, 0, 0, 0}};
+    static const int each[] = {WORD_W, WORD_SCALES, WORD_ZEROS, WORD_BIAS, WORD_Y, WORD_N, WORD_EXPERT_BYTES};
+    enum { N_EACH = sizeof each / sizeof each[0] };
+    for (int s = 0; s < 4; s++) {
+        const int64_t rows[] = {1, 9, 2, 17}, *n = columns[s], experts = (_i + s) % 2 ? 5 : 0;
+        uint64_t words[PRODUCT_WORDS + (CU_SIBLINGS - 1) * N_EACH] = {0};
+        product p[CU_SIBLINGS];
+        int64_t blocks = 0;
+        void *alone[CU_SIBLINGS];
+        for (int i = 0; i < CU_SIBLINGS && n[i]; i++) {
+            product_case c = {&weight_kinds[_i], rows[s], n[i], 96, experts, ELEM_F32, ELEM_F32,
+                              (i + s) % 2 ? ELEM_F32 : NO_ELEM, SOME_EMPTY, false, i == 1};
+            p[i] = product_of(&c);
+            p[i].words[WORD_X] = p[0].words[WORD_X];
+            p[i].words[WORD_OFFSETS] = p[0].words[WORD_OFFSETS];
+            product_run(&p[i], roads[0].kernel, roads[0].threads, 0, CU_FEW_ROWS, CU_FEW_COLUMNS);
+            alone[i] = p[i].y;
+            p[i].y = guarded(c.rows * c.n * p[i].y_size);
+            p[i].words[WORD_Y] = at(p[i].y);
+            if (i == 0)
+                memcpy(words, p[0].words, sizeof p[0].words);
+            for (int k = 0; i > 0 && k < N_EACH; k++)
+                words[PRODUCT_WORDS + (i - 1) * N_EACH + k] = p[i].words[each[k]];
+            int64_t most = ceil_div(c.rows + (experts ? experts * (CU_FEW_ROWS - 1) : 0), CU_FEW_ROWS);
+            blocks += (most < c.rows ? most : c.rows) * ceil_div(c.n, CU_FEW_COLUMNS);
+        }
+        cu_run("pm_cu_products_few", blocks, roads[0].threads, 0, words, sizeof words / sizeof words[0]);
+        for (int i = 0; i < CU_SIBLINGS && n[i]; i++)
+            ck_assert_msg(memcmp(p[i].y, alone[i], (size_t)(rows[s] * n[i] * p[i].y_size)) == 0,
+                          "%s: number %d of %d columns has other bits alone", weight_kinds[_i].name, i, (int)n[i]);
+    }
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("cuda products");
@@ -127,6 +164,7 @@ static Suite *suite(void)
     tcase_add_loop_test(c, of_every_expert, 0, n_weight_kinds);
     tcase_add_loop_test(c, of_short_elements, 0, 3);
     tcase_add_loop_test(c, no_number_leaks, 0, n_weight_kinds);
+    tcase_add_loop_test(c, siblings, 0, n_weight_kinds);
     tcase_add_loop_test(c, offsets_that_lie, 0, 3);
     suite_add_tcase(s, c);
     return s;

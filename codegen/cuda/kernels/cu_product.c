@@ -142,21 +142,85 @@ PM_DEVICE void few_tile(const cu_product *p, const cu_rows *rows, int64_t column
     pm_cu_store(p->y, p->y_elem, (rows->first + row) * p->n + column, y);
 }
 
+/// Block number `block` of a product's.
+PM_DEVICE void few_block(const cu_product *p, int64_t block, float *parts)
+{
+    int64_t columns = pm_cu_ceil_div(p->n, CU_FEW_COLUMNS), column0 = block % columns * CU_FEW_COLUMNS;
+    cu_rows found = pm_cu_rows_of(p, block / columns, CU_FEW_ROWS);
+    if (found.count <= 0)
+        return;
+    if (found.count == 1) /* the usual: takes fewer registers' worth of work */
+        few_tile(p, &found, column0, parts, 1);
+    else
+        few_tile(p, &found, column0, parts, CU_FEW_ROWS);
+}
+
 #undef PM_BOUNDS
 #define PM_BOUNDS PM_AT_ONCE(CU_FEW_WARPS * CU_WARP, 2)
-/* CU_FEW_ROWS rows by CU_FEW_COLUMNS columns. One row alone, the usual, takes fewer registers' worth of work. */
+/* CU_FEW_ROWS rows by CU_FEW_COLUMNS columns. */
 PM_GLOBAL void pm_cu_product_few(CU_PRODUCT_PARAMETERS)
 {
     PM_SHARED(float, parts, CU_FEW_WARPS * CU_FEW_SUMS);
     CU_PRODUCT(p);
-    int64_t columns = pm_cu_ceil_div(p.n, CU_FEW_COLUMNS), column0 = pm_block() % columns * CU_FEW_COLUMNS;
-    cu_rows found = pm_cu_rows_of(&p, pm_block() / columns, CU_FEW_ROWS);
-    if (found.count <= 0)
-        return;
-    if (found.count == 1)
-        few_tile(&p, &found, column0, parts, 1);
-    else
-        few_tile(&p, &found, column0, parts, CU_FEW_ROWS);
+    few_block(&p, pm_block(), parts);
+}
+
+/// What products of the same rows, with weights of the same kind, have each for itself.
+typedef struct few_sibling {
+    const void *w, *scales, *zeros, *bias;
+    void *y;
+    int64_t n, expert_bytes;
+} few_sibling;
+
+#define FEW_SIBLING_PARAMETERS(i)                                                                              \
+    const void *w##i, const void *scales##i, const void *zeros##i, const void *bias##i, void *y##i, int64_t n##i, \
+        int64_t expert_bytes##i
+
+#define FEW_SIBLING(s, i)                                                                                      \
+    (s).w = w##i;                                                                                              \
+    (s).scales = scales##i;                                                                                    \
+    (s).zeros = PM_FIXED(ZERO, zero_elem) == CU_NONE ? (const void *)0 : zeros##i;                             \
+    (s).bias = bias##i;                                                                                        \
+    (s).y = y##i;                                                                                              \
+    (s).n = n##i;                                                                                              \
+    (s).expert_bytes = expert_bytes##i
+
+PM_DEVICE void few_take_sibling(cu_product *p, const few_sibling *s)
+{
+    p->w = s->w;
+    p->scales = s->scales;
+    p->zeros = s->zeros;
+    p->bias = s->bias;
+    p->y = s->y;
+    p->n = s->n;
+    p->expert_bytes = s->expert_bytes;
+}
+
+/* Up to CU_SIBLINGS products of the same rows: queries, keys and values; gates and what they gate. The blocks of each, as
+ * product_few has them, behind those of the one before. n 0: there is none. A launch waits for the one before, and a short
+ * product alone doesn't keep the memory busy. */
+PM_GLOBAL void pm_cu_products_few(CU_PRODUCT_PARAMETERS, FEW_SIBLING_PARAMETERS(1), FEW_SIBLING_PARAMETERS(2),
+                                  FEW_SIBLING_PARAMETERS(3))
+{
+    PM_SHARED(float, parts, CU_FEW_WARPS * CU_FEW_SUMS);
+    few_sibling others[CU_SIBLINGS - 1];
+    CU_PRODUCT(p);
+    FEW_SIBLING(others[0], 1);
+    FEW_SIBLING(others[1], 2);
+    FEW_SIBLING(others[2], 3);
+    int64_t columns = pm_cu_ceil_div(p.n, CU_FEW_COLUMNS), at = pm_block();
+    PM_UNROLL for (int32_t i = 0; i < CU_SIBLINGS - 1; i++)
+        columns += pm_cu_ceil_div(others[i].n, CU_FEW_COLUMNS);
+    int64_t row_tiles = pm_blocks() / columns;
+    PM_UNROLL for (int32_t i = 0; i < CU_SIBLINGS - 1; i++)
+    {
+        int64_t before = row_tiles * pm_cu_ceil_div(p.n, CU_FEW_COLUMNS);
+        if (at < before)
+            break;
+        at -= before;
+        few_take_sibling(&p, &others[i]);
+    }
+    few_block(&p, at, parts);
 }
 
 /* ---- tiles ------------------------------------------------------------------------------------------------- */

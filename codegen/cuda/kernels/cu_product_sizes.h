@@ -4,6 +4,7 @@
 
 enum {
     CU_FEW_ROWS = 8, CU_FEW_COLUMNS = 8,
+    CU_SIBLINGS = 4, /* products of the same rows that one launch makes (products_few) */
     CU_F32_ROWS = 64, CU_F32_COLUMNS = 64,
     CU_MMA_ROWS = 128, CU_MMA_COLUMNS = 128,
     CU_WGMMA_ROWS = 128, CU_WGMMA_COLUMNS = 256,
