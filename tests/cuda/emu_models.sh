@@ -25,10 +25,10 @@ numbers "$(dirname "$0")/moves_and_codes.pm" --in x=random:7x40
 numbers "$(dirname "$0")/moves_and_codes.pm" --in x=random:1x40
 numbers "$(dirname "$0")/matrices.pm" --in x=random:70x40
 numbers "$(dirname "$0")/matrices.pm" --in x=random:1x40
-numbers "$(dirname "$0")/siblings.pm" --in x=random:1x16
-grep -aq pm_cu_products_few "$work/gpu" || { echo "siblings: each product has a launch of its own" >&2; exit 1; }
-numbers "$(dirname "$0")/siblings.pm" --in x=random:7x16
-numbers "$(dirname "$0")/siblings.pm" --in x=random:70x16
+numbers "$(dirname "$0")/same_rows.pm" --in x=random:1x16
+grep -aq pm_cu_products_few "$work/gpu" || { echo "same_rows: each product has a launch of its own" >&2; exit 1; }
+numbers "$(dirname "$0")/same_rows.pm" --in x=random:7x16
+numbers "$(dirname "$0")/same_rows.pm" --in x=random:70x16
 
 # the language model writes the same text, with caches on the device; experts, or some of them, may stay on the CPU
 "$pimoec" "$samples/classics" -q --verify=each -o "$work/cpu"
