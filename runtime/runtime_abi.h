@@ -76,7 +76,19 @@ typedef enum pm_rt_kernel_flags {
     PM_RT_KERNEL_MEETS = 1, ///< threads of a block meet at barriers or exchange values: each plays on a stack of its own
     PM_RT_KERNEL_TEMPLATE = 2, ///< `emu` takes the words as parameters (a CUDA template), not as a list
     PM_RT_KERNEL_WGMMA = 4,    ///< has code for PM_RT_WGMMA_ARCH alone: elsewhere it is never launched
+    PM_RT_KERNEL_PRODUCT = 8,  ///< a product by tiles, with the words of pm_rt_product_word: a library may make it instead
 } pm_rt_kernel_flags;
+
+/// The words of products, as codegen/cuda/kernels/cu_product.h has them, elements too.
+typedef enum pm_rt_product_word {
+    PM_RT_PRODUCT_X, PM_RT_PRODUCT_W, PM_RT_PRODUCT_SCALES, PM_RT_PRODUCT_ZEROS, PM_RT_PRODUCT_OFFSETS, PM_RT_PRODUCT_BIAS,
+    PM_RT_PRODUCT_Y, PM_RT_PRODUCT_ROWS, PM_RT_PRODUCT_N, PM_RT_PRODUCT_K, PM_RT_PRODUCT_EXPERTS,
+    PM_RT_PRODUCT_EXPERT_BYTES, PM_RT_PRODUCT_X_ELEM, PM_RT_PRODUCT_W_ELEM, PM_RT_PRODUCT_Y_ELEM, PM_RT_PRODUCT_BIAS_ELEM,
+    PM_RT_PRODUCT_SCALE_ELEM, PM_RT_PRODUCT_ZERO_ELEM, PM_RT_PRODUCT_BITS, PM_RT_PRODUCT_BLOCK, PM_RT_PRODUCT_FORMAT,
+    PM_RT_PRODUCT_ROUNDS, PM_RT_PRODUCT_MAP, PM_RT_PRODUCT_WORDS
+} pm_rt_product_word;
+
+enum { PM_RT_PRODUCT_F32, PM_RT_PRODUCT_BF16, PM_RT_PRODUCT_F16 };
 
 typedef struct pm_rt_kernel {
     const char *name;

@@ -65,6 +65,7 @@ enum {
     PM_CU_STREAM_NON_BLOCKING = 1,
     PM_CU_EVENT_DISABLE_TIMING = 2,
     PM_CU_HOST_DEVICEMAP = 2,
+    PM_CU_CAPTURE_RELAXED = 2,
     PM_CU_MAP_U16 = 1,          ///< elements of tensor maps, and how they are copied
     PM_CU_MAP_SWIZZLE_128B = 3,
     PM_CU_MAP_L2_256B = 3,
@@ -126,6 +127,9 @@ enum {
     X(cuGraphExecKernelNodeSetParams, (cu_graph_exec, cu_node, const cu_launch *))                                \
     X(cuGraphExecDestroy, (cu_graph_exec))                                                                        \
     X(cuGraphLaunch, (cu_graph_exec, cu_stream))                                                                  \
+    X(cuGraphAddChildGraphNode, (cu_node *, cu_graph, const cu_node *, size_t, cu_graph))                         \
+    X(cuStreamBeginCapture_v2, (cu_stream, unsigned int))                                                         \
+    X(cuStreamEndCapture, (cu_stream, cu_graph *))                                                                \
     X(cuTensorMapEncodeTiled, (cu_tensor_map *, unsigned int, uint32_t, void *, const uint64_t *, const uint64_t *, \
                                const uint32_t *, const uint32_t *, unsigned int, unsigned int, unsigned int,      \
                                unsigned int))

@@ -58,7 +58,7 @@ static void release(pm_rt_device_state *device, void *memory)
         c->cuda->cuMemFree_v2(at);
 }
 
-static pm_status alloc(pm_rt_device_state *device, size_t bytes, void **out_memory)
+pm_status pm_cuda_alloc(pm_rt_device_state *device, size_t bytes, void **out_memory)
 {
     const pm_cuda_chip *c = device->chip;
     PM_TRY(enter(device));
@@ -68,15 +68,24 @@ static pm_status alloc(pm_rt_device_state *device, size_t bytes, void **out_memo
     char doing[64];
     snprintf(doing, sizeof doing, "%zu bytes of memory", bytes);
     PM_TRY(pm_cuda_told(device, doing, result));
-    result = c->cuda->cuMemsetD8Async(at, 0, bytes, device->stream);
+    *out_memory = (void *)(uintptr_t)at;
+    return PM_OK;
+}
+
+static pm_status alloc(pm_rt_device_state *device, size_t bytes, void **out_memory)
+{
+    const pm_cuda *cu = device->chip->cuda;
+    void *memory = NULL;
+    PM_TRY(pm_cuda_alloc(device, bytes, &memory));
+    cu_result result = cu->cuMemsetD8Async((cu_address)(uintptr_t)memory, 0, bytes, device->stream);
     // Other lines of work may use it, too.
     if (result == 0)
-        result = c->cuda->cuStreamSynchronize(device->stream);
-    pm_status status = pm_cuda_told(device, doing, result);
+        result = cu->cuStreamSynchronize(device->stream);
+    pm_status status = pm_cuda_told(device, "clearing memory", result);
     if (status == PM_OK)
-        *out_memory = (void *)(uintptr_t)at;
+        *out_memory = memory;
     else
-        release(device, (void *)(uintptr_t)at);
+        release(device, memory);
     return status;
 }
 
@@ -364,6 +373,7 @@ static void close_line(pm_rt_device_state *device)
             if (*streams[i])
                 c->cuda->cuStreamSynchronize(*streams[i]);
         pm_cuda_launches_drop(device);
+        pm_cuda_blas_drop(device);
         pm_cuda_staging_drop(device);
         if (device->meeting)
             c->cuda->cuEventDestroy_v2(device->meeting);
@@ -431,6 +441,7 @@ static pm_status open_line(const pm_rt_device *desc, int ordinal, pm_rt_device_s
     }
     d->chip = c;
     d->launches.graphs = wants_graphs(cu);
+    pm_cuda_blas_make(d);
     pthread_mutex_lock(&c->lock);
     c->users++;
     pthread_mutex_unlock(&c->lock);

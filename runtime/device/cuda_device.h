@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "runtime/device/cublaslt.h"
 #include "runtime/device/cuda_api.h"
 #include "runtime/device/device.h"
 
@@ -15,6 +16,7 @@ enum {
     PM_CUDA_GRAPH_MOST = 128, ///< launches of a graph
     PM_CUDA_WORDS_MOST = PM_CUDA_GRAPH_MOST * 32,
     PM_CUDA_GRAPHS = 64,
+    PM_CUDA_PRODUCTS = 128, ///< shapes of products that cuBLASLt made
 };
 
 /// The GPU, as a model's sessions share it.
@@ -53,9 +55,28 @@ typedef struct pm_cuda_staging {
     pm_cuda_coming coming[PM_CUDA_COMING];
 } pm_cuda_staging;
 
+/// A shape of products that cuBLASLt was asked for.
+typedef struct pm_cuda_product {
+    pm_lt_shape shape;
+    pm_lt_product how;
+    bool refused; ///< our own kernel does it
+    uint64_t used; ///< when it was used last
+} pm_cuda_product;
+
+typedef struct pm_cuda_blas {
+    bool asked_for; ///< by PIMOE_CUBLASLT
+    bool tried;     ///< to open the library
+    pm_lt lt;
+    void *workspace;
+    uint64_t clock;
+    uint32_t n, refused;
+    pm_cuda_product list[PM_CUDA_PRODUCTS];
+} pm_cuda_blas;
+
 /// A launch that was given; its words lie in a list of their own.
 typedef struct pm_cuda_given {
     uint32_t kernel, blocks, first_word, n_words;
+    pm_cuda_product *product; ///< cuBLASLt makes it; NULL: the kernel
 } pm_cuda_given;
 
 /// Launches that were given one behind the other before, as the driver repeats them.
@@ -90,10 +111,14 @@ struct pm_rt_device_state {
     cu_address status_there;
     pm_cuda_staging staging;
     pm_cuda_launches launches;
+    pm_cuda_blas blas;
 };
 
 /// The result's status, in this device's name.
 PM_NODISCARD pm_status pm_cuda_told(const pm_rt_device_state *device, const char *doing, cu_result result);
+
+/// Memory with anything in it, for the stream of launches. (pm_rt_cuda_ops.release gives it back.)
+PM_NODISCARD pm_status pm_cuda_alloc(pm_rt_device_state *device, size_t bytes, void **out_memory);
 
 /// ---- cuda_staging.c -----------------------------------------------------------------------------------------
 
@@ -119,5 +144,15 @@ PM_NODISCARD pm_status pm_cuda_flush(pm_rt_device_state *device);
 /// What the stream of launches is given from now on comes behind all that was brought.
 PM_NODISCARD pm_status pm_cuda_await_brought(pm_rt_device_state *device);
 void pm_cuda_launches_drop(pm_rt_device_state *device);
+
+/// ---- cuda_blas.c: cuBLASLt in place of our kernels of products, where PIMOE_CUBLASLT asks for it -----------------
+
+void pm_cuda_blas_make(pm_rt_device_state *device);
+void pm_cuda_blas_drop(pm_rt_device_state *device);
+/// How cuBLASLt makes what the kernel would, or NULL: it won't. May flush what was gathered.
+PM_NODISCARD pm_status pm_cuda_blas_find(pm_rt_device_state *device, uint32_t kernel, const uint64_t *words,
+                                         uint32_t n_words, pm_cuda_product **out_product);
+/// Gives it to the stream of launches; false: the kernel must do it.
+bool pm_cuda_blas_run(pm_rt_device_state *device, pm_cuda_product *product, const uint64_t *words);
 
 #endif

@@ -22,6 +22,8 @@ static cu_launch launch_of(const pm_rt_device_state *device, const pm_cuda_given
 
 static pm_status launch_now(pm_rt_device_state *device, const pm_cuda_given *g, uint64_t *words)
 {
+    if (g->product && pm_cuda_blas_run(device, g->product, words))
+        return PM_OK;
     void *parameters[PARAMETERS_MOST];
     cu_launch l = launch_of(device, g, words, parameters);
     cu_result result = device->chip->cuda->cuLaunchKernel(l.func, l.gridDimX, 1, 1, l.blockDimX, 1, 1, l.sharedMemBytes,
@@ -43,14 +45,20 @@ static void forget(const pm_cuda *cu, pm_cuda_graph *g)
     *g = (pm_cuda_graph){0};
 }
 
-/// The same kernels in the same order; blocks and words may differ.
+/// The same kernels in the same order; blocks and words may differ, but not those of a library's products: what it gave
+/// the stream for them stays as it is.
 static bool repeats(const pm_cuda_launches *l, const pm_cuda_graph *g)
 {
     if (l->n != g->n || l->n_words != g->n_words)
         return false;
-    for (uint32_t i = 0; i < l->n; i++)
-        if (l->given[i].kernel != g->given[i].kernel || l->given[i].n_words != g->given[i].n_words)
+    for (uint32_t i = 0; i < l->n; i++) {
+        const pm_cuda_given *now = &l->given[i], *old = &g->given[i];
+        if (now->kernel != old->kernel || now->n_words != old->n_words || !now->product != !old->product)
             return false;
+        if (now->product &&
+            memcmp(l->words + now->first_word, g->words + old->first_word, now->n_words * sizeof *l->words) != 0)
+            return false;
+    }
     return true;
 }
 
@@ -86,20 +94,52 @@ static void remember(const pm_cuda *cu, pm_cuda_launches *l)
     memcpy(g->words, l->words, l->n_words * sizeof *g->words);
 }
 
-/// One launch behind the other.
-static bool build(const pm_rt_device_state *device, pm_cuda_graph *g)
+/// What a library gives the stream for a product, as a graph; NULL: it can't be had.
+static cu_graph captured(pm_rt_device_state *device, pm_cuda_product *product, const uint64_t *words)
 {
     const pm_cuda *cu = device->chip->cuda;
+    cu_graph part = NULL;
+    if (!cu->cuStreamBeginCapture_v2 || !cu->cuStreamEndCapture || !cu->cuGraphAddChildGraphNode ||
+        cu->cuStreamBeginCapture_v2(device->stream, PM_CU_CAPTURE_RELAXED) != 0)
+        return NULL;
+    bool ran = pm_cuda_blas_run(device, product, words);
+    if (cu->cuStreamEndCapture(device->stream, &part) != 0)
+        return NULL;
+    if (!ran && part)
+        cu->cuGraphDestroy(part);
+    return ran ? part : NULL;
+}
+
+static bool add_product(pm_rt_device_state *device, pm_cuda_graph *g, uint32_t i)
+{
+    const pm_cuda *cu = device->chip->cuda;
+    pm_cuda_product *product = device->launches.given[i].product; // that of now: the shape may have been forgotten since
+    cu_graph part = captured(device, product, g->words + g->given[i].first_word);
+    if (!part)
+        return false;
+    bool added = cu->cuGraphAddChildGraphNode(&g->nodes[i], g->graph, i ? &g->nodes[i - 1] : NULL, i > 0, part) == 0;
+    cu->cuGraphDestroy(part);
+    return added;
+}
+
+static bool add_kernel(pm_rt_device_state *device, pm_cuda_graph *g, uint32_t i)
+{
     void *parameters[PARAMETERS_MOST];
+    cu_launch l = launch_of(device, &g->given[i], g->words + g->given[i].first_word, parameters);
+    return device->chip->cuda->cuGraphAddKernelNode(&g->nodes[i], g->graph, i ? &g->nodes[i - 1] : NULL, i > 0, &l) == 0;
+}
+
+/// One launch behind the other.
+static bool build(pm_rt_device_state *device, pm_cuda_graph *g)
+{
+    const pm_cuda *cu = device->chip->cuda;
     if (cu->cuGraphCreate(&g->graph, 0) != 0) {
         g->graph = NULL;
         return false;
     }
-    for (uint32_t i = 0; i < g->n; i++) {
-        cu_launch l = launch_of(device, &g->given[i], g->words + g->given[i].first_word, parameters);
-        if (cu->cuGraphAddKernelNode(&g->nodes[i], g->graph, i ? &g->nodes[i - 1] : NULL, i > 0, &l) != 0)
+    for (uint32_t i = 0; i < g->n; i++)
+        if (!(g->given[i].product ? add_product(device, g, i) : add_kernel(device, g, i)))
             return false;
-    }
     if (cu->cuGraphInstantiateWithFlags(&g->exec, g->graph, 0) == 0)
         return true;
     g->exec = NULL;
@@ -115,8 +155,8 @@ static bool update(const pm_rt_device_state *device, pm_cuda_graph *g)
         pm_cuda_given *old = &g->given[i];
         const pm_cuda_given *now = &l->given[i];
         size_t bytes = now->n_words * sizeof(uint64_t);
-        if (old->blocks == now->blocks &&
-            memcmp(g->words + old->first_word, l->words + now->first_word, bytes) == 0)
+        if (now->product || (old->blocks == now->blocks &&
+            memcmp(g->words + old->first_word, l->words + now->first_word, bytes) == 0))
             continue;
         memcpy(g->words + old->first_word, l->words + now->first_word, bytes);
         old->blocks = now->blocks;
@@ -138,10 +178,11 @@ static bool run_as_graph(pm_rt_device_state *device, pm_status *out_status)
         return false;
     }
     g->used = ++l->clock;
+    uint32_t refused = device->blas.refused;
     if ((!g->exec && !build(device, g)) || !update(device, g)) {
-        // It goes without: one by one is slower, and as right.
+        // It goes without: one by one is slower, and as right. Where a library's product is why, without the library.
         forget(cu, g);
-        l->graphs = false;
+        l->graphs = device->blas.refused != refused;
         return false;
     }
     *out_status = pm_cuda_told(device, "launches as a graph", cu->cuGraphLaunch(g->exec, device->stream));
@@ -182,8 +223,10 @@ pm_status pm_cuda_launch(pm_rt_device_state *device, uint32_t kernel, uint32_t b
         return pm_rt_error_set(PM_ERR_INTERNAL, "%s: a launch with %u words", device->chip->desc->name, n_words);
     if (l->n == PM_CUDA_GRAPH_MOST || n_words > PM_CUDA_WORDS_MOST - l->n_words)
         PM_TRY(pm_cuda_flush(device));
+    pm_cuda_product *product = NULL;
+    PM_TRY(pm_cuda_blas_find(device, kernel, words, n_words, &product));
     pm_cuda_given *g = &l->given[l->n++];
-    *g = (pm_cuda_given){kernel, blocks, l->n_words, n_words};
+    *g = (pm_cuda_given){kernel, blocks, l->n_words, n_words, product};
     memcpy(l->words + l->n_words, words, n_words * sizeof *words);
     l->n_words += n_words;
     return l->graphs ? PM_OK : pm_cuda_flush(device);

@@ -5,8 +5,11 @@ export LD_LIBRARY_PATH=$4${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 expect 0 "$1/pimoe" doctor
 prints "cuda0: Fake 0, sm_90, 1000 multiprocessors, 85.9 GB of memory (84.8 GB free), link gen 5 x8, 1400 of 1980 MHz, 124 of 700 W, 41 C"
 prints "2, the driver speaks CUDA 13.0"
+prints "cublaslt: 13.1.0, makes dense products"
 prints "cuda1: its link has 8 of 16 lanes"
 expect 0 "$1/pimoe" doctor --json
 claims devices.0.kind=cpu devices.1.name=cuda0 devices.1.arch=sm_90 devices.1.watts=123.5 devices.2.watts=0 \
     devices.2.link.width_most=16 devices.2.bus=0000:02:00.0 devices.2.available=84825604096
+PIMOE_CUBLASLT=/nowhere/libcublasLt.so expect 0 "$1/pimoe" doctor
+prints "there is no cuBLASLt (/nowhere/libcublasLt.so"
 finish

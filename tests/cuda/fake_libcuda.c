@@ -45,7 +45,7 @@ struct CUfunc_st {
     struct CUfunc_st *next;
 };
 
-typedef enum action { COPY, CLEAR, KERNEL, WAIT, FREE } action;
+typedef enum action { COPY, CLEAR, KERNEL, CALL_BACK, WAIT, FREE } action;
 
 typedef struct work {
     action action;
@@ -55,6 +55,7 @@ typedef struct work {
     size_t bytes;
     struct CUstream_st *stream; ///< WAIT: until this one has done `bytes` pieces of work
     const fake_kernel *kernel;
+    fake_work *run; ///< of a CALL_BACK, with `to`
     uint64_t words[WORDS_MOST];
     uint32_t blocks, threads, shared, n_words;
 } work;
@@ -69,6 +70,7 @@ struct CUstream_st {
     struct CUstream_st *next; ///< of all
     work *queue;
     size_t n, room, done;
+    struct CUgraph_st *capture; ///< what is given goes there, and isn't done
 };
 
 struct CUevent_st {
@@ -80,8 +82,10 @@ struct CUevent_st {
 struct CUgraphNode_st {
     object o;
     struct CUgraph_st *graph;
-    struct CUfunc_st *function;
+    struct CUfunc_st *function; ///< NULL: no kernel
     work launch;
+    work *inner; ///< of a graph within the graph
+    size_t n_inner;
     struct CUgraphNode_st *next;
 };
 
@@ -224,8 +228,26 @@ static void open_memory(bool open)
 
 /// ---- streams ----------------------------------------------------------------------------------------------------
 
+static struct CUgraphNode_st *append(struct CUgraph_st *graph)
+{
+    struct CUgraphNode_st *n = made(sizeof *n, NODE, graph->o.device);
+    pm_fake_cuda.live--; // goes with its graph
+    n->graph = graph;
+    if (graph->last)
+        graph->last->next = n;
+    else
+        graph->first = n;
+    graph->last = n;
+    return n;
+}
+
 static void put(struct CUstream_st *s, work w)
 {
+    if (s->capture) {
+        RULE(w.action == KERNEL || w.action == CALL_BACK, "what graphs don't take while a stream is captured");
+        append(s->capture)->launch = w;
+        return;
+    }
     if (s->n == s->room) {
         s->room = s->room ? 2 * s->room : 64;
         s->queue = realloc(s->queue, s->room * sizeof *s->queue);
@@ -265,6 +287,10 @@ static void run_to(struct CUstream_st *s, size_t end)
             }
             for (uint32_t i = 0; i < w.blocks && w.kernel->run; i++)
                 w.kernel->run(w.words);
+            break;
+        case CALL_BACK:
+            note('L');
+            w.run(w.to);
             break;
         case WAIT: run_to(w.stream, w.bytes); break;
         case FREE: RULE(drop_memory(w.to, s->o.device), "memory is freed that isn't there"); break;
@@ -702,6 +728,7 @@ EXPORT cu_result cuStreamSynchronize(cu_stream stream)
 {
     CALL_STARTED
     HANDLE(stream, STREAM);
+    RULE(!stream->capture, "the stream is captured");
     finish(stream, stream->n);
     return 0;
 }
@@ -797,18 +824,69 @@ EXPORT cu_result cuGraphAddKernelNode(cu_node *node, cu_graph graph, const cu_no
     cu_result result = launch_work(l->func, l->gridDimX, l->blockDimX, l->sharedMemBytes, l->kernelParams, &w);
     if (result != 0)
         return result;
-    struct CUgraphNode_st *n = made(sizeof *n, NODE, graph->o.device);
-    pm_fake_cuda.live--; // goes with its graph
-    n->graph = graph;
+    struct CUgraphNode_st *n = append(graph);
     n->function = l->func;
     n->launch = w;
-    if (graph->last)
-        graph->last->next = n;
-    else
-        graph->first = n;
-    graph->last = n;
     *node = n;
     return 0;
+}
+
+EXPORT cu_result cuGraphAddChildGraphNode(cu_node *node, cu_graph graph, const cu_node *before, size_t n_before,
+                                          cu_graph child)
+{
+    CALL_STARTED
+    HANDLE(graph, GRAPH);
+    HANDLE(child, GRAPH);
+    RULE(n_before == (graph->last != NULL) && (!n_before || *before == graph->last), "one launch behind the other");
+    struct CUgraphNode_st *n = append(graph);
+    for (struct CUgraphNode_st *c = child->first; c; c = c->next) {
+        n->inner = realloc(n->inner, (n->n_inner + 1) * sizeof *n->inner);
+        n->inner[n->n_inner++] = c->launch;
+    }
+    *node = n;
+    return 0;
+}
+
+EXPORT cu_result cuStreamBeginCapture_v2(cu_stream stream, unsigned int mode)
+{
+    CALL_STARTED
+    HANDLE(stream, STREAM);
+    RULE(mode == PM_CU_CAPTURE_RELAXED && !stream->capture, "the mode, or it is captured already");
+    stream->capture = made(sizeof *stream->capture, GRAPH, stream->o.device);
+    return 0;
+}
+
+EXPORT cu_result cuStreamEndCapture(cu_stream stream, cu_graph *graph)
+{
+    LOCKED;
+    (void)held;
+    HANDLE(stream, STREAM);
+    RULE(stream->capture, "nothing is captured");
+    struct CUgraph_st *captured = stream->capture;
+    stream->capture = NULL;
+    *graph = NULL;
+    if (++pm_fake_cuda.calls == pm_fake_cuda.fail_at) {
+        gone(&captured->o);
+        return pm_fake_cuda.fail_with;
+    }
+    *graph = captured;
+    return 0;
+}
+
+EXPORT void pm_fake_give(cu_stream stream, fake_work *run, void *arg)
+{
+    LOCKED;
+    (void)held;
+    HANDLE(stream, STREAM);
+    put(stream, (work){.action = CALL_BACK, .run = run, .to = arg});
+}
+
+EXPORT int pm_fake_is_device_memory(const void *at, size_t bytes)
+{
+    LOCKED;
+    (void)held;
+    const memory *m = memory_of(at, bytes);
+    return m && current && m->device == current->o.device;
 }
 
 EXPORT cu_result cuGraphInstantiateWithFlags(cu_graph_exec *exec, cu_graph graph, unsigned long long flags)
@@ -818,14 +896,15 @@ EXPORT cu_result cuGraphInstantiateWithFlags(cu_graph_exec *exec, cu_graph graph
     RULE(flags == 0, "flags");
     struct CUgraphExec_st *e = made(sizeof *e, EXEC, graph->o.device);
     for (struct CUgraphNode_st *n = graph->first; n; n = n->next)
-        e->n++;
+        e->n += n->n_inner ? n->n_inner : 1;
     e->nodes = calloc(e->n + 1, sizeof *e->nodes);
     e->launches = calloc(e->n + 1, sizeof *e->launches);
     size_t i = 0;
-    for (struct CUgraphNode_st *n = graph->first; n; n = n->next, i++) {
-        e->nodes[i] = n;
-        e->launches[i] = n->launch;
-    }
+    for (struct CUgraphNode_st *n = graph->first; n; n = n->next)
+        for (size_t k = 0; k < (n->n_inner ? n->n_inner : 1); k++, i++) {
+            e->nodes[i] = n;
+            e->launches[i] = n->inner ? n->inner[k] : n->launch;
+        }
     *exec = e;
     return 0;
 }

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "codegen/cuda/toolkit.h"
 #include "pm/runtime.h"
+#include "runtime/device/cublaslt.h"
 #include "tools/cli/json_out.h"
 #include "tools/driver/summary.h"
 #include "tools/pimoe/check_run.h"
@@ -117,7 +118,7 @@ static void look_at_gpus(doctor *d)
              "it comes with the driver (apt install libnvidia-ml1, or the driver's container toolkit with `utility`)");
 }
 
-/// What compiling for GPUs needs, and what may make them faster.
+/// What compiling for GPUs needs.
 static void look_at_toolkit(doctor *d)
 {
     static const struct {
@@ -135,16 +136,22 @@ static void look_at_toolkit(doctor *d)
              pm_arena_printf(d->arena, "%s, %s", there ? path : "not found", parts[i].what),
              there ? NULL : "only compiling for GPUs needs it: install CUDA's toolkit (12.8 or later), or set CUDA_HOME");
     }
-    static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12", "/usr/local/cuda/lib64/libcublasLt.so"};
-    const char *found = NULL;
-    for (size_t i = 0; i < PM_COUNT(names) && !found; i++) {
-        void *library = dlopen(names[i], RTLD_LAZY | RTLD_LOCAL);
-        if (library)
-            dlclose(library);
-        found = library ? names[i] : NULL;
+}
+
+/// Programs look for it as this does.
+static void look_at_cublaslt(doctor *d)
+{
+    const char *asked = getenv("PIMOE_CUBLASLT");
+    const pm_cublaslt *lt;
+    if (pm_lt_load(asked && strchr(asked, '/') ? asked : NULL, &lt) != PM_OK) {
+        find(d, FINDING_NOTE, "cublaslt", pm_last_error(),
+             "programs do without; PIMOE_CUBLASLT=1, or its path, lets it make dense products of many rows");
+        return;
     }
-    find(d, found ? FINDING_OK : FINDING_NOTE, "cublaslt",
-         pm_arena_printf(d->arena, "%s; models don't use it yet", found ? found : "not found"), NULL);
+    size_t version = lt->cublasLtGetVersion();
+    find(d, FINDING_OK, "cublaslt",
+         pm_arena_printf(d->arena, "%zu.%zu.%zu, makes dense products of many rows where PIMOE_CUBLASLT=1 asks for it",
+                         version / 10000, version / 100 % 100, version % 100), NULL);
 }
 
 static void look_at_folders(doctor *d)
@@ -396,6 +403,7 @@ int pm_command_doctor(pm_arena *arena, const pm_cli_args *args)
     look_at_programs(&d);
     look_at_gpus(&d);
     look_at_toolkit(&d);
+    look_at_cublaslt(&d);
     look_at_folders(&d);
     look_at_trial(&d);
     if (args->count[DOCTOR_JSON])

@@ -23,7 +23,7 @@ enum { CU_INT, CU_E2M1, CU_E4M3 };
  * expert's w to the next one's (scales, zeros and bias lie without gaps). A row of codes has no more bytes than it needs;
  * x and w begin at multiples of 16 bytes. bits 0: w has elements. rounds: factors are rounded to bf16 first. map: w as
  * the tensor memory accelerator takes it (pm_tma_load_3d: x in k, y in n, z the expert; boxes of 64 elements by
- * CU_WGMMA_COLUMNS rows, swizzled by 128 bytes); 0 where there is none. */
+ * CU_WGMMA_COLUMNS rows, swizzled by 128 bytes); 0 where there is none. (The runtime knows these words as pm_rt_product_word.) */
 #define CU_PRODUCT_PARAMETERS                                                                                   \
     const void *x, const void *w, const void *scales, const void *zeros, const int32_t *offsets, const void *bias,       \
         void *y, int64_t rows, int64_t n, int64_t k, int64_t experts, int64_t expert_bytes, int64_t x_elem,              \
