@@ -18,10 +18,12 @@ typedef struct copy_key {
     const char *device;
 } copy_key;
 
-/// Constants, and views of them.
+/// Constants, and views of them. What an op overwrites in place is where the op runs, whatever it was before.
 static bool is_everywhere(pm_value *v)
 {
-    const pm_op *def = pm_value_origin(v)->def;
+    while (pm_value_shows_operand(v) && !(pm_op_info_of(v->def)->traits & PM_T_INPLACE))
+        v = v->def->operands[0];
+    const pm_op *def = v->def;
     return def && (def->code == PM_OP_const || (pm_op_info_of(def)->traits & PM_T_WEIGHT));
 }
 

@@ -39,4 +39,13 @@ module "m" {
       }
     }
   }
+  // a constant that a device overwrites is a copy of it there, which must be brought back
+  entry overwritten(%x: f32[2, 8, 4], %w: f32[4, 1, 4]) -> (y: %y, kept: %kept) {
+    // CHECK: entry overwritten
+    // CHECK: %[[COPY:[0-9]+]] = cast(%zeros) {to = f32} on emu0
+    // CHECK: %kept, %y = causal_conv(%[[COPY]], %{{[0-9]+}}, %{{[0-9]+}}) on emu0
+    // CHECK: "kept" = transfer(%kept) : f32[2, 4, 3] @ output(1)
+    %zeros = const {value = splat(0)} : f32[2, 4, 3]
+    %kept, %y = causal_conv(%zeros, %x, %w)
+  }
 }

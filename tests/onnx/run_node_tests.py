@@ -1,6 +1,6 @@
 """Runs the ONNX backend node tests through `pimoe check`.
 
-Usage: python run_node_tests.py PIMOE [--match REGEX] [--tests DIR] [--jobs N] [-v]
+Usage: python run_node_tests.py PIMOE [--match REGEX] [--tests DIR] [--target TARGET] [--jobs N] [-v]
 
 Needs the `onnx` and `numpy` packages. The tests come from the `onnx` package, or from DIR (one folder
 per test with model.onnx and test_data_set_0/). node_tests_skipped.txt lists those that can't pass
@@ -93,7 +93,7 @@ def bake(model, inputs):
     return made, rest
 
 
-def run(pimoe, case, folder):
+def run(pimoe, target, case, folder):
     name, model, inputs, outputs, rtol, atol = case
     model, inputs = bake(model, inputs)
     place = pathlib.Path(folder) / name
@@ -107,7 +107,7 @@ def run(pimoe, case, folder):
             np.savez(place / file, **known)
         except (TypeError, ValueError, AttributeError) as error:
             return name, "refused", f"no arrays: {error}"
-    command = [pimoe, "check", place / "model.onnx", "--in", place / "in.npz", "--want", place / "want.npz",
+    command = [pimoe, "check", place / "model.onnx", f"--target={target}", "--in", place / "in.npz", "--want", place / "want.npz",
                "--rtol", str(max(rtol, 1e-5)), "--atol", str(max(atol, 1e-6)), "--json"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -133,6 +133,7 @@ def main():
     parser.add_argument("pimoe")
     parser.add_argument("--match", default="", help="only names that match this")
     parser.add_argument("--tests", type=pathlib.Path, help="folder of tests instead of the package's")
+    parser.add_argument("--target", default="native", help="of pimoe check: native, emu")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("-v", action="store_true", help="also show what is skipped")
     args = parser.parse_args()
@@ -141,7 +142,7 @@ def main():
     skips = read_skips()
     counts = collections.Counter()
     with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        for name, result, text in pool.map(lambda case: run(args.pimoe, case, folder), cases):
+        for name, result, text in pool.map(lambda case: run(args.pimoe, args.target, case, folder), cases):
             reason = None
             for row in skips:
                 if row[0].match(name):
