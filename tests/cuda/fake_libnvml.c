@@ -1,5 +1,7 @@
-/// A stand-in for NVML, built as libnvidia-ml.so.1: one sort of GPU, the second without a power sensor.
+/// A stand-in for NVML, built as libnvidia-ml.so.1: one sort of GPU, known by its place alone. The second has no power sensor
+/// and tells its temperature as CUDA 13 asks for it. PM_FAKE_NVML=broken: it can't be started.
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define EXPORT __attribute__((visibility("default")))
@@ -8,7 +10,8 @@ static const int handles[2];
 
 EXPORT unsigned int nvmlInit_v2(void)
 {
-    return 0;
+    const char *how = getenv("PM_FAKE_NVML");
+    return how && strcmp(how, "broken") == 0 ? 9 : 0;
 }
 
 EXPORT unsigned int nvmlSystemGetDriverVersion(char *text, unsigned int size)
@@ -57,9 +60,24 @@ EXPORT unsigned int nvmlDeviceGetPowerUsage(const int *device, unsigned int *mil
     }
 TELLS_OF(nvmlDeviceGetClockInfo, 1400)
 TELLS_OF(nvmlDeviceGetMaxClockInfo, 1980)
-TELLS_OF(nvmlDeviceGetTemperature, 41)
 TELLS(nvmlDeviceGetEnforcedPowerLimit, 700000)
 TELLS(nvmlDeviceGetCurrPcieLinkGeneration, 5)
 TELLS(nvmlDeviceGetCurrPcieLinkWidth, 8)
 TELLS(nvmlDeviceGetMaxPcieLinkGeneration, 5)
 TELLS(nvmlDeviceGetMaxPcieLinkWidth, 16)
+
+EXPORT unsigned int nvmlDeviceGetTemperature(const int *device, unsigned int sensor, unsigned int *out)
+{
+    if (device != &handles[0] || sensor != 0)
+        return 3;
+    *out = 41;
+    return 0;
+}
+
+EXPORT unsigned int nvmlDeviceGetTemperatureV(const int *device, unsigned int *temperature)
+{
+    if (device != &handles[1] || temperature[0] != (12 | 1 << 24) || temperature[1] != 0)
+        return 25;
+    temperature[2] = 43;
+    return 0;
+}

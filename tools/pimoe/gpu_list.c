@@ -6,50 +6,25 @@
 #include <string.h>
 
 #include "runtime/device/cuda_api.h"
+#include "tools/pimoe/nvml_api.h"
 
-/// ---- NVML: the few functions of it ------------------------------------------------------------------------------
-
-typedef struct nvmlDevice_st *nvml_device;
-
-typedef struct nvml_memory {
-    unsigned long long total, free, used;
-} nvml_memory;
-
-enum { NVML_CLOCK_SM = 1, NVML_CLOCK_MEMORY = 2, NVML_TEMPERATURE_GPU = 0 };
-
-#define NVML_FUNCTIONS(X)                                                   \
-    X(nvmlInit_v2, (void))                                                  \
-    X(nvmlSystemGetDriverVersion, (char *, unsigned int))                   \
-    X(nvmlDeviceGetHandleByPciBusId_v2, (const char *, nvml_device *))      \
-    X(nvmlDeviceGetMemoryInfo, (nvml_device, nvml_memory *))                \
-    X(nvmlDeviceGetClockInfo, (nvml_device, unsigned int, unsigned int *))  \
-    X(nvmlDeviceGetMaxClockInfo, (nvml_device, unsigned int, unsigned int *)) \
-    X(nvmlDeviceGetPowerUsage, (nvml_device, unsigned int *))               \
-    X(nvmlDeviceGetEnforcedPowerLimit, (nvml_device, unsigned int *))       \
-    X(nvmlDeviceGetTemperature, (nvml_device, unsigned int, unsigned int *)) \
-    X(nvmlDeviceGetCurrPcieLinkGeneration, (nvml_device, unsigned int *))   \
-    X(nvmlDeviceGetCurrPcieLinkWidth, (nvml_device, unsigned int *))        \
-    X(nvmlDeviceGetMaxPcieLinkGeneration, (nvml_device, unsigned int *))    \
-    X(nvmlDeviceGetMaxPcieLinkWidth, (nvml_device, unsigned int *))
-
-typedef struct nvml {
-#define X(name, parameters) unsigned int (*name) parameters;
-    NVML_FUNCTIONS(X)
-#undef X
-} nvml;
+/// ---- NVML -------------------------------------------------------------------------------------------------------
 
 /// NULL: *out_why says why.
-static const nvml *load_nvml(const char **out_why)
+static const pm_nvml *load_nvml(const char **out_why)
 {
-    static nvml functions;
+    static pm_nvml functions;
     static bool ready;
     static const struct {
         const char *name;
         size_t offset;
+        bool needed;
     } symbols[] = {
-#define X(name, parameters) {#name, offsetof(nvml, name)},
-        NVML_FUNCTIONS(X)
+#define X(name, parameters) {#name, offsetof(pm_nvml, name), true},
+#define Y(name, parameters) {#name, offsetof(pm_nvml, name), false},
+        PM_NVML_NEEDED(X) PM_NVML_OPTIONAL(Y)
 #undef X
+#undef Y
     };
     if (ready)
         return &functions;
@@ -60,7 +35,7 @@ static const nvml *load_nvml(const char **out_why)
     *out_why = "libnvidia-ml.so.1 is too old";
     for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
         void *function = dlsym(library, symbols[i].name);
-        if (!function)
+        if (!function && symbols[i].needed)
             return NULL;
         memcpy((char *)&functions + symbols[i].offset, &function, sizeof function);
     }
@@ -71,33 +46,62 @@ static const nvml *load_nvml(const char **out_why)
     return ready ? &functions : NULL;
 }
 
+typedef nvml_result tell_fn(nvml_device, unsigned int *);
+typedef nvml_result tell_of_fn(nvml_device, unsigned int, unsigned int *);
+
+/// What the library, or this GPU, doesn't tell is 0, as it is where it ceased to.
+static uint32_t told(tell_fn *ask, nvml_device device)
+{
+    unsigned int value = 0;
+    return ask && ask(device, &value) == 0 ? value : 0;
+}
+
+static uint32_t told_of(tell_of_fn *ask, nvml_device device, unsigned int what)
+{
+    unsigned int value = 0;
+    return ask && ask(device, what, &value) == 0 ? value : 0;
+}
+
+static uint32_t temperature(const pm_nvml *m, nvml_device device)
+{
+    nvml_temperature t = {.version = PM_NVML_TEMPERATURE_VERSION, .sensorType = PM_NVML_TEMPERATURE_GPU};
+    uint32_t celsius = told_of(m->nvmlDeviceGetTemperature, device, PM_NVML_TEMPERATURE_GPU);
+    if (celsius == 0 && m->nvmlDeviceGetTemperatureV && m->nvmlDeviceGetTemperatureV(device, &t) == 0 && t.temperature > 0)
+        celsius = (uint32_t)t.temperature;
+    return celsius;
+}
+
+static uint64_t memory_free(const pm_nvml *m, nvml_device device)
+{
+    nvml_memory memory = {0};
+    return m->nvmlDeviceGetMemoryInfo && m->nvmlDeviceGetMemoryInfo(device, &memory) == 0 ? memory.free : 0;
+}
+
+/// NVML numbers GPUs in its own order: it finds one by its place.
 void pm_gpu_list_refresh(pm_gpu_list *list)
 {
-    const nvml *m = load_nvml(&list->no_nvml);
+    const pm_nvml *m = load_nvml(&list->no_nvml);
     if (!m)
         return;
-    if (m->nvmlSystemGetDriverVersion(list->driver, sizeof list->driver) != 0)
+    if (!m->nvmlSystemGetDriverVersion || m->nvmlSystemGetDriverVersion(list->driver, sizeof list->driver) != 0)
         list->driver[0] = 0;
     for (int i = 0; i < list->n; i++) {
         pm_gpu *g = &list->gpus[i];
         nvml_device device;
-        nvml_memory memory = {0};
-        unsigned int milliwatts = 0, most = 0;
         g->watched = m->nvmlDeviceGetHandleByPciBusId_v2(g->bus, &device) == 0;
         if (!g->watched)
             continue;
-        // What a GPU doesn't tell stays 0.
-        g->memory_free = m->nvmlDeviceGetMemoryInfo(device, &memory) == 0 ? memory.free : 0;
-        m->nvmlDeviceGetClockInfo(device, NVML_CLOCK_SM, &g->clock_mhz);
-        m->nvmlDeviceGetMaxClockInfo(device, NVML_CLOCK_SM, &g->clock_mhz_most);
-        m->nvmlDeviceGetClockInfo(device, NVML_CLOCK_MEMORY, &g->memory_clock_mhz);
-        m->nvmlDeviceGetTemperature(device, NVML_TEMPERATURE_GPU, &g->celsius);
-        m->nvmlDeviceGetCurrPcieLinkGeneration(device, &g->link_generation);
-        m->nvmlDeviceGetCurrPcieLinkWidth(device, &g->link_width);
-        m->nvmlDeviceGetMaxPcieLinkGeneration(device, &g->link_generation_most);
-        m->nvmlDeviceGetMaxPcieLinkWidth(device, &g->link_width_most);
-        g->watts = m->nvmlDeviceGetPowerUsage(device, &milliwatts) == 0 ? milliwatts / 1e3 : 0;
-        g->watts_most = m->nvmlDeviceGetEnforcedPowerLimit(device, &most) == 0 ? most / 1e3 : 0;
+        g->memory_free = memory_free(m, device);
+        g->clock_mhz = told_of(m->nvmlDeviceGetClockInfo, device, PM_NVML_CLOCK_SM);
+        g->clock_mhz_most = told_of(m->nvmlDeviceGetMaxClockInfo, device, PM_NVML_CLOCK_SM);
+        g->memory_clock_mhz = told_of(m->nvmlDeviceGetClockInfo, device, PM_NVML_CLOCK_MEMORY);
+        g->celsius = temperature(m, device);
+        g->link_generation = told(m->nvmlDeviceGetCurrPcieLinkGeneration, device);
+        g->link_width = told(m->nvmlDeviceGetCurrPcieLinkWidth, device);
+        g->link_generation_most = told(m->nvmlDeviceGetMaxPcieLinkGeneration, device);
+        g->link_width_most = told(m->nvmlDeviceGetMaxPcieLinkWidth, device);
+        g->watts = told(m->nvmlDeviceGetPowerUsage, device) / 1e3;
+        g->watts_most = told(m->nvmlDeviceGetEnforcedPowerLimit, device) / 1e3;
     }
 }
 
