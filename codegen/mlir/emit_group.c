@@ -268,44 +268,97 @@ static MlirValue reduce_lanes(mb *b, reducer r, MlirValue x)
     return x;
 }
 
+/// What a reduction makes of its elements.
+typedef struct reduction {
+    pm_opcode code;
+    map_fn *map; ///< NULL: the element itself
+    void *user;
+} reduction;
+
+/// One more element.
+static pm_status reduce_element(group *g, pm_value *operand, const MlirValue *idx, const reduction *how, MlirValue *acc)
+{
+    mb *b = g->b;
+    pm_elem elem = operand->type->elem;
+    reducer r = reducer_of(how->code, elem);
+    size_t mark = g->memos.n;
+    MlirValue element;
+    PM_TRY(pm_group_eval(g, operand, idx, &element));
+    if (how->map)
+        element = how->map(g, element, how->user);
+    if (has_keys(how->code, elem))
+        element = to_key(b, how->code, elem, element);
+    *acc = r.reassoc ? mb_bin_fast(b, r.op, *acc, element, "reassoc") : mb_bin(b, r.op, *acc, element);
+    g->memos.n = mark;
+    return PM_OK;
+}
+
+/// A row's columns, which the lanes of a warp share, `n` at a time of each lane.
+static pm_status reduce_columns(group *g, pm_value *operand, const MlirValue *row, const reduction *how, pm_lane_columns c,
+                                MlirValue *acc)
+{
+    mb *b = g->b;
+    MlirValue idx[PM_MAX_RANK] = {row[0]};
+    mb_loop loop;
+    mb_for_begin(b, &loop, c.from, c.to, mb_i64(b, c.n * PM_WARP_LANES), acc, 1);
+    MlirValue next = loop.carried[0];
+    for (int32_t i = 0; i < c.n; i++) {
+        idx[1] = mb_add(b, loop.index, mb_i64(b, i * PM_WARP_LANES));
+        PM_TRY(reduce_element(g, operand, idx, how, &next));
+    }
+    mb_for_end(b, &loop, &next, acc);
+    return PM_OK;
+}
+
+static pm_status reduce_shared(group *g, pm_value *operand, const MlirValue *row, const reduction *how, MlirValue *acc)
+{
+    pm_lane_columns parts[2];
+    pm_group_lane_columns(g, parts);
+    for (int i = 0; i < 2; i++)
+        PM_TRY(reduce_columns(g, operand, row, how, parts[i], acc));
+    *acc = reduce_lanes(g->b, reducer_of(how->code, operand->type->elem), *acc);
+    return PM_OK;
+}
+
+/// Each worker alone, over the dims set in `axes`.
+static pm_status reduce_alone(group *g, pm_value *operand, uint32_t axes, MlirValue *idx, const reduction *how,
+                              MlirValue *acc)
+{
+    mb *b = g->b;
+    const pm_type *type = operand->type;
+    mb_loop loops[PM_MAX_RANK];
+    int32_t n_loops = 0;
+    for (int32_t i = 0; i < type->rank; i++) {
+        if (!(axes >> i & 1))
+            continue;
+        mb_for_begin(b, &loops[n_loops], mb_i64(b, 0), pm_emit_dim(g->d, type->dims[i]), mb_i64(b, 1),
+                     n_loops ? loops[n_loops - 1].carried : acc, 1);
+        idx[g->mode == INDEX_ROWS ? 1 : i] = loops[n_loops].index;
+        n_loops++;
+    }
+    if (n_loops)
+        *acc = loops[n_loops - 1].carried[0];
+    PM_TRY(reduce_element(g, operand, idx, how, acc));
+    while (n_loops-- > 0) {
+        MlirValue result;
+        mb_for_end(b, &loops[n_loops], acc, &result);
+        *acc = result;
+    }
+    return PM_OK;
+}
+
 /// Reduces `operand` over the dims set in `axes`; `idx` has valid entries for the others.
 static pm_status reduce_over(group *g, pm_value *operand, uint32_t axes, MlirValue *idx,
                              pm_opcode code, map_fn *map, void *user, MlirValue *out)
 {
-    mb *b = g->b;
-    const pm_type *type = operand->type;
-    reducer r = reducer_of(code, type->elem);
-    MlirValue acc = reducer_start(b, code, type->elem, r);
-    mb_loop loops[PM_MAX_RANK];
-    int32_t n_loops = 0;
-    bool shared = g->lane.ptr != NULL; // rows, whose columns the lanes share
-    for (int32_t i = 0; i < type->rank; i++) {
-        if (!(axes >> i & 1))
-            continue;
-        mb_for_begin(b, &loops[n_loops], shared ? g->lane : mb_i64(b, 0), pm_emit_dim(g->d, type->dims[i]),
-                     mb_i64(b, shared ? PM_WARP_LANES : 1), n_loops ? loops[n_loops - 1].carried : &acc, 1);
-        idx[g->mode == INDEX_ROWS ? 1 : i] = loops[n_loops].index;
-        n_loops++;
-    }
-    size_t mark = g->memos.n;
-    MlirValue element;
-    PM_TRY(pm_group_eval(g, operand, idx, &element));
-    if (map)
-        element = map(g, element, user);
-    if (has_keys(code, type->elem))
-        element = to_key(b, code, type->elem, element);
-    MlirValue so_far = n_loops ? loops[n_loops - 1].carried[0] : acc;
-    MlirValue next = r.reassoc ? mb_bin_fast(b, r.op, so_far, element, "reassoc")
-                               : mb_bin(b, r.op, so_far, element);
-    g->memos.n = mark;
-    while (n_loops-- > 0) {
-        MlirValue result;
-        mb_for_end(b, &loops[n_loops], &next, &result);
-        next = result;
-    }
-    if (shared)
-        next = reduce_lanes(b, r, next);
-    *out = has_keys(code, type->elem) ? from_key(b, type->elem, next) : next;
+    pm_elem elem = operand->type->elem;
+    reduction how = {code, map, user};
+    MlirValue acc = reducer_start(g->b, code, elem, reducer_of(code, elem));
+    if (g->lane.ptr) // rows, whose columns the lanes share
+        PM_TRY(reduce_shared(g, operand, idx, &how, &acc));
+    else
+        PM_TRY(reduce_alone(g, operand, axes, idx, &how, &acc));
+    *out = has_keys(code, elem) ? from_key(g->b, elem, acc) : acc;
     return PM_OK;
 }
 
@@ -664,6 +717,15 @@ pm_status pm_group_prepare_row(group *g, const MlirValue *idx)
         }
     }
     return PM_OK;
+}
+
+void pm_group_lane_columns(const group *g, pm_lane_columns out[2])
+{
+    mb *b = g->b;
+    MlirValue part = mb_i64(b, PM_MAX_LANE_COLUMNS * PM_WARP_LANES);
+    MlirValue whole = mb_mul(b, mb_bin(b, "divui", g->rows_n, part), part);
+    out[0] = (pm_lane_columns){g->lane, whole, PM_MAX_LANE_COLUMNS};
+    out[1] = (pm_lane_columns){mb_add(b, whole, g->lane), g->rows_n, 1};
 }
 
 void pm_group_use_rows(group *g, const pm_type *space)

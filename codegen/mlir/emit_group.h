@@ -49,7 +49,14 @@ typedef struct group {
     MlirValue zero;   ///< the one zero for indices of broadcast dims: memos compare values by identity
 } group;
 
-enum { PM_WARP_LANES = 32 };
+enum { PM_WARP_LANES = 32, PM_MAX_LANE_COLUMNS = 4 };
+
+/// Columns of a row for one lane of a warp: `from`, every n * PM_WARP_LANES further below `to`, and from each of them n
+/// that are PM_WARP_LANES apart. What is loaded for these is under way together.
+typedef struct pm_lane_columns {
+    MlirValue from, to;
+    int32_t n;
+} pm_lane_columns;
 
 void pm_group_init(group *g, dispatch *d, index_mode mode);
 /// The outer value that a region argument stands for; itself otherwise.
@@ -72,6 +79,8 @@ bool pm_group_is_flat(const dispatch *d);
 bool pm_group_is_rows(const dispatch *d, const pm_type *space);
 /// Enters the space of rows and columns: after pm_group_init with INDEX_ROWS.
 void pm_group_use_rows(group *g, const pm_type *space);
+/// All columns of a row for g->lane: first several at a time, then those that are left.
+void pm_group_lane_columns(const group *g, pm_lane_columns out[2]);
 /// Notes what is constant along the last dim, at row level: `idx` of the space, last index 0.
 PM_NODISCARD pm_status pm_group_prepare_row(group *g, const MlirValue *idx);
 

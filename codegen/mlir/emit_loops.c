@@ -31,11 +31,15 @@ static pm_value *source_of(const group *g, uint32_t output)
     return g->region ? g->region->results.data[output] : g->single->results[output];
 }
 
+static bool is_stored(const group *g, uint32_t output, bool rows)
+{
+    return g->mode == INDEX_FLAT || g->space->rank == 0 || is_row_output(g, g->single->results[output]) == rows;
+}
+
 static pm_status store_outputs(group *g, const MlirValue *idx, bool rows)
 {
     for (uint32_t i = 0; i < g->single->n_results; i++) {
-        pm_value *output = g->single->results[i];
-        if (g->mode != INDEX_FLAT && g->space->rank > 0 && is_row_output(g, output) != rows)
+        if (!is_stored(g, i, rows))
             continue;
         MlirValue element, at[PM_MAX_RANK];
         for (int32_t k = 0; k < PM_MAX_RANK; k++)
@@ -43,8 +47,36 @@ static pm_status store_outputs(group *g, const MlirValue *idx, bool rows)
         if (rows)
             at[g->mode == INDEX_ROWS ? 1 : g->space->rank - 1] = g->zero;
         PM_TRY(pm_group_eval(g, source_of(g, i), at, &element));
-        pm_group_store(g, output, element, at);
+        pm_group_store(g, g->single->results[i], element, at);
     }
+    return PM_OK;
+}
+
+/// A lane's columns of a row: all that are loaded for c.n of them come before the first is stored.
+static pm_status store_columns(group *g, const MlirValue *row, pm_lane_columns c)
+{
+    mb *b = g->b;
+    uint32_t n_outputs = g->single->n_results;
+    MlirValue *elements = PM_NEW_ARRAY(g->d->e->arena, MlirValue, (size_t)c.n * n_outputs);
+    size_t memos = g->memos.n, notes = g->notes.n;
+    mb_loop loop;
+    mb_for_begin(b, &loop, c.from, c.to, mb_i64(b, c.n * PM_WARP_LANES), NULL, 0);
+    MlirValue idx[PM_MAX_RANK] = {row[0]}, columns[PM_MAX_LANE_COLUMNS];
+    for (int32_t i = 0; i < c.n; i++) {
+        idx[1] = columns[i] = mb_add(b, loop.index, mb_i64(b, i * PM_WARP_LANES));
+        for (uint32_t k = 0; k < n_outputs; k++)
+            if (is_stored(g, k, false))
+                PM_TRY(pm_group_eval(g, source_of(g, k), idx, &elements[(uint32_t)i * n_outputs + k]));
+    }
+    for (int32_t i = 0; i < c.n; i++) {
+        idx[1] = columns[i];
+        for (uint32_t k = 0; k < n_outputs; k++)
+            if (is_stored(g, k, false))
+                pm_group_store(g, g->single->results[k], elements[(uint32_t)i * n_outputs + k], idx);
+    }
+    mb_for_end(b, &loop, NULL, NULL);
+    g->memos.n = memos;
+    g->notes.n = notes;
     return PM_OK;
 }
 
@@ -213,14 +245,23 @@ static pm_status lower_rows(dispatch *d)
         g.memos.n = memos; // what was computed in the branch is not there behind it
         g.notes.n = notes;
     }
-    memos = g.memos.n, notes = g.notes.n;
-    mb_for_begin(b, &column_loop, lane.ptr ? lane : g.zero, columns, lane.ptr ? mb_i64(b, PM_WARP_LANES) : one, NULL, 0);
-    idx[column] = column_loop.index;
-    PM_TRY(store_outputs(&g, idx, false));
-    g.lane = lane;
-    mb_for_end(b, &column_loop, NULL, NULL);
-    g.memos.n = memos;
-    g.notes.n = notes;
+    if (lane.ptr) {
+        pm_lane_columns parts[2];
+        g.lane = lane;
+        pm_group_lane_columns(&g, parts);
+        g.lane = (MlirValue){0};
+        for (int i = 0; i < 2; i++)
+            PM_TRY(store_columns(&g, idx, parts[i]));
+        g.lane = lane;
+    } else {
+        memos = g.memos.n, notes = g.notes.n;
+        mb_for_begin(b, &column_loop, g.zero, columns, one, NULL, 0);
+        idx[column] = column_loop.index;
+        PM_TRY(store_outputs(&g, idx, false));
+        mb_for_end(b, &column_loop, NULL, NULL);
+        g.memos.n = memos;
+        g.notes.n = notes;
+    }
     mb_for_end(b, &row_loop, NULL, NULL);
     d->status = mb_load(b, b->i32, g.status);
     return PM_OK;

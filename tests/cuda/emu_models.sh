@@ -30,6 +30,10 @@ grep -aq pm_cu_products_few "$work/gpu" || { echo "same_rows: each product has a
 numbers "$(dirname "$0")/same_rows.pm" --in x=random:7x16
 numbers "$(dirname "$0")/same_rows.pm" --in x=random:70x16
 
+for rows in 1 5; do
+    numbers "$(dirname "$0")/row_groups.pm" --in x=random:${rows}x300 --in y=random:${rows}x300
+done
+
 # the language model writes the same text, with caches on the device; experts, or some of them, may stay on the CPU
 "$pimoec" "$samples/classics" -q --verify=each -o "$work/cpu"
 want=$("$work/cpu" "Once upon a time" -n 6 --temperature 0)
