@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "codegen/mlir/emit_group.h"
 #include "codegen/mlir/launch_plan.h"
 #include "codegen/mlir/lowerings.h"
 #include "ir/loop_space.h"
@@ -240,17 +241,21 @@ void pm_launch_finish(launch *l)
     n->may_fail = true;
 }
 
-/// Threads that the general road gives an op: one for each element of what it makes, up to a limit.
+/// Threads that the general road gives an op: one for each element of what it makes, or where the lanes of warps share
+/// rows a warp for each row, up to a limit.
 static MlirValue general_blocks(launch *l, bool limited)
 {
     mb *b = l->b;
     MlirValue most = mb_i64(b, 1);
-    for (uint32_t i = 0; i < l->op->n_results && !limited; i++) {
-        MlirValue count = pm_launch_count_of(l, l->op->results[i], 0, l->op->results[i]->type->rank);
-        most = mb_bin(b, "maxsi", most, count);
-    }
     if (limited)
         return mb_i64(b, PM_RT_DEVICE_WORKERS / PM_GENERAL_THREADS);
+    for (uint32_t i = 0; i < l->op->n_results; i++) {
+        int32_t rank = l->op->results[i]->type->rank;
+        MlirValue count = pm_launch_count_of(l, l->op->results[i], 0, l->kernel.meets && rank > 0 ? rank - 1 : rank);
+        most = mb_bin(b, "maxsi", most, count);
+    }
+    if (l->kernel.meets)
+        most = mb_mul(b, most, mb_i64(b, PM_WARP_LANES));
     return mb_bin(b, "minsi", pm_launch_ceil_div(l, most, PM_GENERAL_THREADS), mb_i64(b, MAX_BLOCKS));
 }
 
