@@ -375,6 +375,16 @@ static bool same_side_operands(pm_expert_body *body, const pm_body_node *node, u
     return true;
 }
 
+static void note_list(pm_expert_body *body, uint32_t expert, const pm_row_list *list)
+{
+    if (!body->lists)
+        body->lists = PM_NEW_ARRAY(body->arena, const pm_row_list *, (size_t)body->seed->experts);
+    if ((int64_t)expert >= body->seed->experts || (body->lists[expert] && body->lists[expert] != list))
+        body->lists_differ = true;
+    else
+        body->lists[expert] = list;
+}
+
 /// Picks by index in a tuple: expert i's own list each time, in the same way.
 static bool own_lists(pm_expert_body *body, const pm_body_node *node)
 {
@@ -387,6 +397,7 @@ static bool own_lists(pm_expert_body *body, const pm_body_node *node)
             index->axes.atoms[0].kind != PM_ATOM_LIST ||
             index->axes.atoms[0].list->expert != (int64_t)i)
             return false;
+        note_list(body, i, index->axes.atoms[0].list);
     }
     return true;
 }
@@ -402,6 +413,25 @@ bool pm_body_is_segment_concat(const pm_expert_body *body, const pm_body_node *n
 static bool is_before(const pm_expert_body *body, const pm_op *op)
 {
     return op->serial < body->seed->n_before && body->seed->before[op->serial];
+}
+
+/// All pieces of the rows in the order of their experts, one for each.
+static bool cuts_by_expert(const pm_expert_body *body, const pm_body_node *node)
+{
+    const pm_op *op = pm_body_op_of(node);
+    if (op->n_results != body->seed->experts || node->width != op->n_results || node->by_choice)
+        return false;
+    for (uint32_t i = 0; i < node->width; i++) {
+        const pm_moe_fact *fact = pm_moe_fact_of(body->facts, node->values[i]);
+        bool own = false;
+        for (int32_t k = 0; fact && fact->seed == body->seed && k < fact->axes.n; k++)
+            own = own || (fact->axes.atoms[k].kind == PM_ATOM_LIST &&
+                          fact->axes.atoms[k].list->kind == PM_LIST_SEGMENT &&
+                          fact->axes.atoms[k].list->expert == (int64_t)i);
+        if (!own || node->values[i]->def != op || node->values[i]->index != i)
+            return false;
+    }
+    return true;
 }
 
 /// Leaves are known at once; of others the operands come first.
@@ -432,6 +462,11 @@ static found classify(pm_expert_body *body, pm_body_node *node)
     if (node->width == 1 && op && (op->code == PM_OP_gather || op->code == PM_OP_gather_nd) &&
         is_constant(op->operands[0]) && !pm_moe_fact_of(body->facts, op->operands[1]))
         return input_node(body, node) ? LEAF : WRONG; // an embedding
+    if (op && !is_before(body, op) && pm_body_find_join(body, node))
+        return INNER;
+    node->cut = op && op->code == PM_OP_split && cuts_by_expert(body, node);
+    if (node->cut)
+        return INNER;
     const pm_op *base = under_views(v)->def;
     pm_axes ignored;
     bool may_be_input = node->width == 1 && (!op || is_before(body, op) || !has_rule(body, node) ||
@@ -459,13 +494,16 @@ static bool push_operands(pm_expert_body *body, pm_body_node *node, node_vec *st
     const pm_op *op = pm_body_op_of(node);
     bool whole = pm_body_is_segment_concat(body, node) || pm_body_stacks_experts(body, node);
     bool by_choice = node->by_choice && !whole && !pm_body_picks_experts(body, node);
+    pm_value **all = node->parts ? node->parts : op->operands; // of a whole
+    uint32_t n_all = node->parts ? node->n_parts : op->n_operands;
+    whole = whole || node->parts;
     node->n_operands = whole ? 1 : body_operands(op);
     node->operands = PM_NEW_ARRAY(body->arena, pm_body_node *, node->n_operands + 1);
-    pm_value **tuple = PM_NEW_ARRAY(body->arena, pm_value *, node->width + op->n_operands);
+    pm_value **tuple = PM_NEW_ARRAY(body->arena, pm_value *, node->width + n_all);
     for (uint32_t k = 0; k < node->n_operands; k++) {
-        uint32_t width = whole ? op->n_operands : node->width;
+        uint32_t width = whole ? n_all : node->width;
         for (uint32_t i = 0; i < width; i++)
-            tuple[i] = whole ? op->operands[i] : node->values[i]->def->operands[k];
+            tuple[i] = whole ? all[i] : node->values[i]->def->operands[k];
         if (!tuple[0])
             return pm_body_stop(body, node, "an operand is missing");
         node->operands[k] = node_for(body, tuple, width);
@@ -500,9 +538,10 @@ static bool walk(pm_expert_body *body, pm_body_node *root)
                 return false;
             continue;
         }
-        pm_body_rule *rule = pm_body_is_segment_concat(body, node) ? pm_body_segments
-                             : pm_body_stacks_experts(body, node)  ? pm_body_stack_experts
-                                                                   : pm_body_rule_of(pm_body_op_of(node));
+        pm_body_rule *rule = node->parts                             ? pm_body_join
+                             : pm_body_is_segment_concat(body, node) ? pm_body_segments
+                             : pm_body_stacks_experts(body, node)    ? pm_body_stack_experts
+                                                                     : pm_body_rule_of(pm_body_op_of(node));
         if (!rule(body, node))
             return pm_body_stop(body, node, "it doesn't work row by row");
         for (uint32_t i = 0; i < node->n_operands; i++)

@@ -32,6 +32,12 @@ typedef struct pm_body_node {
     bool is_filled;       ///< shared: one number on every row
     bool is_input;        ///< the rows that the experts are given, or a view of them
     int32_t id_axis;      ///< a constant that differs by expert along this axis; -1: it doesn't
+    pm_value **parts;     ///< rows of all experts (or of their list) that come together here; NULL: it isn't such
+    uint32_t n_parts;
+    const pm_row_list **lists; ///< parts: the rows they are, by expert
+    const pm_moe_fact *mask;   ///< parts: what they were multiplied with, of one expert
+    bool repeats;         ///< tokens by their numbers
+    bool cut;             ///< pieces of the rows in the order of their experts
     bool picks;           ///< of the rows of all experts each choice takes those of its own
     bool captured;        ///< stack: a row op uses it
     pm_value *emitted;
@@ -51,6 +57,8 @@ typedef struct pm_expert_body {
     bool plain_input;       ///< rows go in as they are
     pm_value *input_weight;
     bool input_dense;       ///< as pm_body_node.is_dense_weight
+    const pm_row_list **lists; ///< by expert: the rows that were picked for it; NULL: none yet
+    bool lists_differ;         ///< and others in another place
     PM_VEC(pm_body_node *) nodes; ///< operands first
     pm_map known;           ///< first value's id and width -> node
     const pm_op *stopped;   ///< where matching stopped

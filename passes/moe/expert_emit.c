@@ -366,7 +366,8 @@ static pm_status emit_rows(emitter *e, pm_body_node *node)
         return to_inner(e, e->region->args.data[0], &node->axes, &node->emitted);
     }
     e->b->loc = op->loc;
-    if (pm_body_is_segment_concat(e->body, node) || pm_body_stacks_experts(e->body, node) || node->picks) {
+    if (pm_body_is_segment_concat(e->body, node) || pm_body_stacks_experts(e->body, node) || node->parts || node->picks ||
+        node->cut || node->repeats) {
         node->emitted = node->operands[0]->emitted;
         return PM_OK;
     }

@@ -50,27 +50,48 @@ static bool counts_tokens(const pm_expert_body *body, const pm_axes *axes, int32
 
 /* ---- the index --------------------------------------------------------------------------------- */
 
-/// 0, 1, 2, ... for all tokens, seen through views: which axes of `v` count them.
-static bool numbers_tokens(const pm_expert_body *body, pm_value *v, pm_axes *out)
+/// 0, 1, 2, ... up to `n`.
+static bool counts_up(const pm_value *v, pm_dim n)
+{
+    int64_t first, step;
+    size_t count;
+    return pm_value_is(v, PM_OP_range) && v->type->dims[0] == n &&
+           pm_value_const_ints(v->def->operands[0], &first, 1, &count) && first == 0 &&
+           pm_value_const_ints(v->def->operands[2], &step, 1, &count) && step == 1;
+}
+
+/// The tokens, each as many times as it has choices: (0, 1, 2, ...) / k.
+static bool counts_slowly(const pm_expert_body *body, const pm_value *v)
+{
+    int64_t by, k;
+    size_t count;
+    return body->seed->choice >= 0 && body->seed->choice == body->seed->n_dims - 1 && pm_value_is(v, PM_OP_div) &&
+           v->type->rank == 1 &&
+           pm_dim_is_const(body->module, body->seed->dims[body->seed->choice], &k) &&
+           pm_value_const_ints(v->def->operands[1], &by, 1, &count) && by == k &&
+           counts_up(v->def->operands[0], pm_dim_mul(body->module, count_tokens(body), pm_dim_const(body->module, k)));
+}
+
+/// The number of each token, seen through views: which axes of `v` count them.
+bool pm_body_numbers_tokens(const pm_expert_body *body, pm_value *v, pm_axes *out)
 {
     const pm_op *chain[PM_BODY_MAX_CHAIN];
     int n = 0;
-    int64_t first, step;
-    size_t count;
     while (v->def && (v->def->code == PM_OP_reshape || v->def->code == PM_OP_expand || v->def->code == PM_OP_cast)) {
         if (n == PM_BODY_MAX_CHAIN)
             return false;
         chain[n++] = v->def;
         v = v->def->operands[0];
     }
-    if (!pm_value_is(v, PM_OP_range) || v->type->dims[0] != count_tokens(body) ||
-        !pm_value_const_ints(v->def->operands[0], &first, 1, &count) || first != 0 ||
-        !pm_value_const_ints(v->def->operands[2], &step, 1, &count) || step != 1)
+    bool slowly = counts_slowly(body, v);
+    if (!slowly && !counts_up(v, count_tokens(body)))
         return false;
     *out = (pm_axes){.rank = 1};
     for (int32_t i = 0; i < body->seed->n_dims; i++)
         if (i != body->seed->choice)
             pm_axes_put(out, (pm_atom){.kind = PM_ATOM_SEED, .at = i, .dim = body->seed->dims[i]}, 0);
+    if (slowly)
+        pm_axes_put(out, (pm_atom){.kind = PM_ATOM_SPREAD, .dim = body->seed->dims[body->seed->choice]}, 0);
     while (n-- > 0) {
         pm_axes in = *out;
         const pm_type *type = chain[n]->results[0]->type;
@@ -88,7 +109,7 @@ static bool read_term(const pm_expert_body *body, pm_value *v, int32_t choice, t
     out->is_id = fact && fact->seed == body->seed && fact->choice == choice && pm_fact_is_id(fact);
     if (out->is_id)
         out->axes = fact->axes;
-    return out->is_id || numbers_tokens(body, v, &out->axes);
+    return out->is_id || pm_body_numbers_tokens(body, v, &out->axes);
 }
 
 /// One integer, constant or an extent.
@@ -308,15 +329,6 @@ static bool is_by_choice(const pm_expert_body *body, const pm_axes *axes, bool o
     return body->seed->choice < 0 || of_one || seen >> body->seed->choice & 1;
 }
 
-static bool same_axes(const pm_axes *a, const pm_axes *b)
-{
-    bool same = a->n == b->n && a->rank == b->rank;
-    for (int32_t i = 0; i < a->n && same; i++)
-        same = a->atoms[i].kind == b->atoms[i].kind && a->atoms[i].axis == b->atoms[i].axis &&
-               a->atoms[i].at == b->atoms[i].at && a->atoms[i].dim == b->atoms[i].dim;
-    return same;
-}
-
 bool pm_body_pick_experts(pm_expert_body *body, pm_body_node *node)
 {
     pm_body_node *x = pm_body_data_of(node);
@@ -335,7 +347,7 @@ bool pm_body_pick_experts(pm_expert_body *body, pm_body_node *node)
                     pm_axes_fit(&axes) && is_by_choice(body, &axes, node->by_choice);
         if (!fits)
             return pm_body_stop(body, node, "experts' results are picked in a way that isn't known");
-        if (i && !same_axes(&axes, &node->axes))
+        if (i && !pm_axes_same(&axes, &node->axes))
             return pm_body_stop(body, node, "the choices pick in different ways");
         node->axes = axes;
     }

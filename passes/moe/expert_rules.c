@@ -126,8 +126,7 @@ static bool filled_rows(pm_expert_body *body, pm_body_node *node)
     return true;
 }
 
-/// Whether what is the row's own stays so: an axis of it doesn't count the choices all of a sudden.
-static bool keeps_row(const pm_body_node *x, const pm_axes *result)
+bool pm_body_keeps_row(const pm_body_node *x, const pm_axes *result)
 {
     const pm_atom *first;
     for (int32_t i = 0; i < x->axes.n && x->kind == PM_BODY_ROWS; i++) {
@@ -164,7 +163,7 @@ static bool elementwise(pm_expert_body *body, pm_body_node *node)
             return pm_body_stop(body, node, "its operands count different things");
     }
     for (uint32_t i = 0; i < node->n_operands; i++)
-        if (!keeps_row(node->operands[i], &axes))
+        if (!pm_body_keeps_row(node->operands[i], &axes))
             return pm_body_stop(body, node, "its operands count different things");
     node->axes = axes;
     if (n_weights)
@@ -419,10 +418,29 @@ static bool reduce(pm_expert_body *body, pm_body_node *node)
     return true;
 }
 
+/// The experts' own rows of those in their order.
+static bool cut_rows(pm_expert_body *body, pm_body_node *node, int32_t axis)
+{
+    pm_body_node *x = pm_body_data_of(node);
+    const pm_axes *own = &pm_moe_fact_of(body->facts, node->values[0])->axes;
+    const pm_atom *rows, *list;
+    if (pm_axes_at(&x->axes, axis, &rows) != 1 || rows->kind != PM_ATOM_LIST || rows->list != body->seed->sorted ||
+        pm_axes_at(own, axis, &list) != 1)
+        return pm_body_stop(body, node, "it cuts between rows");
+    like_operand(node, x);
+    node->axes = x->axes;
+    for (int32_t i = 0; i < node->axes.n; i++)
+        if (node->axes.atoms[i].axis == axis)
+            node->axes.atoms[i] = *list;
+    return true;
+}
+
 static bool split(pm_expert_body *body, pm_body_node *node)
 {
     pm_body_node *x = pm_body_data_of(node);
     int32_t axis = pm_body_positive(pm_op_i64(pm_body_op_of(node), "axis"), x->axes.rank);
+    if (node->cut)
+        return cut_rows(body, node, axis);
     if (x->kind != PM_BODY_ROWS || !pm_body_is_inner_axis(body, &x->axes, axis))
         return pm_body_stop(body, node, "it cuts between rows");
     like_operand(node, x);
@@ -453,11 +471,11 @@ static bool slice(pm_expert_body *body, pm_body_node *node)
     return true;
 }
 
-static bool replace_rows(pm_expert_body *body, pm_body_node *node, const pm_moe_fact *index)
+static bool replace_rows(pm_expert_body *body, pm_body_node *node, const pm_axes *index)
 {
     pm_body_node *x = pm_body_data_of(node);
     const pm_op *op = pm_body_op_of(node);
-    pm_axes rows = index->axes;
+    pm_axes rows = *index;
     int32_t axis = 0;
     if (op->code == PM_OP_gather)
         axis = pm_body_positive(pm_op_i64(op, "axis"), x->axes.rank);
@@ -478,17 +496,52 @@ static bool replace_rows(pm_expert_body *body, pm_body_node *node, const pm_moe_
     return pm_axes_fit(&node->axes);
 }
 
+/// Each token's row, as many times as it has choices; or each choice's.
+static bool repeats_tokens(const pm_expert_body *body, const pm_atom *atoms, int32_t n)
+{
+    const pm_seed *seed = body->seed;
+    bool fits = n == seed->n_dims;
+    for (int32_t i = 0; i < n && fits; i++)
+        fits = (atoms[i].kind == PM_ATOM_SEED && atoms[i].at == i) ||
+               (i == seed->choice && atoms[i].kind == PM_ATOM_SPREAD && atoms[i].dim == seed->dims[i]);
+    return fits;
+}
+
+/// From an axis of all tokens, and nothing else.
+static bool gathers_tokens(const pm_expert_body *body, const pm_op *op, const pm_body_node *x)
+{
+    const pm_atom *atoms;
+    bool nd = op->code == PM_OP_gather_nd;
+    int32_t at = 0, n = pm_axes_at(&x->axes, nd ? 0 : pm_body_positive(pm_op_i64(op, "axis"), x->axes.rank), &atoms);
+    int64_t depth = 1;
+    if (nd && (pm_op_i64(op, "batch_dims") != 0 || op->operands[1]->type->rank < 1 ||
+               !pm_dim_is_const(body->module, op->operands[1]->type->dims[op->operands[1]->type->rank - 1], &depth)))
+        return false;
+    for (int32_t i = 0; i < n; i++, at++) {
+        at += at == body->seed->choice;
+        if (atoms[i].kind != PM_ATOM_SEED || atoms[i].at != at)
+            return false;
+    }
+    at += at == body->seed->choice;
+    return x->is_input && depth == 1 && n > 0 && at == body->seed->n_dims;
+}
+
 /// Rows picked by an index: of tokens for a list, of sorted rows for a segment, or back into their order.
 static bool gather(pm_expert_body *body, pm_body_node *node)
 {
     const pm_op *op = pm_body_op_of(node);
     const pm_moe_fact *index = pm_moe_fact_of(body->facts, op->operands[1]);
     pm_body_node *x = pm_body_data_of(node);
+    pm_axes numbers;
     const pm_atom *first;
     if (pm_body_picks_experts(body, node))
         return pm_body_pick_experts(body, node);
     if (x->kind != PM_BODY_ROWS || (node->by_choice && node->width > 1))
         return pm_body_stop(body, node, "it picks from something else than rows");
+    if (!index && gathers_tokens(body, op, x) && pm_body_numbers_tokens(body, op->operands[1], &numbers)) {
+        node->repeats = true;
+        return replace_rows(body, node, &numbers);
+    }
     if (!index) { // constant positions along the row
         int32_t axis = op->code == PM_OP_gather ? pm_body_positive(pm_op_i64(op, "axis"), x->axes.rank) : -1;
         if (axis < 0 || !pm_body_is_inner_axis(body, &x->axes, axis) || !pm_value_const(op->operands[1]) ||
@@ -509,6 +562,9 @@ static bool gather(pm_expert_body *body, pm_body_node *node)
         fits = n == 1 && first->kind == PM_ATOM_LIST && first->list == index->list;
     } else if (index->kind == PM_FACT_FORMS && index->n_forms == 1 && index->forms[0].position_in) {
         fits = n == 1 && first->kind == PM_ATOM_LIST && first->list == index->forms[0].position_in;
+    } else if (index->kind == PM_FACT_FORMS && index->n_forms == 1 && body->seed->choice >= 0 &&
+               pm_form_is_choice(body->module, body->seed, &index->forms[0])) {
+        fits = repeats_tokens(body, first, n);
     } else if (index->kind == PM_FACT_FORMS && index->n_forms == 1) {
         fits = x->is_input && pm_form_is_token(body->module, body->seed, &index->forms[0]);
         for (int32_t i = 0, tokens = 0; i < n; i++) {
@@ -520,7 +576,7 @@ static bool gather(pm_expert_body *body, pm_body_node *node)
     } else {
         fits = false;
     }
-    return fits ? replace_rows(body, node, index) : pm_body_stop(body, node, "rows are picked in a way that isn't known");
+    return fits ? replace_rows(body, node, &index->axes) : pm_body_stop(body, node, "rows are picked in a way that isn't known");
 }
 
 /// Parts of rows side by side.

@@ -283,13 +283,16 @@ static pm_status copy_op(lowering *l, pm_op *op)
 static pm_status copy_grouped(lowering *l, pm_op *op)
 {
     pm_value *x = mapped(l, op->operands[0]), *y;
-    if (!x || (op->n_operands > 2 && op->operands[2] && !stacked(l, op->operands[2])))
+    pm_value *bias = op->n_operands > 2 ? op->operands[2] : NULL;
+    if (!x)
         return copy_op(l, op);
     l->b.loc = pm_loc_derive(l->ctx->module, op->loc, "lower-experts");
     pm_value *operands[] = {x, stacked(l, op->operands[1]), l->offsets,
-                            op->n_operands > 2 ? stacked(l, op->operands[2]) : NULL};
+                            bias ? stacked(l, bias) : NULL};
     PM_TRY(pm_build1(&l->b, &y, PM_OP_grouped_linear, operands, operands[3] ? 4 : 3,
                      PM_ATTRS(pm_attr_elem("compute", (pm_elem)pm_op_i64(op, "compute")))));
+    if (bias && !operands[3]) // all experts' own
+        PM_TRY(pm_build1(&l->b, &y, PM_OP_add, PM_OPERANDS(y, mapped(l, bias)), PM_NO_ATTRS));
     map_value(l, op->results[0], y);
     return PM_OK;
 }

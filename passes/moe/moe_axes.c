@@ -99,6 +99,14 @@ bool pm_moe_atom_same(const pm_atom *a, const pm_atom *b)
     return a->kind == b->kind && a->dim == b->dim && a->at == b->at && a->list == b->list;
 }
 
+bool pm_axes_same(const pm_axes *a, const pm_axes *b)
+{
+    bool same = a->rank == b->rank && a->n == b->n;
+    for (int32_t i = 0; i < a->n && same; i++)
+        same = a->atoms[i].axis == b->atoms[i].axis && pm_moe_atom_same(&a->atoms[i], &b->atoms[i]);
+    return same;
+}
+
 /// The atoms of an axis: their number, and the first of them.
 int32_t pm_axes_at(const pm_axes *axes, int32_t axis, const pm_atom **out_first)
 {

@@ -784,7 +784,7 @@ static bool is_segment(const pm_seed *seed, const pm_moe_fact *from, const pm_mo
 }
 
 /// The segment's extent is its own, or what the segments before leave of the list: that isn't news to the run.
-static bool add_segment(finder *f, pm_row_list *sorted, pm_dim extent)
+bool pm_moe_adds_segment(finder *f, pm_row_list *sorted, pm_dim extent)
 {
     pm_dim whole = pm_dim_const(f->m, 1);
     for (int32_t i = 0; i < sorted->seed->n_dims; i++)
@@ -803,7 +803,7 @@ pm_status pm_moe_rule_range(finder *f)
         !is_segment(to->seed, from, to, &expert))
         return PM_OK;
     const pm_row_list *sorted = to->seed->sorted;
-    if (!sorted || !add_segment(f, (pm_row_list *)sorted, f->op->results[0]->type->dims[0]))
+    if (!sorted || !pm_moe_adds_segment(f, (pm_row_list *)sorted, f->op->results[0]->type->dims[0]))
         return PM_OK;
     pm_row_list *list = PM_NEW(f->arena, pm_row_list);
     *list = (pm_row_list){.kind = PM_LIST_SEGMENT, .seed = to->seed, .expert = expert, .exact = true,

@@ -39,6 +39,7 @@ pm_status pm_moe_rule_scatter_elements(finder *f);
 pm_status pm_moe_rule_scatter_nd(finder *f);
 pm_status pm_moe_rule_nonzero(finder *f);
 pm_status pm_moe_rule_range(finder *f);
+bool pm_moe_adds_segment(finder *f, pm_row_list *sorted, pm_dim extent);
 bool pm_moe_finds_extent(const finder *f, pm_dim extent);
 bool pm_moe_is_filled_with(finder *f, const pm_value *v, double *out);
 

@@ -215,22 +215,30 @@ bool pm_moe_form_same(const pm_index_form *a, const pm_index_form *b)
     return same;
 }
 
-bool pm_form_is_token(pm_module *m, const pm_seed *seed, const pm_index_form *form)
+/// Strides of the seed's dims, row-major, with or without the choices.
+static bool counts_row_major(pm_module *m, const pm_seed *seed, const pm_index_form *form, bool choices)
 {
     pm_dim stride = pm_dim_const(m, 1);
     if (form->position_in || form->base != pm_dim_const(m, 0))
         return false;
     for (int32_t i = seed->n_dims - 1; i >= 0; i--) {
-        if (i == seed->choice) {
-            if (form->coef[i] != pm_dim_const(m, 0))
-                return false;
-            continue;
-        }
-        if (form->coef[i] != stride)
+        bool counted = choices || i != seed->choice;
+        if (form->coef[i] != (counted ? stride : pm_dim_const(m, 0)))
             return false;
-        stride = pm_dim_mul(m, stride, seed->dims[i]);
+        if (counted)
+            stride = pm_dim_mul(m, stride, seed->dims[i]);
     }
     return true;
+}
+
+bool pm_form_is_token(pm_module *m, const pm_seed *seed, const pm_index_form *form)
+{
+    return counts_row_major(m, seed, form, false);
+}
+
+bool pm_form_is_choice(pm_module *m, const pm_seed *seed, const pm_index_form *form)
+{
+    return counts_row_major(m, seed, form, true);
 }
 
 /* ---- seeds ----------------------------------------------------------------------------------- */
@@ -718,6 +726,32 @@ static pm_status rule_slice(finder *f)
     return PM_OK;
 }
 
+/// Rows in the order of their experts, cut into as many for each as there are.
+static bool split_by_counts(finder *f, int32_t axis)
+{
+    const pm_moe_fact *x = pm_moe_operand_fact(f, 0), *sizes = f->op->n_operands > 1 ? pm_moe_operand_fact(f, 1) : NULL;
+    const pm_atom *atom;
+    if (!x || !sizes || x->kind != PM_FACT_AXES || sizes->kind != PM_FACT_COUNTS || x->seed != sizes->seed ||
+        f->op->n_results != x->seed->experts || !pm_fact_is_diagonal(sizes) || pm_axes_at(&x->axes, axis, &atom) != 1 ||
+        atom->kind != PM_ATOM_LIST || atom->list != x->seed->sorted)
+        return false;
+    for (uint32_t i = 0; i < f->op->n_results; i++) {
+        pm_dim extent = f->op->results[i]->type->dims[axis];
+        if (!pm_moe_adds_segment(f, (pm_row_list *)atom->list, extent))
+            return true;
+        pm_row_list *list = PM_NEW(f->arena, pm_row_list);
+        *list = (pm_row_list){.kind = PM_LIST_SEGMENT, .seed = x->seed, .expert = i, .exact = true, .of = atom->list};
+        pm_moe_fact y = *x;
+        for (int32_t k = 0; k < y.axes.n; k++)
+            if (y.axes.atoms[k].axis == axis) {
+                y.axes.atoms[k].list = list;
+                y.axes.atoms[k].dim = extent;
+            }
+        pm_moe_set_fact(f, i, &y);
+    }
+    return true;
+}
+
 static pm_status rule_split(finder *f)
 {
     const pm_moe_fact *x = pm_moe_operand_fact(f, 0);
@@ -728,6 +762,8 @@ static pm_status rule_split(finder *f)
         return PM_OK;
     }
     if (!pm_op_extents_fit(f->op))
+        return PM_OK;
+    if (split_by_counts(f, axis))
         return PM_OK;
     for (uint32_t i = 0; x && i < f->op->n_results; i++) {
         int64_t n = pm_moe_const_dim(f, f->op->results[i]->type, axis);

@@ -129,6 +129,7 @@ pm_axes pm_axes_permuted(const pm_axes *in, const int64_t *perm);
 void pm_axes_remove(pm_axes *axes, int32_t axis);      ///< the axis goes, with its atoms
 void pm_axes_drop_atoms(pm_axes *axes, int32_t axis); ///< the axis gets extent 1
 void pm_axes_put(pm_axes *axes, pm_atom atom, int32_t axis); ///< appended; axes in order
+bool pm_axes_same(const pm_axes *a, const pm_axes *b);
 /// The atoms of an axis: their number, and the first of them (NULL: none).
 int32_t pm_axes_at(const pm_axes *axes, int32_t axis, const pm_atom **out_first);
 static inline bool pm_axes_fit(const pm_axes *axes)
@@ -141,6 +142,8 @@ int64_t pm_fact_only_expert(const pm_moe_fact *fact);
 bool pm_fact_is_id(const pm_moe_fact *fact);
 /// True when the form counts the seed's tokens, row-major.
 bool pm_form_is_token(pm_module *m, const pm_seed *seed, const pm_index_form *form);
+/// True when the form counts all choices, row-major.
+bool pm_form_is_choice(pm_module *m, const pm_seed *seed, const pm_index_form *form);
 /// True when the table's row j is 1 for expert j and 0 for others.
 bool pm_fact_is_diagonal(const pm_moe_fact *fact);
 

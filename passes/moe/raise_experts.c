@@ -11,7 +11,7 @@
 #include "ir/op_table.h"
 #include "passes/findings.h"
 #include "passes/generic/rewrite.h"
-#include "passes/moe/expert_body.h"
+#include "passes/moe/expert_parts.h"
 #include "passes/moe/spell_out.h"
 #include "passes/passes.h"
 
@@ -272,9 +272,13 @@ static bool result_fits(raiser *r, const candidate *c, const pm_expert_body *bod
 static const char *form_of(const candidate *c, const pm_expert_body *body)
 {
     const pm_atom *atom;
-    for (size_t i = 0; i < body->nodes.n; i++)
-        if (body->nodes.data[i]->picks)
+    for (size_t i = 0; i < body->nodes.n; i++) {
+        const pm_body_node *node = body->nodes.data[i];
+        if (node->picks || node->mask)
             return "every expert on every token, of which each choice takes its own";
+        if (node->n_parts > 1)
+            return "rows picked expert by expert";
+    }
     if (c->by_choice)
         return "choice by choice";
     if (c->scatters)
@@ -505,43 +509,17 @@ static void add_part(raiser *r, chain *k, const pm_seed *seed, bool by_choice, i
         k->parts[at] = part;
 }
 
-
-/// Nothing but zeros: where an accumulator begins.
-static bool is_zeros(raiser *r, const pm_value *v)
-{
-    while (pm_value_is(v, PM_OP_expand) || pm_value_is(v, PM_OP_reshape))
-        v = v->def->operands[0];
-    if (pm_value_is(v, PM_OP_fill) || pm_value_is(v, PM_OP_mul)) // nothing times anything finite
-        v = v->def->operands[1];
-    const pm_data *data = pm_value_const(v);
-    const uint8_t *bytes;
-    if (!data || data->size > 4096 || pm_data_bytes(r->m, data, &bytes) != PM_OK)
-        return false;
-    for (uint64_t i = 0; i < data->size; i++)
-        if (bytes[i])
-            return false;
-    return true;
-}
-
 /// The rows of which list an index [rows], [rows, 1] or spread over the row's width names tokens of.
-static const pm_row_list *token_rows(raiser *r, const pm_value *index)
+static const pm_row_list *token_rows(raiser *r, pm_value *index)
 {
-    while (pm_value_is(index, PM_OP_expand) || pm_value_is(index, PM_OP_reshape))
-        index = index->def->operands[0];
-    const pm_moe_fact *fact = pm_moe_fact_of(&r->facts, index);
+    const pm_moe_fact *fact = pm_moe_fact_of(&r->facts, pm_body_row_numbers(r->m, index));
     if (!fact || fact->kind != PM_FACT_FORMS || fact->n_forms != 1 ||
         !pm_form_is_token(r->m, fact->seed, &fact->forms[0]))
         return NULL;
     for (int32_t i = 0; i < fact->axes.n; i++)
-        if (fact->axes.atoms[i].kind == PM_ATOM_LIST)
+        if (fact->axes.atoms[i].kind == PM_ATOM_LIST && fact->axes.atoms[i].axis == 0)
             return fact->axes.atoms[i].list;
     return NULL;
-}
-
-static bool same_extents(const pm_value *a, const pm_value *b)
-{
-    return a->type->rank == b->type->rank &&
-           memcmp(a->type->dims, b->type->dims, (size_t)a->type->rank * sizeof *a->type->dims) == 0;
 }
 
 /// acc[rows] + y, for scatter(acc, rows, acc[rows] + y): y. NULL: it is something else.
@@ -568,14 +546,13 @@ static pm_value *added_rows(raiser *r, const pm_op *scatter)
 static bool scattered_rows(raiser *r, pm_op *op, const pm_row_list **out_list, pm_value **out_rows,
                            pm_value **out_acc)
 {
-    bool elements = op->code == PM_OP_scatter_elements;
     const char *reduction = pm_op_str(op, "reduction");
-    if (elements && (pm_op_i64(op, "axis") != 0 || !same_extents(op->operands[1], op->operands[2])))
+    if (!pm_body_writes_rows(r->m, op))
         return false;
     *out_list = token_rows(r, op->operands[1]);
     *out_rows = op->operands[2];
     *out_acc = op->operands[0];
-    if (!*out_list || !pm_op_extents_fit(op))
+    if (!*out_list || !pm_op_extents_fit(op) || op->results[0]->type->dims[0] != count_of(r, (*out_list)->seed, false))
         return false;
     if (strcmp(reduction, "add") == 0)
         return true;
@@ -584,7 +561,7 @@ static bool scattered_rows(raiser *r, pm_op *op, const pm_row_list **out_list, p
         return false;
     pm_value *added = added_rows(r, op);
     *out_rows = added ? added : *out_rows;
-    return added || is_zeros(r, op->operands[0]);
+    return added || pm_body_is_zeros(r->m, op->operands[0]);
 }
 
 /// Takes a sum apart: what each expert adds, and what else there is.
@@ -610,7 +587,7 @@ static void collect(raiser *r, pm_op *root, chain *k)
             add_part(r, k, list->seed, false, list->expert, rows);
             if (list->kind != PM_LIST_PICKED || !list->exact)
                 k->wrong = true;
-            if (!is_zeros(r, acc))
+            if (!pm_body_is_zeros(r->m, acc))
                 PM_PUSH(r->scratch, &work, acc);
             continue;
         }
@@ -629,7 +606,7 @@ static void collect(raiser *r, pm_op *root, chain *k)
             add_part(r, k, fact->seed, true, fact->choice, v);
             continue;
         }
-        if (!is_zeros(r, v))
+        if (!pm_body_is_zeros(r->m, v))
             PM_PUSH(r->scratch, &k->others, v);
     }
 }
@@ -708,10 +685,37 @@ static pm_status report_lost(raiser *r, const candidate *c, const chain *k, int6
     return status;
 }
 
+/// All rows in the order of their experts, added at their tokens.
+static pm_status try_sorted_rows(raiser *r, pm_op *op, bool *out_done)
+{
+    const pm_row_list *list;
+    pm_value *rows, *acc;
+    const pm_atom *atom;
+    pm_expert_body body;
+    *out_done = false;
+    if (!scattered_rows(r, op, &list, &rows, &acc) || list->kind != PM_LIST_SORTED)
+        return PM_OK;
+    candidate c = {.anchor = op, .result = op->results[0], .results = &rows, .width = 1, .seed = list->seed,
+                   .summed_axis = -1, .others = &acc, .n_others = !pm_body_is_zeros(r->m, acc)};
+    if (!pm_expert_body_find(&body, &r->facts, c.seed, c.results, 1, false) || !result_fits(r, &c, &body)) {
+        note(r, &c, &body);
+        return PM_OK;
+    }
+    if (pm_axes_at(&body.result->axes, 0, &atom) != 1 || atom->kind != PM_ATOM_LIST || atom->list != list)
+        return PM_OK;
+    *out_done = true;
+    return replace(r, &c, &body, 1);
+}
+
 /// Results that are picked rows are worth nothing as others' addends: they must be in the sum alone.
 static pm_status try_chain(raiser *r, pm_op *op)
 {
     chain k = {0};
+    bool done = false;
+    if (op->code != PM_OP_add)
+        PM_TRY(try_sorted_rows(r, op, &done));
+    if (done)
+        return PM_OK;
     collect(r, op, &k);
     if (!k.seed || k.wrong)
         return PM_OK;
@@ -724,7 +728,6 @@ static pm_status try_chain(raiser *r, pm_op *op)
         return PM_OK;
     if (found != k.n)
         return (found > 1 || k.scatters) && any_lost(r, &k) ? report_lost(r, &c, &k, found) : PM_OK;
-    bool done;
     return try_candidate(r, &c, &done);
 }
 
