@@ -110,13 +110,14 @@ static void run_fiber(void)
     abort();
 }
 
-/// Those that nobody waited for.
+/// Those that nobody waited for, and what else a thread has.
 static void drop_products(pm_emu_fiber *f)
 {
     for (int32_t i = 0; i < f->n_products; i++)
         free(f->products[i].sum);
     f->n_products = f->product_group = 0;
     f->fenced = false;
+    f->n_maps = 0;
 }
 
 static void start_fiber(pm_emu_player *p, uint32_t i)
@@ -267,7 +268,7 @@ static void run_block(pm_emu_player *p)
 
 static void *add_piece(pm_emu_player *p, const void *key, uint64_t size)
 {
-    uint64_t offset = (p->shared_end + PM_EMU_GAP + 1023) / 1024 * 1024;
+    uint64_t offset = (p->shared_end + PM_EMU_GAP + 1023) / 1024 * 1024 + 16; // aligned to 16 bytes, and no more
     p->shared_used += (size + 15) / 16 * 16;
     if (p->n_pieces == PM_EMU_MOST_PIECES || size > SHARED_ROOM || p->shared_used > PM_EMU_MOST_SHARED ||
         offset + size > SHARED_ROOM)

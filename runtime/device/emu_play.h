@@ -110,6 +110,7 @@ void pm_emu_barrier_init(uint64_t *barrier, int32_t count);
 void pm_emu_barrier_arrive(uint64_t *barrier, int32_t bytes);
 void pm_emu_barrier_wait(uint64_t *barrier, int32_t parity);
 void pm_emu_bulk_load(void *shared, const void *global, int32_t bytes, uint64_t *barrier);
+void pm_emu_tensor_map_acquire(const void *map);
 void pm_emu_tensor_load(void *shared, const void *map, int32_t x, int32_t y, int32_t z, uint64_t *barrier);
 enum { PM_EMU_MMA_BF16, PM_EMU_MMA_F16, PM_EMU_MMA_S8, PM_EMU_MMA_E4M3 };
 /// The general road's (codegen/mlir/emit_group.c).

@@ -40,7 +40,7 @@ typedef struct pm_emu_product {
     uint64_t a, b;  ///< descriptors of matrices
 } pm_emu_product;
 
-enum { PM_EMU_MOST_PRODUCTS = 64 };
+enum { PM_EMU_MOST_PRODUCTS = 64, PM_EMU_MOST_MAPS = 4 };
 
 typedef struct pm_emu_fiber {
     void *stack_pointer;
@@ -55,6 +55,8 @@ typedef struct pm_emu_fiber {
     pm_emu_product products[PM_EMU_MOST_PRODUCTS];
     int32_t n_products, product_group;
     bool fenced;
+    const void *maps[PM_EMU_MOST_MAPS]; ///< acquired
+    uint32_t n_maps;
 } pm_emu_fiber;
 
 typedef struct pm_emu_piece {

@@ -116,11 +116,31 @@ void pm_emu_bulk_load(void *shared, const void *global, int32_t bytes, uint64_t 
     send((pm_emu_bulk){.to = shared, .from = global, .bytes = (uint32_t)bytes, .barrier = barrier_of(barrier)});
 }
 
+static bool has_acquired(const pm_emu_fiber *thread, const void *map)
+{
+    for (uint32_t i = 0; i < thread->n_maps; i++)
+        if (thread->maps[i] == map)
+            return true;
+    return false;
+}
+
+void pm_emu_tensor_map_acquire(const void *map)
+{
+    pm_emu_fiber *self = pm_emu_self();
+    if (!map || (uintptr_t)map % 64 || ((const pm_emu_tensor_map *)map)->magic != PM_EMU_TENSOR_MAGIC)
+        pm_emu_fault("%p is no tensor map", map);
+    if (has_acquired(self, map))
+        return;
+    if (self->n_maps == PM_EMU_MOST_MAPS)
+        pm_emu_fault("a thread takes more than %d tensor maps", PM_EMU_MOST_MAPS);
+    self->maps[self->n_maps++] = map;
+}
+
 void pm_emu_tensor_load(void *shared, const void *map, int32_t x, int32_t y, int32_t z, uint64_t *barrier)
 {
     const pm_emu_tensor_map *m = map;
-    if ((uintptr_t)map % 64 || m->magic != PM_EMU_TENSOR_MAGIC)
-        pm_emu_fault("%p is no tensor map", map);
+    if (!has_acquired(pm_emu_self(), map))
+        pm_emu_fault("a tile of the tensor map %p without pm_tma_acquire before it", map);
     if (pm_emu_shared_offset(shared) < 0 || (uintptr_t)shared % 128)
         pm_emu_fault("a tile to %p: not 128 aligned bytes of shared memory", shared);
     if ((int64_t)x * m->element_bytes % 16) // silicon takes any x: the player moves 16 bytes at a time

@@ -137,7 +137,7 @@ PM_GLOBAL void pm_cu_much(float *y)
 PM_GLOBAL void pm_cu_warpgroup(float *d, const uint16_t *a, const uint16_t *b, int64_t depth, int64_t swizzle, int64_t fault)
 {
     enum { ROWS = 64, PART = 64 * 64 };
-    uint16_t *sa = (uint16_t *)pm_dynamic_shared(), *sb = sa + PART;
+    uint16_t *sa = (uint16_t *)pm_aligned_matrix(pm_dynamic_shared()), *sb = sa + PART;
     int32_t t = pm_thread(), mode = (int32_t)swizzle, width = mode ? 128 >> mode : 8;
     float sum[32];
     PM_UNROLL for (int32_t i = 0; i < 32; i++)
@@ -180,7 +180,7 @@ PM_GLOBAL void pm_cu_pipeline(float *d, const void *map_a, const void *map_b, in
     enum { TILE = 64 * 64 * 2 };
     PM_SHARED(uint64_t, full, 2);
     PM_SHARED(uint64_t, empty, 2);
-    uint8_t *tiles = (uint8_t *)pm_dynamic_shared();
+    uint8_t *tiles = pm_aligned_matrix(pm_dynamic_shared());
     int32_t t = pm_thread(), n = (int32_t)(depth / 64);
     if (t == 0)
         for (int32_t i = 0; i < 2; i++) {
@@ -189,7 +189,10 @@ PM_GLOBAL void pm_cu_pipeline(float *d, const void *map_a, const void *map_b, in
         }
     pm_fence_async();
     pm_sync();
-    if (t == 128)
+    if (t == 128) {
+        if (fault != 5)
+            pm_tma_acquire(map_a);
+        pm_tma_acquire(map_b);
         for (int32_t i = 0; i < n; i++) {
             int32_t s = i % 2;
             if (fault != 1)
@@ -198,6 +201,7 @@ PM_GLOBAL void pm_cu_pipeline(float *d, const void *map_a, const void *map_b, in
             pm_tma_load_3d(tiles + s * 2 * TILE, map_a, i * 64, 0, 0, full + s);
             pm_tma_load_3d(tiles + s * 2 * TILE + TILE, map_b, i * 64, 0, 0, full + s);
         }
+    }
     if (t >= 128)
         return;
     float sum[32];

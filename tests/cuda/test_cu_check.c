@@ -99,7 +99,7 @@ START_TEST(warpgroups)
     }
     for (int swizzle = 0; swizzle < 4; swizzle++) {
         memset(d, 0xff, N * N * 4);
-        const char *error = TRY("pm_cu_warpgroup", 1, 128, 16384, at(d), at(a), at(b), DEPTH, (uint64_t)swizzle, 0);
+        const char *error = TRY("pm_cu_warpgroup", 1, 128, 16384 + 1008, at(d), at(a), at(b), DEPTH, (uint64_t)swizzle, 0);
         ck_assert_msg(!error, "%s", error);
         for (int i = 0; i < N * N; i++) {
             double want = 0;
@@ -111,7 +111,7 @@ START_TEST(warpgroups)
     }
     static const char *const words[] = {"has not arrived", "", "pm_wgmma_fence", "are on their way"};
     for (int fault = 1; fault <= 4; fault++)
-        finds(TRY("pm_cu_warpgroup", 1, 128, 16384, at(d), at(a), at(b), DEPTH, 1, (uint64_t)fault), words[fault - 1]);
+        finds(TRY("pm_cu_warpgroup", 1, 128, 16384 + 1008, at(d), at(a), at(b), DEPTH, 1, (uint64_t)fault), words[fault - 1]);
 }
 END_TEST
 
@@ -131,7 +131,7 @@ START_TEST(pipelines)
     ck_assert(pm_emu_tensor_map_make(&maps[1], b, 2, (uint64_t[]){DEPTH, N, 1}, (uint64_t[]){DEPTH * 2, 16}, (uint32_t[]){64, 64}, 1));
     ck_assert(!pm_emu_tensor_map_make(&maps[1], b, 2, (uint64_t[]){DEPTH, N, 1}, (uint64_t[]){DEPTH * 2, 16}, (uint32_t[]){128, 64}, 1));
     ck_assert(pm_emu_tensor_map_make(&maps[1], b, 2, (uint64_t[]){DEPTH, N, 1}, (uint64_t[]){DEPTH * 2, 16}, (uint32_t[]){64, 64}, 1));
-    const char *error = TRY("pm_cu_pipeline", 1, 256, 32768, at(d), at(&maps[0]), at(&maps[1]), DEPTH, 0);
+    const char *error = TRY("pm_cu_pipeline", 1, 256, 32768 + 1008, at(d), at(&maps[0]), at(&maps[1]), DEPTH, 0);
     ck_assert_msg(!error, "%s", error);
     for (int i = 0; i < N * N; i++) {
         double want = 0;
@@ -140,9 +140,9 @@ START_TEST(pipelines)
         ck_assert_msg(fabs((double)d[i] - want) < 1e-5 * DEPTH, "element %d: %g, must be %g", i, (double)d[i], want);
     }
     static const char *const words[] = {"an async copy", "has not arrived", "nobody wrote",
-                                        "waits for a phase of a barrier"};
-    for (int fault = 1; fault <= 4; fault++)
-        finds(TRY("pm_cu_pipeline", 1, 256, 32768, at(d), at(&maps[0]), at(&maps[1]), DEPTH, (uint64_t)fault),
+                                        "waits for a phase of a barrier", "without pm_tma_acquire"};
+    for (int fault = 1; fault <= 5; fault++)
+        finds(TRY("pm_cu_pipeline", 1, 256, 32768 + 1008, at(d), at(&maps[0]), at(&maps[1]), DEPTH, (uint64_t)fault),
               words[fault - 1]);
     float *x = guarded_floats(64), *y = guarded_floats(64);
     fill_random(x, 64);

@@ -21,7 +21,8 @@ enum {
     CU_MMA_APART = CU_MMA_THREADS / CU_MMA_EIGHTS, /* … so far apart */
     CU_MMA_ROW_BYTES = 2 * CU_MMA_STEP,
     CU_MMA_X_BYTES = CU_MMA_ROWS * CU_MMA_ROW_BYTES,
-    CU_MMA_STAGE_BYTES = (CU_MMA_ROWS + CU_MMA_COLUMNS) * CU_MMA_ROW_BYTES
+    CU_MMA_STAGE_BYTES = (CU_MMA_ROWS + CU_MMA_COLUMNS) * CU_MMA_ROW_BYTES,
+    CU_MMA_PATCH_BYTES = CU_PATCH_ROWS * (CU_MMA_WIDE + CU_PATCH_PAD) * 2
 };
 
 /// How a tile's factors come: those that aren't sent go through registers. Literals, so each way is code of its own.
@@ -165,21 +166,11 @@ PM_DEVICE void mma_multiply(const uint8_t *stage, int32_t step, int32_t is_f16, 
 PM_DEVICE void mma_finish(const cu_product *p, const cu_rows *rows, int64_t column0, const mma_sums *sums,
                           uint8_t *shared)
 {
-    cu_tile_out out = pm_cu_tile_out(p, rows, column0, CU_MMA_COLUMNS, shared);
-    PM_UNROLL for (int32_t j = 0; j < CU_MMA_WIDE / 8; j++)
-    {
-        int32_t column = pm_warp() % CU_MMA_WARPS_WIDE * CU_MMA_WIDE + j * 8 + pm_lane() % 4 * 2;
-        float bias[2];
-        pm_cu_tile_bias(p, &out, column, bias);
-        PM_UNROLL for (int32_t i = 0; i < CU_MMA_HIGH / 8; i++)
-        {
-            const float *sum = &sums->at[i / 2][j][i % 2 * 2];
-            pm_cu_tile_put(p, &out, pm_warp() / CU_MMA_WARPS_WIDE * CU_MMA_HIGH + i * 8 + pm_lane() / 4, column,
-                           sum[0] + bias[0], sum[1] + bias[1]);
-        }
-    }
-    pm_sync();
-    pm_cu_tile_flush(p, &out, 0, CU_MMA_ROWS, pm_thread(), CU_MMA_THREADS);
+    cu_tile_out out = pm_cu_tile_out(p, rows, column0, CU_MMA_COLUMNS);
+    uint32_t *staged = (uint32_t *)(shared + pm_warp() * CU_MMA_PATCH_BYTES);
+    int32_t row = pm_warp() / CU_MMA_WARPS_WIDE * CU_MMA_HIGH, column = pm_warp() % CU_MMA_WARPS_WIDE * CU_MMA_WIDE;
+    PM_UNROLL for (int32_t i = 0; i < CU_MMA_HIGH / 16; i++)
+        pm_cu_patch_out(p, &out, row + i * CU_PATCH_ROWS, column, CU_MMA_WIDE, sums->at[i][0], staged);
 }
 
 /// Multiplies the step in `stage`, and brings step k0 to `to` meanwhile.
@@ -252,8 +243,8 @@ PM_DEVICE void mma_tile(const cu_product *p, const cu_rows *rows, int64_t column
 PM_GLOBAL void pm_cu_product_mma(CU_PRODUCT_PARAMETERS)
 {
     CU_PRODUCT(p);
-    int64_t row_tile, column0;
-    pm_cu_tile_of_block(pm_cu_ceil_div(p.n, CU_MMA_COLUMNS), &row_tile, &column0);
+    int64_t columns = pm_cu_ceil_div(p.n, CU_MMA_COLUMNS), row_tile, column0;
+    pm_cu_tile_at(pm_block(), pm_blocks() / columns, columns, &row_tile, &column0);
     cu_rows found = pm_cu_rows_of(&p, row_tile, CU_MMA_ROWS);
     column0 *= CU_MMA_COLUMNS;
     if (found.count <= 0)

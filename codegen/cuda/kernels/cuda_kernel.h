@@ -74,6 +74,7 @@ void pm_emu_barrier_init(uint64_t *barrier, int32_t count);
 void pm_emu_barrier_arrive(uint64_t *barrier, int32_t bytes);
 PM_MEETING void pm_emu_barrier_wait(uint64_t *barrier, int32_t parity);
 void pm_emu_bulk_load(void *shared, const void *global, int32_t bytes, uint64_t *barrier);
+void pm_emu_tensor_map_acquire(const void *map);
 void pm_emu_tensor_load(void *shared, const void *map, int32_t x, int32_t y, int32_t z, uint64_t *barrier);
 enum { PM_EMU_MMA_BF16, PM_EMU_MMA_F16, PM_EMU_MMA_S8, PM_EMU_MMA_E4M3 };
 
@@ -249,6 +250,8 @@ PM_DEVICE void pm_bulk_load(void *shared, const void *global, int32_t bytes, uin
     pm_emu_bulk_load(shared, global, bytes, barrier);
 }
 
+PM_DEVICE void pm_tma_acquire(const void *map) { pm_emu_tensor_map_acquire(map); }
+
 PM_DEVICE void pm_tma_load_3d(void *shared, const void *map, int32_t x, int32_t y, int32_t z, uint64_t *barrier)
 {
     pm_emu_tensor_load(shared, map, x, y, z, barrier);
@@ -258,6 +261,9 @@ PM_DEVICE void pm_wgmma_bf16_n64(float *d, uint64_t a, uint64_t b) { pm_emu_wgmm
 PM_DEVICE void pm_wgmma_bf16_n128(float *d, uint64_t a, uint64_t b) { pm_emu_wgmma(PM_EMU_MMA_BF16, 128, d, a, b); }
 PM_DEVICE void pm_wgmma_f16_n64(float *d, uint64_t a, uint64_t b) { pm_emu_wgmma(PM_EMU_MMA_F16, 64, d, a, b); }
 PM_DEVICE void pm_wgmma_f16_n128(float *d, uint64_t a, uint64_t b) { pm_emu_wgmma(PM_EMU_MMA_F16, 128, d, a, b); }
+PM_DEVICE void pm_wgmma_bf16_n256(float *d, uint64_t a, uint64_t b) { pm_emu_wgmma(PM_EMU_MMA_BF16, 256, d, a, b); }
+PM_DEVICE void pm_wgmma_f16_n256(float *d, uint64_t a, uint64_t b) { pm_emu_wgmma(PM_EMU_MMA_F16, 256, d, a, b); }
+#define pm_wgmma_results(d, n) ((void)0)
 
 #else /* NVRTC */
 
@@ -411,6 +417,11 @@ PM_DEVICE void pm_bulk_load(void *shared, const void *global, int32_t bytes, uin
                  : "memory");
 }
 
+PM_DEVICE void pm_tma_acquire(const void *map)
+{
+    asm volatile("fence.proxy.tensormap::generic.acquire.sys [%0], 128;" : : "l"(map) : "memory");
+}
+
 PM_DEVICE void pm_tma_load_3d(void *shared, const void *map, int32_t x, int32_t y, int32_t z, uint64_t *barrier)
 {
     asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
@@ -420,58 +431,63 @@ PM_DEVICE void pm_tma_load_3d(void *shared, const void *map, int32_t x, int32_t 
                  : "memory");
 }
 
-#define PM_WGMMA_N64(name, type)                                                                                       \
-    PM_DEVICE void name(float *d, uint64_t a, uint64_t b)                                                              \
-    {                                                                                                                  \
-        asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {"                                  \
-                     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                          \
-                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "               \
-                     "%32, %33, 1, 1, 1, 0, 0;"                                                                        \
-                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]),                                                 \
-                       "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),                                                 \
-                       "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),                                               \
-                       "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),                                             \
-                       "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]),                                             \
-                       "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),                                             \
-                       "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),                                             \
-                       "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])                                              \
-                     : "l"(a), "l"(b)                                                                                  \
-                     : "memory");                                                                                      \
+#define PM_D4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define PM_D16(d, i) PM_D4(d, i), PM_D4(d, i + 4), PM_D4(d, i + 8), PM_D4(d, i + 12)
+#define PM_WGMMA_N64(name, type)                                                                         \
+    PM_DEVICE void name(float *d, uint64_t a, uint64_t b)                                                \
+    {                                                                                                    \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {"                    \
+                     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "            \
+                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, " \
+                     "%32, %33, 1, 1, 1, 0, 0;"                                                          \
+                     : PM_D16(d, 0), PM_D16(d, 16)                                                       \
+                     : "l"(a), "l"(b)                                                                    \
+                     : "memory");                                                                        \
     }
-#define PM_WGMMA_N128(name, type)                                                                                      \
-    PM_DEVICE void name(float *d, uint64_t a, uint64_t b)                                                              \
-    {                                                                                                                  \
-        asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {"                                 \
-                     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                          \
-                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                \
-                     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                \
-                     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "               \
-                     "%64, %65, 1, 1, 1, 0, 0;"                                                                        \
-                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]),                                                 \
-                       "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),                                                 \
-                       "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),                                               \
-                       "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),                                             \
-                       "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]),                                             \
-                       "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),                                             \
-                       "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),                                             \
-                       "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),                                             \
-                       "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]),                                             \
-                       "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),                                             \
-                       "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]),                                             \
-                       "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),                                             \
-                       "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]),                                             \
-                       "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),                                             \
-                       "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]),                                             \
-                       "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])                                              \
-                     : "l"(a), "l"(b)                                                                                  \
-                     : "memory");                                                                                      \
+#define PM_WGMMA_N128(name, type)                                                                        \
+    PM_DEVICE void name(float *d, uint64_t a, uint64_t b)                                                \
+    {                                                                                                    \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {"                   \
+                     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "            \
+                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "  \
+                     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "  \
+                     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, " \
+                     "%64, %65, 1, 1, 1, 0, 0;"                                                          \
+                     : PM_D16(d, 0), PM_D16(d, 16), PM_D16(d, 32), PM_D16(d, 48)                         \
+                     : "l"(a), "l"(b)                                                                    \
+                     : "memory");                                                                        \
+    }
+#define PM_WGMMA_N256(name, type)                                                                                        \
+    PM_DEVICE void name(float *d, uint64_t a, uint64_t b)                                                                \
+    {                                                                                                                    \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type " {"                                   \
+                     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                            \
+                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                  \
+                     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                  \
+                     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "                  \
+                     "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "                  \
+                     "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "                  \
+                     "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "      \
+                     "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, " \
+                     "%128, %129, 1, 1, 1, 0, 0;"                                                                        \
+                     : PM_D16(d, 0), PM_D16(d, 16), PM_D16(d, 32), PM_D16(d, 48),                                        \
+                       PM_D16(d, 64), PM_D16(d, 80), PM_D16(d, 96), PM_D16(d, 112)                                       \
+                     : "l"(a), "l"(b)                                                                                    \
+                     : "memory");                                                                                        \
     }
 PM_WGMMA_N64(pm_wgmma_bf16_n64, "bf16")
 PM_WGMMA_N128(pm_wgmma_bf16_n128, "bf16")
+PM_WGMMA_N256(pm_wgmma_bf16_n256, "bf16")
 PM_WGMMA_N64(pm_wgmma_f16_n64, "f16")
 PM_WGMMA_N128(pm_wgmma_f16_n128, "f16")
+PM_WGMMA_N256(pm_wgmma_f16_n256, "f16")
+
+/* n: a literal */
+#define pm_wgmma_results(d, n)                                                                                 \
+    PM_UNROLL for (int32_t i_ = 0; i_ < (n) / 2; i_ += 16) asm volatile("" : PM_D16((d), i_) : : "memory")
 #undef PM_WGMMA_N64
 #undef PM_WGMMA_N128
+#undef PM_WGMMA_N256
 #endif
 
 PM_DEVICE uint16_t pm_bf16_of_f32(float x)
@@ -598,13 +614,15 @@ PM_DEVICE float pm_shfl_down_f32(float x, int32_t lanes)
  * when `count` threads have arrived and all bytes that pm_mbarrier_expect (which arrives, too) told of have landed;
  * pm_mbarrier_wait(parity) lets go when the phase of this parity is over: the first one has 0. Copies land in shared
  * memory and count at the barrier: pm_bulk_load takes bytes as they lie, pm_tma_load_3d a box of the tensor map from
- * column x, row y of matrix z on (outside: zeros), swizzled as the map says. */
+ * column x, row y of matrix z on (outside: zeros), swizzled as the map says; a thread calls pm_tma_acquire(map) before
+ * its first one. */
 
 /* sm_90a: d [64][n] += a [64][16] b [n][16], both in shared memory with k contiguous. Warp w of the warpgroup has rows
  * 16 w and the 15 behind; d[4 j + i] of a lane is row lane / 4 + i / 2 * 8 of these, column 8 j + lane % 4 * 2 + i % 2.
  * pm_wgmma_fence comes before, also behind writes to d; d is there, and a and b may be written again, behind
  * pm_wgmma_wait of the group that pm_wgmma_commit closed. What threads wrote to shared memory (cp.async too) needs
- * pm_fence_async by the writers before the barrier. */
+ * pm_fence_async by the writers before the barrier. pm_wgmma_results(d, n) comes between the wait and what looks at d:
+ * compilers see no other tie between the two. */
 enum { PM_SWIZZLE_NONE, PM_SWIZZLE_128, PM_SWIZZLE_64, PM_SWIZZLE_32 };
 
 /// Where a matrix lies. Swizzled by 128, 64, 32 bytes: a row has that many, eight rows are a group, groups are `stride`
@@ -615,6 +633,14 @@ PM_DEVICE uint64_t pm_wgmma_matrix(const void *start, int32_t leading, int32_t s
 {
     return ((uint64_t)pm_shared_address(start) & 0x3ffffu) >> 4 | (uint64_t)(leading >> 4) << 16 |
            (uint64_t)(stride >> 4) << 32 | (uint64_t)swizzle << 62;
+}
+
+/// The first place from `p` on where a swizzled matrix may start, at most PM_MATRIX_ALIGN - 16 bytes further: shared
+/// memory begins at multiples of 16.
+enum { PM_MATRIX_ALIGN = 1024 };
+PM_DEVICE uint8_t *pm_aligned_matrix(void *p)
+{
+    return (uint8_t *)p + (0u - pm_shared_address(p)) % PM_MATRIX_ALIGN;
 }
 
 /// Where the 16 bytes at `offset` from the start of a swizzled matrix lie.
