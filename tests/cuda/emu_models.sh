@@ -44,6 +44,13 @@ for place in "" --place=experts@cpu0 --place=attention@cpu0 --place=layers.0.0@c
     [ "$got" = "$want" ] || { echo "classics $place: '$got', not '$want'" >&2; exit 1; }
 done
 
+# two GPUs: experts of one layer on both and on the CPU, attention apart from its layers
+for place in experts@emu1 layers.0.0@emu1,layers.0.1@cpu0,layers.1@cpu0,layers.2@emu1,attention@emu1; do
+    "$pimoec" "$samples/classics" -q --verify=each --target=emu:2 --place=$place -o "$work/gpu"
+    got=$("$work/gpu" "Once upon a time" -n 6 --temperature 0)
+    [ "$got" = "$want" ] || { echo "classics on two GPUs, $place: '$got', not '$want'" >&2; exit 1; }
+done
+
 # for both: with its device, and without
 "$pimoec" "$samples/classics" -q --verify=each --target=native --target=emu -o "$work/both"
 for devices in all none; do
