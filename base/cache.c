@@ -91,6 +91,16 @@ void pm_cache_shrink(pm_arena *arena, const char *folder, const char *keep, uint
     }
 }
 
+void pm_cache_add_program(pm_hasher *hasher)
+{
+    struct stat self;
+    memset(&self, 0, sizeof self);
+    if (stat("/proc/self/exe", &self) != 0)
+        self.st_size = 0;
+    int64_t program[] = {self.st_size, self.st_mtim.tv_sec, self.st_mtim.tv_nsec};
+    pm_hasher_add(hasher, program, sizeof program);
+}
+
 /// ---- small things, read whole -------------------------------------------------------------------------------
 
 /// What a file begins with; the hash is of the key and the bytes behind.

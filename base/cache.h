@@ -16,6 +16,9 @@ const char *pm_cache_folder(pm_arena *arena, const char *sub);
 /// PIMOE_CACHE_BYTES overrides `most`. Files count whose names are keys.
 void pm_cache_shrink(pm_arena *arena, const char *folder, const char *keep, uint64_t most);
 
+/// Adds what tells this program from others: what it makes depends on it.
+void pm_cache_add_program(pm_hasher *hasher);
+
 /// The bytes kept under `key` in `folder` (NULL: nothing is), in the arena. False when there are none, and when they are
 /// damaged, of another user, or no plain file.
 bool pm_cache_get(pm_arena *arena, const char *folder, pm_hash128 key, const uint8_t **out_bytes, size_t *out_size);

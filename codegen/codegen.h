@@ -85,6 +85,7 @@ typedef struct pm_codegen_options {
     int opt_level;          ///< 0..3
     const char *symbol;     ///< the model descriptor's name is pm_model_<symbol>
     bool keep_mlir;         ///< keep the text of the MLIR module (for --emit=mlir and --dump-dir)
+    bool keep_object;       ///< only PM_CODE_OBJECT will be asked for: that of a model for GPUs is kept, or was
     bool embedded_payload;  ///< the payload is linked in: the descriptor refers to pm_payload_<symbol>
 } pm_codegen_options;
 

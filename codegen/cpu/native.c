@@ -4,6 +4,7 @@
 
 #include "llvm-c/Analysis.h"
 #include "llvm-c/BitReader.h"
+#include "llvm-c/BitWriter.h"
 #include "llvm-c/Core.h"
 #include "llvm-c/Error.h"
 #include "llvm-c/Linker.h"
@@ -15,6 +16,7 @@
 #include "codegen/codegen.h"
 #include "codegen/cpu/device_tables.h"
 #include "codegen/cpu/instances.h"
+#include "codegen/cpu/kept_object.h"
 #include "codegen/cuda/device_code.h"
 #include "codegen/cuda/ptx.h"
 #include "codegen/cuda/templates.h"
@@ -37,6 +39,7 @@ struct pm_native {
     uint64_t code_hash;
     const pm_device_code *codes; ///< of GPUs
     size_t n_codes;
+    pm_kept_object kept; ///< made before from the same; without a folder it is not looked for
 };
 
 static void dispose(void *arg)
@@ -300,11 +303,28 @@ static LLVMValueRef tell_devices(pm_native *n, const pm_mlir_result *mlir, const
                             work->making ? pm_device_code_count(work->making) : 0, mlir->tensor_maps, mlir->n_tensor_maps);
 }
 
-static pm_status finish_devices(pm_native *n, const device_work *work)
+static void look_for_kept(pm_native *n, int opt_level)
 {
+    LLVMMemoryBufferRef bitcode = LLVMWriteBitcodeToMemoryBuffer(n->code);
+    pm_kept_object_find(n->module->arena, LLVMGetBufferStart(bitcode), LLVMGetBufferSize(bitcode), n->target->cpu, opt_level,
+                        &n->kept);
+    LLVMDisposeMemoryBuffer(bitcode);
+}
+
+/// Optimises the host's code while others make the devices', unless both were made before.
+static pm_status finish(pm_native *n, const device_work *work, int opt_level)
+{
+    bool was_made = n->kept.bytes != NULL;
+    if (!was_made)
+        PM_TRY(optimise(n, opt_level));
     if (!work->making)
         return PM_OK;
     PM_TRY(pm_device_code_finish(work->making, &n->codes, &n->n_codes));
+    if (was_made && pm_kept_object_has(&n->kept, n->codes, n->n_codes))
+        return PM_OK;
+    n->kept.bytes = NULL; // of another toolkit
+    if (was_made)
+        PM_TRY(optimise(n, opt_level));
     pm_device_tables_fill(n->module->arena, n->code, n->codes, n->n_codes);
     return PM_OK;
 }
@@ -354,8 +374,9 @@ pm_status pm_codegen(pm_module *m, const pm_target *target, const pm_weights *we
         return status;
     }
     LLVMDisposeMessage(message);
-    PM_TRY(optimise(n, options->opt_level));
-    PM_TRY(finish_devices(n, &work));
+    if (work.making && options->keep_object)
+        look_for_kept(n, options->opt_level);
+    PM_TRY(finish(n, &work, options->opt_level));
     *out_native = n;
     return PM_OK;
 }
@@ -374,6 +395,18 @@ static pm_status emit_machine_code(pm_native *n, LLVMCodeGenFileType type,
     *out_bytes =
         (const uint8_t *)pm_arena_strndup(n->module->arena, LLVMGetBufferStart(buffer), *out_size);
     LLVMDisposeMemoryBuffer(buffer);
+    return PM_OK;
+}
+
+static pm_status emit_object(pm_native *n, const uint8_t **out_bytes, size_t *out_size)
+{
+    if (n->kept.bytes) {
+        *out_bytes = n->kept.bytes;
+        *out_size = n->kept.size;
+        return PM_OK;
+    }
+    PM_TRY(emit_machine_code(n, LLVMObjectFile, out_bytes, out_size));
+    pm_kept_object_put(&n->kept, n->codes, n->n_codes, *out_bytes, *out_size);
     return PM_OK;
 }
 
@@ -407,7 +440,7 @@ pm_status pm_native_emit(pm_native *native, pm_code_form form, const uint8_t **o
     case PM_CODE_CUBIN: return emit_device_code(native, form, out_bytes, out_size);
     case PM_CODE_OBJECT: break;
     }
-    return emit_machine_code(native, LLVMObjectFile, out_bytes, out_size);
+    return emit_object(native, out_bytes, out_size);
 }
 
 const pm_dispatch *pm_native_dispatches(const pm_native *native, size_t *out_n)

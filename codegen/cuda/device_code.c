@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "llvm-c/BitWriter.h"
 #include "llvm-c/Core.h"
@@ -60,7 +59,6 @@ static void add_text(pm_hasher *hasher, const char *text)
 static pm_hash128 general_key(const making *m, const char *arch)
 {
     pm_hasher *hasher = pm_hasher_new(m->arena);
-    struct stat self;
     LLVMMemoryBufferRef code = LLVMWriteBitcodeToMemoryBuffer(m->r->module);
     pm_hasher_add(hasher, LLVMGetBufferStart(code), LLVMGetBufferSize(code));
     LLVMDisposeMemoryBuffer(code);
@@ -75,11 +73,7 @@ static pm_hash128 general_key(const making *m, const char *arch)
     }
     add_text(hasher, arch);
     pm_hasher_add(hasher, &m->r->opt_level, sizeof m->r->opt_level);
-    memset(&self, 0, sizeof self);
-    if (stat("/proc/self/exe", &self) != 0)
-        self.st_size = 0;
-    int64_t program[] = {self.st_size, self.st_mtim.tv_sec, self.st_mtim.tv_nsec};
-    pm_hasher_add(hasher, program, sizeof program);
+    pm_cache_add_program(hasher);
     pm_embedded blobs[] = {pm_embedded_kernels_vw8(), pm_embedded_references()};
     for (size_t i = 0; i < PM_COUNT(blobs); i++)
         pm_hasher_add(hasher, blobs[i].bytes, blobs[i].size);

@@ -5,6 +5,7 @@
 
 #include "llvm-c/Analysis.h"
 #include "llvm-c/BitReader.h"
+#include "llvm-c/BitWriter.h"
 #include "llvm-c/Core.h"
 #include "llvm-c/Error.h"
 #include "llvm-c/IRReader.h"
@@ -260,9 +261,17 @@ static bool any_kernel(const ptx_job *j, LLVMModuleRef module)
     return false;
 }
 
+/// The module in the job's own context: what is done here leaves no trace (names of types) in the host's.
+static pm_status move_in(ptx_job *j, LLVMModuleRef module)
+{
+    LLVMMemoryBufferRef bitcode = LLVMWriteBitcodeToMemoryBuffer(module);
+    bool damaged = LLVMParseBitcodeInContext2(j->context, bitcode, &j->code);
+    LLVMDisposeMemoryBuffer(bitcode);
+    return damaged ? pm_error(j->diag, NULL, PM_ERR_INTERNAL, "the devices' bitcode is damaged") : PM_OK;
+}
+
 static pm_status start(ptx_job *j, LLVMModuleRef module, const pm_ptx_options *options)
 {
-    j->context = LLVMGetModuleContext(module);
     j->opt_level = options->opt_level;
     j->chip = pm_cuda_chip_named(options->arch);
     if (!j->chip)
@@ -270,7 +279,10 @@ static pm_status start(ptx_job *j, LLVMModuleRef module, const pm_ptx_options *o
     if (!any_kernel(j, module))
         return PM_OK;
     PM_TRY(make_machine(j));
-    j->code = LLVMCloneModule(module);
+    if (j->context != LLVMGetModuleContext(module))
+        PM_TRY(move_in(j, module));
+    else
+        j->code = LLVMCloneModule(module);
     return build(j);
 }
 
@@ -285,13 +297,14 @@ static void finish(ptx_job *j)
 pm_status pm_ptx_emit(pm_arena *arena, pm_diag *diag, LLVMModuleRef module, const pm_kernel *kernels,
                       size_t n_kernels, const pm_ptx_options *options, const char **out_ptx, size_t *out_size)
 {
-    ptx_job j = {.arena = arena, .diag = diag, .kernels = kernels, .n_kernels = n_kernels};
+    ptx_job j = {.arena = arena, .diag = diag, .kernels = kernels, .n_kernels = n_kernels, .context = LLVMContextCreate()};
     *out_ptx = NULL;
     *out_size = 0;
     pm_status status = start(&j, module, options);
     if (status == PM_OK && j.code)
         status = emit(&j, out_ptx, out_size);
     finish(&j);
+    LLVMContextDispose(j.context);
     return status;
 }
 
@@ -299,7 +312,7 @@ pm_status pm_ptx_play(pm_arena *arena, pm_diag *diag, LLVMModuleRef module, cons
                       size_t n_kernels, const pm_ptx_options *options, LLVMModuleRef host)
 {
     ptx_job j = {.arena = arena, .diag = diag, .kernels = kernels, .n_kernels = n_kernels,
-                 .host_math = !has_libdevice(arena)};
+                 .context = LLVMGetModuleContext(module), .host_math = !has_libdevice(arena)};
     pm_status status = start(&j, module, options);
     if (status == PM_OK && j.code)
         status = pm_play_kernels(arena, diag, j.code, kernels, n_kernels);

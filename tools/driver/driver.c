@@ -210,6 +210,7 @@ static pm_status generate(pm_driver *d, const char *symbol)
     pm_codegen_options options = {
         .opt_level = d->options->opt_level < 0 ? 3 : d->options->opt_level, .symbol = symbol,
         .keep_mlir = emit == PM_EMIT_MLIR || d->options->dump_dir,
+        .keep_object = emit == PM_EMIT_EXE || emit == PM_EMIT_SHARED || emit == PM_EMIT_OBJ || emit == PM_EMIT_LIB,
         .embedded_payload = emit == PM_EMIT_OBJ || emit == PM_EMIT_LIB};
     PM_TRY(pm_weights_layout(d->module, &d->weights));
     PM_TRY(pm_codegen(d->module, &d->target, d->weights, &options, &d->native));
