@@ -94,7 +94,8 @@ static bool has_no_device(const pm_op *op)
 /// What the placement said; NULL: nothing.
 static const char *placed_on(const assigner *a, const pm_op *op)
 {
-    const pm_attr *device = op->code == PM_OP_route || op->code == PM_OP_attention ? pm_op_attr(op, "device") : NULL;
+    bool is_unit = op->code == PM_OP_route || op->code == PM_OP_attention || op->code == PM_OP_sdpa;
+    const pm_attr *device = is_unit ? pm_op_attr(op, "device") : NULL;
     if (op->device)
         return op->device;
     return device && device->present && device->s ? pm_intern(a->m, device->s) : NULL;

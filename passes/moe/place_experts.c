@@ -252,7 +252,8 @@ static const pm_op *product_behind(const pm_value *v)
         const pm_op *op = v->def;
         if (op->code == PM_OP_linear || op->code == PM_OP_matmul)
             return op;
-        v = op->operands[op->code == PM_OP_cache_key || op->code == PM_OP_cache_value ? 1 : 0];
+        bool has_past_first = op->code == PM_OP_cache_key || op->code == PM_OP_cache_value || op->code == PM_OP_concat;
+        v = op->operands[has_past_first && op->n_operands > 1 ? 1 : 0];
     }
     return NULL;
 }
@@ -284,7 +285,11 @@ static pm_status collect(placer *p, const pm_graph_vec *graphs)
             switch (op->code) {
             case PM_OP_experts: PM_TRY(add_experts(p, op)); break;
             case PM_OP_route: add_single(p, op, PM_UNIT_ROUTER, 1); break;
-            case PM_OP_attention: add_single(p, op, PM_UNIT_ATTENTION, 3); break;
+            case PM_OP_attention:
+            case PM_OP_sdpa:
+                if (!op->graph->parent) // what is in regions runs where their op does
+                    add_single(p, op, PM_UNIT_ATTENTION, 3);
+                break;
             default: break;
             }
     p->total = all_bytes(p, graphs);
