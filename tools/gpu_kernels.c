@@ -10,6 +10,7 @@
 #include "codegen/cuda/chips.h"
 #include "codegen/cuda/templates.h"
 #include "codegen/cuda/toolkit.h"
+#include "runtime/runtime_abi.h"
 
 enum { EXIT_SKIP = 77, WARP = 32 };
 
@@ -89,6 +90,11 @@ static size_t parse_constants(writer *w, const char *text, pm_launch_fixed *out)
     return n;
 }
 
+static bool runs_on(const pm_cuda_template *t, const char *chip)
+{
+    return !(t->flags & PM_RT_KERNEL_WGMMA) || strcmp(chip, PM_RT_WGMMA_ARCH) == 0;
+}
+
 static pm_status write_row(writer *w, const pm_cuda_template *t, const typical *row)
 {
     pm_launch_fixed fixed[PM_LAUNCH_MAX_FIXED];
@@ -97,6 +103,10 @@ static pm_status write_row(writer *w, const pm_cuda_template *t, const typical *
     for (size_t i = 0; i < PM_COUNT(chips); i++) {
         pm_cuda_program program;
         pm_cuda_code code;
+        if (!runs_on(t, chips[i])) {
+            fputs(" none |", stdout);
+            continue;
+        }
         PM_TRY(pm_cuda_template_program(w->arena, w->diag, t, "kernel", fixed, n_fixed, chips[i], &program));
         program.tells_resources = true;
         PM_TRY(pm_cuda_compile(w->compiler, &program, &code));
@@ -136,7 +146,7 @@ static pm_status write_table(writer *w)
                             row->template_name);
     puts("# CUDA templates on chips\n\nMade by `scripts/gpu-kernels` from `codegen/cuda/templates.def` and "
          "`codegen/cuda/typical.def`, compared by a test.\nEach cell: registers of a thread, shared memory of a block, "
-         "predicted occupancy (warps that run at once, of those that fit).\n`stack`: bytes of arrays in local memory. "
+         "predicted occupancy (warps that run at once, of those that fit).\n`stack`: bytes of arrays in local memory; `none`: no code for this chip. "
          "Nothing may spill.\n");
     fputs("| template | constants | threads |", stdout);
     for (size_t i = 0; i < PM_COUNT(chips); i++)
@@ -204,10 +214,11 @@ static pm_status write_kernels(writer *w, const char *folder, const char *list)
         if (!wanted(list, chips[c]))
             continue;
         for (size_t i = 0; i < n; i++)
-            PM_TRY(write_kernel(w, folder, &templates[i], NULL, chips[c]));
+            if (runs_on(&templates[i], chips[c]))
+                PM_TRY(write_kernel(w, folder, &templates[i], NULL, chips[c]));
         for (size_t i = 0; i < PM_COUNT(variants); i++) {
             const pm_cuda_template *t = pm_cuda_template_named(variants[i].template_name);
-            if (t)
+            if (t && runs_on(t, chips[c]))
                 PM_TRY(write_kernel(w, folder, t, &variants[i], chips[c]));
         }
     }

@@ -26,6 +26,9 @@ typedef enum pm_emu_how {
     PM_EMU_ADDS,   ///< atomically
     PM_EMU_SENDS,  ///< an async copy to here begins: nobody may look before it has arrived
     PM_EMU_LANDS,  ///< it has arrived
+    /* by another way to memory than threads have (the async proxy) */
+    PM_EMU_LANDS_BULK, ///< a bulk copy has arrived
+    PM_EMU_MULTIPLIES, ///< a product of the warpgroup reads
 } pm_emu_how;
 
 /// Someone who watches (tests): accesses that the player makes for a kernel, and what orders threads.
@@ -35,6 +38,7 @@ typedef struct pm_emu_watch {
     void (*met)(uint32_t first, uint32_t n);   ///< these threads met at a barrier
     void (*gave)(const void *barrier);         ///< this thread arrived at a barrier in shared memory
     void (*took)(const void *barrier);         ///< this thread found that a phase of it is over
+    void (*fenced)(void);                      ///< what this thread wrote is there for products of the warpgroup
 } pm_emu_watch;
 
 typedef struct pm_emu_launch {
@@ -106,6 +110,7 @@ void pm_emu_wgmma(int32_t kind, int32_t n, float *d, uint64_t a, uint64_t b);
 void pm_emu_wgmma_fence(void);
 void pm_emu_wgmma_commit(void);
 void pm_emu_wgmma_wait(int32_t groups);
+void pm_emu_fence_async(void);
 void pm_emu_barrier_init(uint64_t *barrier, int32_t count);
 void pm_emu_barrier_arrive(uint64_t *barrier, int32_t bytes);
 void pm_emu_barrier_wait(uint64_t *barrier, int32_t parity);

@@ -31,6 +31,12 @@ static void look(pm_emu_barrier *b)
     b->pending = b->count;
 }
 
+void pm_emu_fence_async(void)
+{
+    if (pm_emu_now->launch.watch)
+        pm_emu_now->launch.watch->fenced();
+}
+
 void pm_emu_barrier_init(uint64_t *barrier, int32_t count)
 {
     pm_emu_player *p = pm_emu_now;
@@ -177,7 +183,7 @@ bool pm_emu_land(pm_emu_player *p)
         memset(to, 0, 16);
         if (valid)
             memcpy(to, from, valid);
-        pm_emu_tell(to, 16, PM_EMU_LANDS);
+        pm_emu_tell(to, 16, PM_EMU_LANDS_BULK);
     }
     if (p->launch.watch)
         p->launch.watch->gave(c.barrier->at);

@@ -44,10 +44,10 @@ static void tell_reads(const pm_emu_product *product, uint32_t warp)
     matrix a = decode(product->a), b = decode(product->b);
     for (uint32_t l = 0; p->launch.watch && l < PM_EMU_WARP; l++) {
         p->now = now / PM_EMU_WARP * PM_EMU_WARP + l;
-        pm_emu_tell(p->shared + address_of(&a, warp % 4 * 16 + l / 2, l % 2), 16, PM_EMU_READS);
+        pm_emu_tell(p->shared + address_of(&a, warp % 4 * 16 + l / 2, l % 2), 16, PM_EMU_MULTIPLIES);
         for (uint32_t row = l; row < (uint32_t)product->n; row += PM_EMU_WARP)
             for (uint32_t half = 0; half < 2; half++)
-                pm_emu_tell(p->shared + address_of(&b, row, half), 16, PM_EMU_READS);
+                pm_emu_tell(p->shared + address_of(&b, row, half), 16, PM_EMU_MULTIPLIES);
     }
     p->now = now;
 }

@@ -19,7 +19,7 @@ typedef struct barrier_knowledge {
 } barrier_knowledge;
 
 static uint32_t now, launch_start, block_start, threads;
-static uint32_t times[MOST], (*known)[MOST];
+static uint32_t times[MOST], fences[MOST], (*known)[MOST]; ///< fences: what came up to this time is behind one
 static barrier_knowledge barriers[MOST_BARRIERS];
 static uint32_t n_barriers;
 
@@ -37,9 +37,10 @@ enum { SEVERAL = 0xffff };
 typedef struct cell {
     uint32_t write_time;
     uint16_t writer;
-    uint8_t adds, comes; ///< the write was atomic; an async copy is on its way
+    uint8_t adds, comes; ///< the write was atomic; an async copy is on its way, or (BULK) came by the async proxy
 } cell;
 
+enum { COMES = 1, BULK = 2 };
 enum { SHARED_ROOM = 1 << 19, CELLS = 1 << 21 };
 
 /// Four bytes of global memory, found by their address.
@@ -80,6 +81,7 @@ static void begin_block(void)
     n_barriers = 0;
     for (uint32_t t = 0; t < threads; t++) {
         times[t] = block_start;
+        fences[t] = block_start - 1;
         for (uint32_t u = 0; u < threads; u++)
             known[t][u] = block_start - 1;
     }
@@ -121,6 +123,13 @@ static void gave(const void *barrier)
     times[t] = ++now;
 }
 
+static void fenced(void)
+{
+    uint32_t t = (uint32_t)pm_emu_thread();
+    fences[t] = times[t];
+    times[t] = ++now;
+}
+
 static void took(const void *barrier)
 {
     uint32_t t = (uint32_t)pm_emu_thread();
@@ -149,7 +158,8 @@ static inline bool is_before(uint32_t start, uint32_t time, uint32_t thread, uin
 
 static const char *words_of(pm_emu_how how)
 {
-    static const char *const words[] = {"reads", "writes", "adds to", "sends an async copy to", "gets an async copy in"};
+    static const char *const words[] = {"reads", "writes", "adds to", "sends an async copy to", "gets an async copy in",
+                                        "gets a bulk copy in", "multiplies"};
     return words[how];
 }
 
@@ -192,17 +202,20 @@ static inline void check_cell(uint32_t t, const void *at, pm_emu_how how, cell *
 {
     uint32_t each = slots == 1 ? threads : WARP;
     uint32_t start = is_shared ? block_start : launch_start;
-    if (how == PM_EMU_LANDS) {
+    uint8_t comes = how == PM_EMU_SENDS ? COMES : how == PM_EMU_LANDS_BULK ? BULK : 0;
+    if (how == PM_EMU_LANDS || how == PM_EMU_LANDS_BULK) {
         c->comes = 0;
         how = PM_EMU_WRITES;
-    } else if (c->comes && c->write_time >= block_start) {
+    } else if (c->comes == COMES && c->write_time >= block_start) {
         pm_emu_fault("%s %s, where an async copy of thread %u has not arrived", words_of(how), place_of(at).text,
                      c->writer);
     }
     bool both_add = how == PM_EMU_ADDS && c->adds;
     if (!both_add && !is_before(start, c->write_time, c->writer, 0, 0, t))
         clash(at, how, "writes", c->write_time, c->writer);
-    if (how == PM_EMU_READS) {
+    if (how == PM_EMU_MULTIPLIES && c->write_time >= block_start && c->comes != BULK && fences[c->writer] < c->write_time)
+        pm_emu_fault("multiplies %s, which thread %u wrote without pm_fence_async behind it", place_of(at).text, c->writer);
+    if (how == PM_EMU_READS || how == PM_EMU_MULTIPLIES) {
         if (is_shared && c->write_time < block_start)
             pm_emu_fault("reads %s, which nobody wrote", place_of(at).text);
         reader *r = &readers[slots == 1 ? 0 : t / WARP];
@@ -218,7 +231,7 @@ static inline void check_cell(uint32_t t, const void *at, pm_emu_how how, cell *
     for (uint32_t i = 0; i < slots; i++)
         if (!is_before(start, readers[i].time, readers[i].thread, i * each, (i + 1) * each, t))
             clash(at, how, "reads", readers[i].time, readers[i].thread);
-    *c = (cell){times[t], (uint16_t)t, how == PM_EMU_ADDS, how == PM_EMU_SENDS};
+    *c = (cell){times[t], (uint16_t)t, how == PM_EMU_ADDS, comes};
 }
 
 static global_cell *global_cell_of(uintptr_t word)
@@ -302,7 +315,7 @@ static void access(const void *at, uint64_t bytes, pm_emu_how how)
     }
 }
 
-const pm_emu_watch cu_watch = {.block = begin_block, .access = access, .met = met, .gave = gave, .took = took};
+const pm_emu_watch cu_watch = {.block = begin_block, .access = access, .met = met, .gave = gave, .took = took, .fenced = fenced};
 
 /* ---- what clang calls ---------------------------------------------------------------------------------------------------- */
 

@@ -22,3 +22,9 @@ void cu_run(const char *kernel, int64_t blocks, int threads, int64_t shared_byte
     const char *error = cu_try(kernel, blocks, threads, shared_bytes, words, n);
     ck_assert_msg(!error, "%s", error);
 }
+
+bool cu_has(const char *kernel)
+{
+    (void)kernel;
+    return true;
+}

@@ -2,12 +2,15 @@
 #ifndef PM_CU_RUN_H
 #define PM_CU_RUN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
 #include "ir/eval.h"
 #include "tests/kernels/kernel_test.h"
 
+/// Whether there is code of this kernel for what runs it: the CPU plays all of them.
+bool cu_has(const char *kernel);
 /// One launch with words of 8 bytes; finding races or accesses out of bounds fails the test.
 void cu_run(const char *kernel, int64_t blocks, int threads, int64_t shared_bytes, const uint64_t *words, int n);
 /// As cu_run: what was found, or NULL. (On silicon as cu_run.)

@@ -82,6 +82,15 @@ static cu_function function_of(const char *kernel, int64_t shared_bytes)
     return function;
 }
 
+bool cu_has(const char *kernel)
+{
+    const char *folder = getenv("PIMOE_GPU_KERNELS");
+    open_gpu();
+    char *image = pm_gpu_image(folder ? folder : "kernels", kernel + strlen("pm_cu_"), gpu.sm);
+    free(image);
+    return image != NULL;
+}
+
 /// ---- copies of buffers ------------------------------------------------------------------------------------------
 
 /// A buffer of no bytes is an address that nobody may read.

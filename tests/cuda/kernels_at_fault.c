@@ -153,7 +153,8 @@ PM_GLOBAL void pm_cu_warpgroup(float *d, const uint16_t *a, const uint16_t *b, i
         pm_cp_async_commit();
         if (fault != 1)
             pm_cp_async_wait(0);
-        pm_fence_async();
+        if (fault != 5)
+            pm_fence_async();
         if (fault != 2)
             pm_sync();
         if (fault != 3)
@@ -239,4 +240,26 @@ PM_GLOBAL void pm_cu_bulk(float *y, const float *x, int64_t bytes, int64_t waits
         pm_mbarrier_wait(full, 0);
     y[pm_thread()] = all[pm_thread()];
 }
+#endif
+
+#ifdef PM_EMU
+/// The product by warpgroups with one part of its pipeline left out.
+#include "codegen/cuda/kernels/cu_product_tile.h"
+
+extern int32_t cu_left_out; /* 0: none */
+int32_t cu_left_out;
+
+#define OR_NOT(number, call) (cu_left_out == (number) ? (void)0 : (call))
+#define IS_ONE_OF(barrier, first) ((uint64_t)(barrier) - (uint64_t)(first) < 32u)
+#undef pm_cp_async_wait
+#undef pm_wgmma_wait
+#define pm_mbarrier_wait(barrier, parity) OR_NOT(IS_ONE_OF(barrier, s->empty) ? 1 : 2, (pm_mbarrier_wait)(barrier, parity))
+#define pm_cp_async_wait(groups) OR_NOT(3, pm_emu_cp_async_wait(groups))
+#define pm_fence_async() OR_NOT(4, (pm_fence_async)())
+#define pm_wgmma_wait(groups) OR_NOT((groups) ? 5 : 6, pm_emu_wgmma_wait(groups))
+#define pm_sync_warp() OR_NOT(7, (pm_sync_warp)())
+#define pm_wgmma_fence() OR_NOT(8, (pm_wgmma_fence)())
+#define pm_tma_acquire(map) OR_NOT(9, (pm_tma_acquire)(map))
+#define pm_cu_product_wgmma pm_cu_product_at_fault
+#include "codegen/cuda/kernels/cu_product_wgmma.c"
 #endif

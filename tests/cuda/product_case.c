@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "runtime/device/emu_play.h"
+
 pm_eval_fn pm_eval_linear, pm_eval_grouped_linear, pm_eval_dequantize;
 
 const weight_kind weight_kinds[] = {
@@ -191,6 +193,19 @@ product product_of(const product_case *c)
     return p;
 }
 
+void product_map(product *p, int64_t width)
+{
+    const product_case *c = &p->c;
+    pm_emu_tensor_map *map = guarded(sizeof *map);
+    uint64_t between = c->experts > 1 ? p->words[WORD_EXPERT_BYTES] : 16;
+    const uint64_t extent[] = {(uint64_t)c->k, (uint64_t)c->n, c->experts ? (uint64_t)c->experts : 1};
+    const uint64_t stride[] = {(uint64_t)c->k * 2, between};
+    const uint32_t box[] = {64, (uint32_t)width};
+    const void *w = (const void *)(uintptr_t)p->words[WORD_W];
+    ck_assert(pm_emu_tensor_map_make(map, w, 2, extent, stride, box, 1));
+    p->words[WORD_MAP] = at(map);
+}
+
 const char *product_try(product *p, const char *kernel, int threads, int64_t shared, int64_t height, int64_t width)
 {
     const product_case *c = &p->c;
@@ -199,6 +214,7 @@ const char *product_try(product *p, const char *kernel, int threads, int64_t sha
     p->y = guarded(c->rows * c->n * p->y_size);
     p->words[WORD_Y] = at(p->y);
     int64_t blocks = (tiles < rows ? tiles : rows) * ceil_div(c->n, width);
+    blocks = p->most_blocks && p->most_blocks < blocks ? p->most_blocks : blocks;
     return cu_try(kernel, blocks, threads, shared, p->words, PRODUCT_WORDS);
 }
 

@@ -28,7 +28,7 @@ typedef struct product_case {
 /* CU_PRODUCT_PARAMETERS, as far as tests name them */
 enum {
     WORD_X, WORD_W, WORD_SCALES, WORD_ZEROS, WORD_OFFSETS, WORD_BIAS, WORD_Y, WORD_ROWS, WORD_N,
-    WORD_EXPERT_BYTES = 11,
+    WORD_EXPERT_BYTES = 11, WORD_MAP = 22,
     PRODUCT_WORDS = 23
 };
 
@@ -40,12 +40,15 @@ typedef struct product {
     float *want;    ///< [rows][n]
     int64_t owned;  ///< rows before this one are some expert's
     int64_t y_size; ///< of an element
+    int64_t most_blocks; ///< 0: one for each tile
 } product;
 
 extern const weight_kind weight_kinds[];
 extern const int n_weight_kinds;
 
 product product_of(const product_case *c);
+/// Has w's tensor map among the words: boxes of 64 of k by `width` columns.
+void product_map(product *p, int64_t width);
 /// Runs a kernel whose tiles have `height` rows and `width` columns; y is made anew. What was found, or NULL.
 const char *product_try(product *p, const char *kernel, int threads, int64_t shared, int64_t height, int64_t width);
 void product_run(product *p, const char *kernel, int threads, int64_t shared, int64_t height, int64_t width);

@@ -4,7 +4,8 @@
 #include <stdlib.h>
 
 #include "runtime/device/emu_play.h"
-#include "tests/cuda/cu_run.h"
+#include "codegen/cuda/kernels/cu_product_sizes.h"
+#include "tests/cuda/product_case.h"
 
 #define TRY(kernel, blocks, threads, shared, ...)                                                              \
     cu_try(kernel, blocks, threads, shared, (const uint64_t[]){__VA_ARGS__},                                   \
@@ -109,8 +110,9 @@ START_TEST(warpgroups)
                           (double)d[i], want);
         }
     }
-    static const char *const words[] = {"has not arrived", "", "pm_wgmma_fence", "are on their way"};
-    for (int fault = 1; fault <= 4; fault++)
+    static const char *const words[] = {"has not arrived", "", "pm_wgmma_fence", "are on their way",
+                                        "without pm_fence_async"};
+    for (int fault = 1; fault <= 5; fault++)
         finds(TRY("pm_cu_warpgroup", 1, 128, 16384 + 1008, at(d), at(a), at(b), DEPTH, 1, (uint64_t)fault), words[fault - 1]);
 }
 END_TEST
@@ -153,6 +155,28 @@ START_TEST(pipelines)
 }
 END_TEST
 
+extern int32_t cu_left_out;
+
+/// A whole template: each part of its pipeline is missed.
+START_TEST(a_pipeline_of_two_tiles)
+{
+    static const char *const words[] = {
+        NULL, "async copy", "nobody wrote", "has not arrived", "without pm_fence_async", "async copy", "has not arrived",
+        "with no barrier between", "pm_wgmma_fence", "without pm_tma_acquire"};
+    static const weight_kind bf16 = {"bf16", ELEM_BF16, 0, 0, FORMAT_INT, ELEM_F32, NO_ELEM};
+    product_case c = {&bf16, 130, 20, 6 * 64, 0, ELEM_BF16, ELEM_F32, NO_ELEM, EVEN, true, false};
+    product p = product_of(&c);
+    product_map(&p, CU_WGMMA_COLUMNS);
+    p.most_blocks = 1;
+    cu_left_out = _i;
+    const char *error = product_try(&p, "pm_cu_product_at_fault", 384, 216048, CU_WGMMA_ROWS, CU_WGMMA_COLUMNS);
+    if (_i)
+        finds(error, words[_i]);
+    else
+        ck_assert_msg(!error, "%s", error);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("cu_check");
@@ -164,6 +188,7 @@ static Suite *suite(void)
     tcase_add_test(c, blocks);
     tcase_add_test(c, warpgroups);
     tcase_add_test(c, pipelines);
+    tcase_add_loop_test(c, a_pipeline_of_two_tiles, 0, 10);
     suite_add_tcase(s, c);
     return s;
 }

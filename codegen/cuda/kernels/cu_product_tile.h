@@ -122,7 +122,7 @@ PM_DEVICE void pm_cu_patch_out(const cu_product *p, const cu_tile_out *o, int32_
     if (p->y_elem == CU_F32)
         return;
     pm_sync_warp();
-    PM_UNROLL for (int32_t i = pm_lane(); i < CU_PATCH_ROWS * eights; i += CU_WARP)
+    PM_UNROLL_BY(2) for (int32_t i = pm_lane(); i < CU_PATCH_ROWS * eights; i += CU_WARP)
         pm_cu_eight_out(p, o, row0 + i / eights, column0 + i % eights * CU_EIGHT,
                         staged + (i / eights * pitch + i % eights * CU_EIGHT) / 2);
     pm_sync_warp();

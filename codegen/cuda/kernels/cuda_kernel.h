@@ -70,6 +70,7 @@ PM_MEETING void pm_emu_wgmma(int32_t kind, int32_t n, float *d, uint64_t a, uint
 PM_MEETING void pm_emu_wgmma_fence(void);
 PM_MEETING void pm_emu_wgmma_commit(void);
 PM_MEETING void pm_emu_wgmma_wait(int32_t groups);
+void pm_emu_fence_async(void);
 void pm_emu_barrier_init(uint64_t *barrier, int32_t count);
 void pm_emu_barrier_arrive(uint64_t *barrier, int32_t bytes);
 PM_MEETING void pm_emu_barrier_wait(uint64_t *barrier, int32_t parity);
@@ -235,10 +236,12 @@ float erff(float), fmaf(float, float, float), floorf(float), rintf(float);
 
 /* sm_90a: products of a warpgroup (four warps), beside what its threads do. See below. */
 PM_DEVICE uint32_t pm_shared_address(const void *p) { return pm_emu_shared_address(p); }
-PM_DEVICE void pm_fence_async(void) {}
+PM_DEVICE void pm_fence_async(void) { pm_emu_fence_async(); }
 PM_DEVICE void pm_wgmma_fence(void) { pm_emu_wgmma_fence(); }
 PM_DEVICE void pm_wgmma_commit(void) { pm_emu_wgmma_commit(); }
 #define pm_wgmma_wait(groups) pm_emu_wgmma_wait(groups)
+#define pm_registers_down(n) ((void)0)
+#define pm_registers_up(n) ((void)0)
 
 PM_DEVICE void pm_mbarrier_init(uint64_t *barrier, int32_t count) { pm_emu_barrier_init(barrier, count); }
 PM_DEVICE void pm_mbarrier_arrive(uint64_t *barrier) { pm_emu_barrier_arrive(barrier, 0); }
@@ -334,7 +337,7 @@ PM_DEVICE void pm_cp_async16(void *shared, const void *global, int32_t valid_byt
 
 PM_DEVICE void pm_cp_async_commit(void) { asm volatile("cp.async.commit_group;" : : : "memory"); }
 /* groups: a literal */
-#define pm_cp_async_wait(groups) asm volatile("cp.async.wait_group %0;" : : "n"(groups) : "memory")
+#define pm_cp_async_wait(groups) asm volatile("cp.async.wait_group %0;" : : "n"((int32_t)(groups)) : "memory")
 
 PM_DEVICE void pm_ldmatrix_x4(uint32_t *r, const void *row)
 {
@@ -373,7 +376,10 @@ PM_DEVICE void pm_fence_async(void) { asm volatile("fence.proxy.async.shared::ct
 PM_DEVICE void pm_wgmma_fence(void) { asm volatile("wgmma.fence.sync.aligned;" : : : "memory"); }
 PM_DEVICE void pm_wgmma_commit(void) { asm volatile("wgmma.commit_group.sync.aligned;" : : : "memory"); }
 /* groups: a literal */
-#define pm_wgmma_wait(groups) asm volatile("wgmma.wait_group.sync.aligned %0;" : : "n"(groups) : "memory")
+#define pm_wgmma_wait(groups) asm volatile("wgmma.wait_group.sync.aligned %0;" : : "n"((int32_t)(groups)) : "memory")
+/* n: a literal */
+#define pm_registers_down(n) asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" : : "n"((int32_t)(n)))
+#define pm_registers_up(n) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" : : "n"((int32_t)(n)))
 
 PM_DEVICE void pm_mbarrier_init(uint64_t *barrier, int32_t count)
 {
@@ -616,6 +622,9 @@ PM_DEVICE float pm_shfl_down_f32(float x, int32_t lanes)
  * memory and count at the barrier: pm_bulk_load takes bytes as they lie, pm_tma_load_3d a box of the tensor map from
  * column x, row y of matrix z on (outside: zeros), swizzled as the map says; a thread calls pm_tma_acquire(map) before
  * its first one. */
+
+/* sm_90a: pm_registers_down(n) gives registers of a warpgroup's threads back, all but n of each; pm_registers_up(n) waits
+ * until there are so many. n: a multiple of 8. All four warps call it, in a kernel with PM_BOUNDS. */
 
 /* sm_90a: d [64][n] += a [64][16] b [n][16], both in shared memory with k contiguous. Warp w of the warpgroup has rows
  * 16 w and the 15 behind; d[4 j + i] of a lane is row lane / 4 + i / 2 * 8 of these, column 8 j + lane % 4 * 2 + i % 2.
