@@ -77,6 +77,7 @@ typedef enum pm_rt_kernel_flags {
     PM_RT_KERNEL_TEMPLATE = 2, ///< `emu` takes the words as parameters (a CUDA template), not as a list
     PM_RT_KERNEL_WGMMA = 4,    ///< has code for PM_RT_WGMMA_ARCH alone: elsewhere it is never launched
     PM_RT_KERNEL_PRODUCT = 8,  ///< a product by tiles, with the words of pm_rt_product_word: a library may make it instead
+    PM_RT_KERNEL_WALKS = 16,   ///< any number of blocks does all there is to do: one for each multiprocessor is enough
 } pm_rt_kernel_flags;
 
 /// The words of products, as codegen/cuda/kernels/cu_product.h has them, elements too.

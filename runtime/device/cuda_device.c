@@ -156,8 +156,11 @@ static pm_status peer(pm_rt_device_state *to_device, void *to, pm_rt_device_stat
 static pm_status launch(pm_rt_device_state *device, uint32_t kernel, uint64_t blocks, const uint64_t *words,
                         size_t n_words)
 {
-    if (kernel >= device->chip->desc->n_kernels)
-        return pm_rt_error_set(PM_ERR_INTERNAL, "%s: there is no kernel %u", device->chip->desc->name, kernel);
+    const pm_cuda_chip *c = device->chip;
+    if (kernel >= c->desc->n_kernels)
+        return pm_rt_error_set(PM_ERR_INTERNAL, "%s: there is no kernel %u", c->desc->name, kernel);
+    if ((c->desc->kernels[kernel].flags & PM_RT_KERNEL_WALKS) && blocks > (uint64_t)c->multiprocessors)
+        blocks = (uint64_t)c->multiprocessors;
     PM_TRY(enter(device));
     return pm_cuda_launch(device, kernel, (uint32_t)blocks, words, (uint32_t)n_words);
 }
@@ -339,6 +342,8 @@ static pm_status open_chip(pm_cuda_chip *c, int ordinal)
                          cu->cuDeviceGetAttribute(&c->major, PM_CU_COMPUTE_CAPABILITY_MAJOR, c->number)));
     PM_TRY(pm_cuda_check(cu, name, "its architecture",
                          cu->cuDeviceGetAttribute(&c->minor, PM_CU_COMPUTE_CAPABILITY_MINOR, c->number)));
+    PM_TRY(pm_cuda_check(cu, name, "its multiprocessors",
+                         cu->cuDeviceGetAttribute(&c->multiprocessors, PM_CU_MULTIPROCESSOR_COUNT, c->number)));
     cu_context context = NULL;
     PM_TRY(pm_cuda_check(cu, name, "its context", cu->cuDevicePrimaryCtxRetain(&context, c->number)));
     c->context = context;

@@ -29,6 +29,7 @@ typedef struct pm_cuda_chip {
     cu_context context; ///< the device's primary one
     cu_pool pool;       ///< NULL: memory comes from the driver each time
     int major, minor;   ///< its architecture
+    int multiprocessors;
     cu_module *modules;
     uint32_t n_modules;
     cu_function *functions; ///< by number of the kernel; NULL: of PM_RT_KERNEL_WGMMA, on another chip

@@ -221,12 +221,15 @@ static void *grown(void *list, size_t *room, size_t needed, size_t size)
 static pm_status launch(pm_rt_device_state *device, uint32_t kernel, uint64_t blocks, const uint64_t *words,
                         size_t n_words)
 {
+    enum { MULTIPROCESSORS = 3 };
     const chip *c = device->chip;
     if (kernel >= c->desc->n_kernels)
         return wrong(c, "there is no such kernel");
     if (!c->desc->kernels[kernel].emu)
         return pm_rt_error_set(PM_ERR_UNSUPPORTED, "%s: kernel %s has no code that the CPU could play", c->desc->name,
                                c->desc->kernels[kernel].name);
+    if ((c->desc->kernels[kernel].flags & PM_RT_KERNEL_WALKS) && blocks > MULTIPROCESSORS)
+        blocks = MULTIPROCESSORS;
     void *list = grown(device->given, &device->room_given, device->n_given + 1, sizeof *device->given);
     device->given = list ? list : device->given;
     uint64_t *all = grown(device->words, &device->room_words, device->n_words + n_words, sizeof *device->words);

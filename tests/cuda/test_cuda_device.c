@@ -453,6 +453,33 @@ START_TEST(rows_of_launches)
 }
 END_TEST
 
+/// Blocks that walk are no more than there are multiprocessors, of which the stand-in has 1000.
+START_TEST(blocks_that_walk)
+{
+    static const pm_rt_kernel some[KERNELS] = {
+        [KERNEL_DOUBLE] = {.name = "double", .code = 1, .threads = 128},
+        [KERNEL_ADD] = {.name = "add", .code = 0, .threads = 256, .flags = PM_RT_KERNEL_WALKS},
+        [KERNEL_FAULT] = {.name = "fault", .code = 1, .threads = 32},
+    };
+    pm_rt_device device = devices[0];
+    device.kernels = some;
+    pm_rt_device_state *d;
+    void *memory;
+    float one[2] = {1, 0}, out[2];
+    ck_assert_int_eq(pm_rt_cuda_ops.open(&device, 0, NULL, &d), PM_OK);
+    ck_assert_int_eq(pm_rt_cuda_ops.alloc(d, sizeof one, &memory), PM_OK);
+    ck_assert_int_eq(pm_rt_cuda_ops.upload(d, memory, one, sizeof one), PM_OK);
+    uint64_t at = (uint64_t)(uintptr_t)memory;
+    ck_assert_int_eq(pm_rt_cuda_ops.launch(d, KERNEL_ADD, 900, (uint64_t[]){at + 4, at, 1}, 3), PM_OK);
+    ck_assert_int_eq(pm_rt_cuda_ops.launch(d, KERNEL_ADD, 5000, (uint64_t[]){at + 4, at, 1}, 3), PM_OK);
+    ck_assert_int_eq(download(d, out, memory, sizeof out), PM_OK);
+    ck_assert_float_eq(out[1], 1900);
+    pm_rt_cuda_ops.release(d, memory);
+    pm_rt_cuda_ops.close(d);
+    pm_rt_cuda_ops.leave();
+}
+END_TEST
+
 static void *work(void *arg)
 {
     bool right;
@@ -511,6 +538,7 @@ int main(int argc, char **argv)
         tcase_add_loop_test(c, copies_run_beside_launches, 0, 2);
         tcase_add_test(c, many_downloads_at_a_time);
         tcase_add_test(c, rows_of_launches);
+        tcase_add_test(c, blocks_that_walk);
         tcase_add_test(c, sessions_side_by_side);
     }
     suite_add_tcase(s, c);

@@ -196,6 +196,8 @@ static pm_status product_case(bench_gpu *g, const product_row *row, bench_case *
         push(s, words[i]);
     int64_t of_rows = p->experts ? (p->rows + p->experts * (row->height - 1)) / row->height : ceil_div(p->rows, row->height);
     s->blocks = (uint32_t)(of_rows * ceil_div(p->n, row->width));
+    if (row->map) // PM_RT_KERNEL_WALKS
+        s->blocks = (uint32_t)least(s->blocks, g->multiprocessors);
     return PM_OK;
 }
 

@@ -340,6 +340,8 @@ static pm_status open_gpu(bench *b)
     PM_TRY(bench_check(g, "its name", g->cu->cuDeviceGetName(name, sizeof name, device)));
     PM_TRY(bench_check(g, "its architecture", g->cu->cuDeviceGetAttribute(&major, PM_CU_COMPUTE_CAPABILITY_MAJOR, device)));
     PM_TRY(bench_check(g, "its architecture", g->cu->cuDeviceGetAttribute(&minor, PM_CU_COMPUTE_CAPABILITY_MINOR, device)));
+    PM_TRY(bench_check(g, "its multiprocessors",
+                       g->cu->cuDeviceGetAttribute(&g->multiprocessors, PM_CU_MULTIPROCESSOR_COUNT, device)));
     PM_TRY(bench_check(g, "its cache", g->cu->cuDeviceGetAttribute(&l2, PM_CU_L2_CACHE_SIZE, device)));
     PM_TRY(bench_check(g, "its context", g->cu->cuDevicePrimaryCtxRetain(&context, device)));
     PM_TRY(bench_check(g, "its context", g->cu->cuCtxSetCurrent(context)));
