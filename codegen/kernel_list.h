@@ -34,6 +34,7 @@ typedef struct pm_kernel {
     uint32_t n_fixed;
     const char *function;      ///< general road: i32 (ptr pointers…, ptr symbols, ptr scratch, i64 worker, i64 n_workers)
     uint32_t n_pointers, n_symbols;
+    bool is_product; ///< PM_RT_KERNEL_PRODUCT
     bool meets; ///< general road: lanes of a warp exchange values (pm_dev_shfl_xor_f32, _i32)
 } pm_kernel;
 

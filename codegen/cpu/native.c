@@ -257,7 +257,7 @@ static pm_kernel_facts played_facts(pm_native *n, const pm_kernel *k)
     const pm_cuda_template *t = pm_cuda_template_named(k->template_name);
     PM_ASSERT(t);
     return (pm_kernel_facts){.threads = t->threads, .shared_bytes = t->shared_bytes,
-                             .flags = t->flags | PM_RT_KERNEL_TEMPLATE,
+                             .flags = t->flags | PM_RT_KERNEL_TEMPLATE | (k->is_product ? PM_RT_KERNEL_PRODUCT : 0),
                              .emu = LLVMGetNamedFunction(n->code, played_name(n, k))};
 }
 

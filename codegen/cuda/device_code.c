@@ -110,7 +110,7 @@ static pm_status template_code(making *m, const pm_kernel *k, pm_kernel_facts *f
     if (!t)
         return pm_error(m->diag, NULL, PM_ERR_INTERNAL, "no CUDA template is called %s", k->template_name);
     *facts = (pm_kernel_facts){.code = m->next++, .threads = t->threads, .shared_bytes = t->shared_bytes,
-                               .flags = t->flags};
+                               .flags = t->flags | (k->is_product ? PM_RT_KERNEL_PRODUCT : 0)};
     for (size_t i = 0; i < m->r->n_archs; i++) {
         const char *arch = m->r->archs[i];
         if ((t->flags & PM_RT_KERNEL_WGMMA) && strcmp(arch, PM_RT_WGMMA_ARCH) != 0)

@@ -160,6 +160,7 @@ static void use(const product *p, const tiling *t, MlirValue runs, MlirValue map
     mb *b = p->l->b;
     pm_launch_use(p->l, t->name);
     push_words(p, false, map);
+    p->l->kernel.is_product = t != &few && !p->grouped && !p->codes;
     pm_launch_blocks(p->l, mb_select(b, runs, blocks_of(p, t), mb_i64(b, 0)));
 }
 
