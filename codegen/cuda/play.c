@@ -240,7 +240,9 @@ static pm_status define_instructions(pm_arena *arena, pm_diag *diag, LLVMModuleR
     LLVMModuleRef ours;
     char *message = NULL;
     LLVMMemoryBufferRef buffer = LLVMCreateMemoryBufferWithMemoryRangeCopy(text, strlen(text), "instructions");
-    if (LLVMParseIRInContext2(LLVMGetModuleContext(code), buffer, &ours, &message)) {
+    bool failed = LLVMParseIRInContext2(LLVMGetModuleContext(code), buffer, &ours, &message);
+    LLVMDisposeMemoryBuffer(buffer);
+    if (failed) {
         pm_status status = pm_error(diag, NULL, PM_ERR_INTERNAL, "LLVM: %s", message);
         LLVMDisposeMessage(message);
         return status;

@@ -106,9 +106,9 @@ static pm_status link_device_ir(ptx_job *j)
         LLVMReplaceAllUsesWith(look_up, ours);
         LLVMDeleteFunction(look_up);
     }
-    if (LLVMParseIRInContext2(j->context, text, &module, &message))
-        return llvm_error(j, message);
-    return link_module(j, module, "code for GPUs");
+    bool failed = LLVMParseIRInContext2(j->context, text, &module, &message);
+    LLVMDisposeMemoryBuffer(text);
+    return failed ? llvm_error(j, message) : link_module(j, module, "code for GPUs");
 }
 
 static void set_attribute(LLVMContextRef c, LLVMValueRef f, const char *name, bool on)

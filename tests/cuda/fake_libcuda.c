@@ -25,6 +25,7 @@ typedef struct object {
     kind kind;
     bool gone;
     int device;
+    struct object *earlier; ///< the one that was made before it
 } object;
 
 struct CUctx_st {
@@ -113,6 +114,7 @@ EXPORT fake_cuda pm_fake_cuda = {.devices = 2, .major = 9, .pools = 1, .fail_wit
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct CUctx_st contexts[MOST_DEVICES];
 static memory *memories;
+static object *objects; ///< all that were ever made
 static struct CUstream_st *streams;
 static bool started;
 static _Thread_local struct CUctx_st *current;
@@ -151,7 +153,8 @@ static void *made(size_t size, kind k, int device)
     object *o = calloc(1, size);
     if (!o)
         abort();
-    *o = (object){.kind = k, .device = device};
+    *o = (object){.kind = k, .device = device, .earlier = objects};
+    objects = o;
     pm_fake_cuda.live++;
     return o;
 }

@@ -152,9 +152,10 @@ START_TEST(any_call_fails)
             ck_assert_msg(strstr(pm_last_error(), "cuda") || strstr(pm_last_error(), "NVIDIA"), "%s", pm_last_error());
             seen++;
         }
-        if (fake->calls < n)
-            break;
+        bool over = fake->calls < n;
         close_model(&model);
+        if (over)
+            break;
         // the same model again, on a driver that works
         fake->fail_at = 0;
         model = device_model(&code);
