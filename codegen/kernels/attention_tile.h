@@ -103,7 +103,7 @@ PM_INLINE void score_tile(const attention_tile *t, const attention_block_in *in,
 {
     pm_tile_in tile = {t->q + first * t->head_dim, t->head_dim, 1, in->keys + column * t->head_dim,
                        16 * t->head_dim, 16, t->head_dim,
-                       (const char *)(in->ahead + (in->ahead ? column * t->head_dim : 0)), 64, true};
+                       (const char *)(in->ahead + (in->ahead ? column * t->head_dim : 0)), in->ahead ? 64 : 0, true};
     float *to = t->score + first * ATTENTION_KEYS + column;
     int lines = in->ahead ? 1 : 0;
     switch (rows) {

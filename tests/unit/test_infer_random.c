@@ -102,16 +102,17 @@ static size_t random_attrs(pm_module *m, pm_opcode code, pm_attr *attrs)
 /// One random op at the end of the graph; true when it was accepted.
 static bool grow(pm_builder *b)
 {
-    enum { MANY = 6 };
+    enum { MANY = 6, MOST = 12 };
     pm_module *m = b->graph->module;
     pm_opcode code = (pm_opcode)random_below(PM_OP_COUNT);
     const pm_op_info *info = &pm_op_table[code];
-    pm_value *operands[MANY];
+    pm_value *operands[MOST];
     pm_attr attrs[PM_MAX_ATTRS];
     if (info->n_regions != 0 || code == PM_OP_const || code == PM_OP_dims)
         return false;
     uint32_t most = info->max_in == PM_ANY ? MANY : info->max_in;
     uint32_t n = info->min_in + random_below(most - info->min_in + 1);
+    ck_assert_uint_le(n, MOST);
     for (uint32_t i = 0; i < n; i++) {
         bool may_lack = i >= info->min_in || (code == PM_OP_slice && i >= 3);
         operands[i] = may_lack && random_below(3) == 0 ? NULL : random_value(b);
