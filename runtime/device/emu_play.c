@@ -10,6 +10,12 @@
 #include "runtime/device/emu_state.h"
 #include "runtime/rt_internal.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_UNPOISON_MEMORY_REGION(at, size) ((void)0)
+#endif
+
 #ifndef __x86_64__
 #error "the player switches stacks of x86-64"
 #endif
@@ -376,6 +382,8 @@ static void end(pm_emu_player *p)
         free(p->fibers[i].copies);
     }
     free(p->fibers);
+    if (p->stacks && p->error[0]) // functions that were left in their middle have marked their variables' ends
+        ASAN_UNPOISON_MEMORY_REGION(p->stacks, p->stacks_size);
     if (p->stacks)
         munmap(p->stacks, p->stacks_size);
     if (p->shared)

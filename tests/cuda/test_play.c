@@ -63,6 +63,7 @@ static pm_rt_emu_kernel *play(const char *declarations, const char *body)
     char *message = NULL;
     LLVMMemoryBufferRef buffer = LLVMCreateMemoryBufferWithMemoryRangeCopy(text, strlen(text), "text");
     ck_assert_msg(!LLVMParseIRInContext2(context, buffer, &module, &message), "%s", message);
+    LLVMDisposeMemoryBuffer(buffer);
     pm_ptx_options options = {.arch = "sm_80", .opt_level = 3};
     pm_status status = pm_ptx_play(arena, diag, module, &kernel, 1, &options, host);
     ck_assert_msg(status == PM_OK, "%s", pm_diag_size(diag) ? pm_diag_at(diag, 0)->text : "");

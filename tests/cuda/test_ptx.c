@@ -38,6 +38,7 @@ static LLVMModuleRef module_of(const char *declarations, const char *body)
     char *message = NULL;
     LLVMMemoryBufferRef buffer = LLVMCreateMemoryBufferWithMemoryRangeCopy(text, strlen(text), "text");
     ck_assert_msg(!LLVMParseIRInContext2(context, buffer, &module, &message), "%s", message);
+    LLVMDisposeMemoryBuffer(buffer);
     return module;
 }
 
