@@ -34,6 +34,7 @@ typedef struct tiling {
 static const tiling few = {"product_few", CU_FEW_ROWS, CU_FEW_COLUMNS};
 static const tiling on_cores = {"product_f32", CU_F32_ROWS, CU_F32_COLUMNS};
 static const tiling on_mma = {"product_mma", CU_MMA_ROWS, CU_MMA_COLUMNS};
+static const tiling on_wgmma = {"product_wgmma", CU_WGMMA_ROWS, CU_WGMMA_COLUMNS};
 
 /// -1: templates don't know the element.
 static int64_t elem_number(const pm_value *v)
@@ -256,10 +257,35 @@ static bool is_for_tensor_cores(const product *p)
     return pm_op_attr(p->op, "compute")->i != PM_F32 || (!p->codes && x == w && (x == PM_BF16 || x == PM_F16));
 }
 
+/// Whether the tensor memory accelerator takes the weight, and async copies the rows: multiples of 16 bytes. Of a tile that is
+/// mostly beyond the columns nothing is gained.
+static bool is_for_wgmma(const product *p)
+{
+    pm_elem x = p->x->type->elem, w = stored(p)->type->elem;
+    return !p->codes && x == w && (x == PM_BF16 || x == PM_F16) && p->k % 8 == 0 && p->expert_bytes % 16 == 0 &&
+           2 * p->n >= CU_WGMMA_COLUMNS &&
+           stored(p)->place.kind == PM_PLACE_WEIGHT && pm_launch_may_have_wgmma(p->l);
+}
+
 /// Tiles of rows, for as many as `runs` says.
 static void use_tiles(const product *p, MlirValue runs)
 {
-    use(p, is_for_tensor_cores(p) ? &on_mma : &on_cores, runs, mb_i64(p->l->b, 0));
+    launch *l = p->l;
+    mb *b = l->b;
+    MlirValue none = mb_i64(b, 0);
+    if (!is_for_tensor_cores(p)) {
+        use(p, &on_cores, runs, none);
+        return;
+    }
+    if (is_for_wgmma(p)) {
+        const uint64_t extents[] = {(uint64_t)p->k, (uint64_t)p->n, p->grouped ? (uint64_t)p->experts : 1};
+        const uint64_t strides[] = {(uint64_t)p->k * 2, (uint64_t)p->expert_bytes};
+        MlirValue has = pm_launch_has_wgmma(l);
+        use(p, &on_wgmma, mb_bin(b, "andi", runs, has), pm_launch_tensor_map(l, stored(p), extents, strides));
+        pm_launch_finish(l);
+        runs = mb_bin(b, "andi", runs, mb_bin(b, "xori", has, mb_int(b, b->i1, 1)));
+    }
+    use(p, &on_mma, runs, none);
 }
 
 /// False: the number of rows is not known yet.
