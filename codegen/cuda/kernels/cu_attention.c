@@ -212,6 +212,8 @@ PM_GLOBAL void pm_cu_sdpa_join(CU_SDPA_ARGS, float *partial, int64_t first)
     }
 }
 
+#undef PM_BOUNDS
+#define PM_BOUNDS PM_AT_ONCE(CU_TILE_THREADS, CU_TILE_COLUMNS > 128 ? 1 : 2)
 /* Many rows: one block for each CU_TILE_COLUMNS columns of the values, CU_TILE_ROWS rows, key-value head, sequence.
  * The last tiles, which see most keys, come first. */
 PM_GLOBAL void pm_cu_attention_tile(CU_CACHE_ARGS)
@@ -241,6 +243,8 @@ PM_GLOBAL void pm_cu_sdpa_tile(CU_SDPA_ARGS)
         pm_cu_tile_rows(&a, &s, shared, (pm_cu_ceil_div(rows, CU_TILE_ROWS) - 1 - u.tile) * CU_TILE_ROWS,
                         u.inner * CU_TILE_COLUMNS);
 }
+#undef PM_BOUNDS
+#define PM_BOUNDS
 
 /* The same on tensor cores, in bf16: heads of up to CU_FLASH_MAX_HEAD elements. */
 PM_GLOBAL void pm_cu_attention_bf16(CU_CACHE_ARGS)

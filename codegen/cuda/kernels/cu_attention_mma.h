@@ -96,12 +96,15 @@ PM_DEVICE void pm_cu_mma_turned_keys(const cu_attention *a, const float *keys, u
 {
     PM_UNROLL_BY(4) for (int32_t i = pm_thread(); i < CU_FLASH_KEYS * CU_FLASH_STEP / 2; i += CU_FLASH_THREADS)
     {
-        int32_t lane = i % (CU_KEY_LANES / 2) * 2, d = i / (CU_KEY_LANES / 2) % CU_FLASH_STEP;
-        int32_t key = i / (CU_KEY_LANES / 2 * CU_FLASH_STEP) * CU_KEY_LANES + lane;
-        const float *from = keys + ((key0 + key) / CU_KEY_LANES * a->head_dim + d0 + d) * CU_KEY_LANES + lane;
-        int32_t is_there = d0 + d < a->head_dim;
-        float low = is_there && key >= first && key < last ? from[0] : 0.0f;
-        float high = is_there && key + 1 >= first && key + 1 < last ? from[1] : 0.0f;
+        /* a warp has eight keys' pairs of eight elements: whole sectors there, and all banks here */
+        int32_t key = i / (4 * CU_FLASH_STEP) * 8 + i % 4 * 2, d = i / 4 % CU_FLASH_STEP;
+        const float *from =
+            keys + ((key0 + key) / CU_KEY_LANES * a->head_dim + d0 + d) * CU_KEY_LANES + key % CU_KEY_LANES;
+        cu_pair pair;
+        pair.at[0] = pair.at[1] = 0.0f;
+        if (d0 + d < a->head_dim && key + 1 >= first && key < last)
+            pair = *(const cu_pair *)from; /* lanes of a cache are there, seen or not */
+        float low = key >= first ? pair.at[0] : 0.0f, high = key + 1 < last ? pair.at[1] : 0.0f;
         ((uint32_t *)to)[(d * CU_FLASH_TURNED_LD + key) / 2] = pm_cu_pack_bf16(low, high);
     }
 }

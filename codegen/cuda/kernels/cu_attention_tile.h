@@ -28,8 +28,8 @@ enum {
 };
 
 typedef struct cu_tile_shared {
-    float query[CU_TILE_STEP * CU_TILE_LD], key[CU_TILE_STEP * CU_TILE_LD]; ///< [element][row or key]
-    float weight[CU_TILE_KEYS * CU_TILE_LD];                                 ///< [key][row]
+    PM_ALIGN(16) float query[CU_TILE_STEP * CU_TILE_LD], key[CU_TILE_STEP * CU_TILE_LD]; ///< [element][row or key]
+    float weight[CU_TILE_KEYS * CU_TILE_ROWS]; ///< pm_cu_tile_weight
     float value[CU_TILE_VALUES * CU_TILE_WIDTH];
 } cu_tile_shared;
 
@@ -42,20 +42,45 @@ typedef struct cu_tile {
     float sum[4][CU_TILE_GROUPS * 4];
 } cu_tile;
 
+/// Where the weights of a key for rows 4 * y … lie: eight lanes that write those of every fourth key, four floats each,
+/// touch all banks once.
+PM_DEVICE int32_t pm_cu_tile_weight(int32_t key, int32_t y)
+{
+    return key * CU_TILE_ROWS + (y ^ (key / 4 & 15)) * 4;
+}
+
+/// Element and row of what a thread brings i-th of rows that are turned: a warp has eight elements of four rows, which are
+/// whole sectors there and touch all banks here.
+PM_DEVICE int32_t pm_cu_tile_element(int32_t i)
+{
+    return i / (8 * CU_TILE_ROWS) * 8 + i % 8;
+}
+
+PM_DEVICE int32_t pm_cu_tile_row(int32_t i)
+{
+    return i / 8 % CU_TILE_ROWS;
+}
+
 /// Elements d0..d0+n of the tile's queries and of the block's keys before `end`, turned.
 PM_DEVICE void pm_cu_tile_load(const cu_attention *a, const cu_sight *s, cu_tile_shared *shared, int64_t row0,
                                int64_t key0, int64_t end, int64_t d0, int32_t n)
 {
     const float *keys = a->k + s->b * a->k_batch + s->head * a->k_head;
-    for (int32_t i = pm_thread(); i < n * CU_TILE_ROWS; i += CU_TILE_THREADS) {
-        int64_t row = row0 + i / n;
-        shared->query[i % n * CU_TILE_LD + i / n] =
-            row < a->rows ? a->q[pm_cu_row_at(a, s, row, a->head_dim) + d0 + i % n] : 0.0f;
+    PM_UNROLL_BY(2) for (int32_t i = pm_thread(); i < CU_TILE_STEP * CU_TILE_ROWS; i += CU_TILE_THREADS)
+    {
+        int32_t d = pm_cu_tile_element(i), at = pm_cu_tile_row(i);
+        int64_t row = row0 + at;
+        if (d < n)
+            shared->query[d * CU_TILE_LD + at] =
+                row < a->rows ? a->q[pm_cu_row_at(a, s, row, a->head_dim) + d0 + d] : 0.0f;
     }
-    for (int32_t i = pm_thread(); i < n * CU_TILE_KEYS; i += CU_TILE_THREADS) {
-        int32_t d = a->k_row ? i % n : i / CU_KEY_LANES % n;
-        int32_t at = a->k_row ? i / n : i / (CU_KEY_LANES * n) * CU_KEY_LANES + i % CU_KEY_LANES;
+    PM_NO_UNROLL for (int32_t i = pm_thread(); i < CU_TILE_STEP * CU_TILE_KEYS; i += CU_TILE_THREADS)
+    {
+        int32_t d = a->k_row ? pm_cu_tile_element(i) : i / CU_KEY_LANES % CU_TILE_STEP;
+        int32_t at = a->k_row ? pm_cu_tile_row(i) : i / (CU_KEY_LANES * CU_TILE_STEP) * CU_KEY_LANES + i % CU_KEY_LANES;
         int64_t key = key0 + at;
+        if (d >= n)
+            continue;
         int64_t from = a->k_row ? key * a->k_row + d0 + d
                                 : (key / CU_KEY_LANES * a->head_dim + d0 + d) * CU_KEY_LANES + key % CU_KEY_LANES;
         shared->key[d * CU_TILE_LD + at] = key < end ? keys[from] : 0.0f;
@@ -114,15 +139,21 @@ PM_DEVICE void pm_cu_tile_weigh(const cu_attention *a, const cu_sight *s, cu_til
         now = pm_cu_larger(pm_cu_row_reduce(now, 1), t->largest[i]);
         PM_UNROLL for (int32_t j = 0; j < 4; j++)
         {
-            float w = score[i][j] == -PM_INFINITY ? 0.0f : pm_expf(score[i][j] - now);
-            total += w;
-            shared->weight[(4 * t->x + j) * CU_TILE_LD + 4 * t->y + i] = w;
+            score[i][j] = score[i][j] == -PM_INFINITY ? 0.0f : pm_expf(score[i][j] - now);
+            total += score[i][j];
         }
         float factor = t->largest[i] == now ? 1.0f : pm_expf(t->largest[i] - now);
         t->total[i] = t->total[i] * factor + pm_cu_row_reduce(total, 0);
         t->largest[i] = now;
         PM_UNROLL for (int32_t c = 0; c < CU_TILE_GROUPS * 4; c++)
             t->sum[i][c] *= factor;
+    }
+    PM_UNROLL for (int32_t j = 0; j < 4; j++)
+    {
+        cu_four w;
+        PM_UNROLL for (int32_t i = 0; i < 4; i++)
+            w.at[i] = score[i][j];
+        *(cu_four *)(shared->weight + pm_cu_tile_weight(4 * t->x + j, t->y)) = w;
     }
 }
 
@@ -143,7 +174,7 @@ PM_DEVICE void pm_cu_tile_values(const cu_attention *a, const cu_sight *s, cu_ti
         }
         pm_sync();
         for (int32_t k = 0; k < CU_TILE_VALUES; k++) {
-            const float *w = shared->weight + (from + k) * CU_TILE_LD + 4 * t->y;
+            const float *w = shared->weight + pm_cu_tile_weight(from + k, t->y);
             PM_UNROLL for (int32_t g = 0; g < CU_TILE_GROUPS; g++)
             {
                 const float *v = shared->value + k * CU_TILE_WIDTH + 64 * g + 4 * t->x;

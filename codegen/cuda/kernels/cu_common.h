@@ -9,6 +9,15 @@
 
 enum { CU_WARP = 32 };
 
+/// Floats that are moved together.
+typedef struct PM_ALIGN(8) cu_pair {
+    float at[2];
+} cu_pair;
+
+typedef struct PM_ALIGN(16) cu_four {
+    float at[4];
+} cu_four;
+
 PM_DEVICE int64_t pm_cu_min(int64_t a, int64_t b)
 {
     return a < b ? a : b;

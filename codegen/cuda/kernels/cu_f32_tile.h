@@ -21,10 +21,6 @@ enum {
     CU_F32_SIDE = CU_F32_ROWS * CU_F32_LD    /* floats of a step's rows, or of its columns */
 };
 
-typedef struct PM_ALIGN(16) cu_four {
-    float at[4];
-} cu_four;
-
 /// Row or column of a tile that this thread loads eight factors of: lanes have different ones.
 PM_DEVICE int32_t pm_cu_f32_row(void)
 {

@@ -32,10 +32,6 @@ PM_DEVICE int32_t pm_cu_is_of_f16(const cu_product *p)
     return p->x_elem == CU_F16 && p->w_elem == CU_F16 && p->bits == 0 && !p->rounds;
 }
 
-typedef struct PM_ALIGN(8) cu_pair {
-    float at[2];
-} cu_pair;
-
 typedef struct PM_ALIGN(16) cu_words {
     uint32_t at[4];
 } cu_words;

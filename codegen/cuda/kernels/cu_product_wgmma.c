@@ -6,11 +6,13 @@
  * report at `empty` that a stage may be written again. A block walks over tiles, as many as there are more than blocks:
  * the next tile's factors come while results of the last one leave.
  *
- * What bounds it: a step takes the tensor cores 1024 clocks (128 x 256 x 64 at 2048 a clock) and brings 48 KB, 48 bytes a
- * clock on each multiprocessor. That is three quarters of what one can take from the L2, and more than the L2 can give
- * to 132 at once if all run at full pace: tensor cores first, the L2 close behind. Shared memory: 10 KB are read for 128
- * clocks, 80 bytes a clock, and 48 written, of 128. A wider tile has no registers, a step that two blocks share no
- * partner among ragged experts. Tiles in the order of pm_cu_tile_at keep what is read at once within the L2. */
+ * What bounds it, as numbers of the chip say (nobody has measured yet): a step takes the tensor cores 1024 clocks (128 x
+ * 256 x 64 at 2048 a clock) and brings 48 KB: 48 bytes a clock for each multiprocessor, 6336 for the 132 of an H100,
+ * where an A100's L2 is said to give 5120. So the L2 is what ends first, near four fifths of the peak, but for what blocks
+ * that read the same at once share; tiles in the order of pm_cu_tile_at make that much. Shared memory is as busy: 10 KB
+ * are read for 128 clocks, 80 bytes a clock, and 48 written, of 128. A wider tile has no registers; clusters, whose blocks
+ * get one copy of w together, would halve two thirds of the bytes. Nothing is multiplied while results leave, which counts
+ * where k is short. */
 #include "codegen/cuda/kernels/cu_product_tile.h"
 
 enum {
