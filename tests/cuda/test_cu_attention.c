@@ -191,9 +191,9 @@ START_TEST(tokens_in_pieces)
     second.t = whole.t - first.t;
     cached_data d = make_cached(&whole), later = d;
     int64_t row = whole.heads * whole.value_dim;
-    int64_t past = d.past[0] + first.t;
     later.q = d.q + first.t * whole.heads * whole.head_dim;
-    later.past = &past;
+    later.past = guarded(8);
+    later.past[0] = d.past[0] + first.t;
     for (int road = 0; road < N_ROADS; road++) {
         float *want = guarded_floats(whole.t * row), *got = guarded_floats(whole.t * row);
         ck_assert_int_eq(run_cached(&whole, &d, want, -1, road), 0);
