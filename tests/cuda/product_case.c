@@ -206,22 +206,22 @@ void product_map(product *p, int64_t width)
     p->words[WORD_MAP] = at(map);
 }
 
-const char *product_try(product *p, const char *kernel, int threads, int64_t shared, int64_t height, int64_t width)
+const char *product_try(product *p, const product_road *road)
 {
     const product_case *c = &p->c;
     int64_t rows = (int64_t)p->words[WORD_ROWS];
-    int64_t tiles = ceil_div(rows + (c->experts ? c->experts * (height - 1) : 0), height);
+    int64_t tiles = ceil_div(rows + (c->experts ? c->experts * (road->height - 1) : 0), road->height);
     p->y = guarded(c->rows * c->n * p->y_size);
     p->words[WORD_Y] = at(p->y);
-    int64_t blocks = (tiles < rows ? tiles : rows) * ceil_div(c->n, width);
+    int64_t blocks = (tiles < rows ? tiles : rows) * ceil_div(c->n, road->width);
     blocks = p->most_blocks && p->most_blocks < blocks ? p->most_blocks : blocks;
-    return cu_try(kernel, blocks, threads, shared, p->words, PRODUCT_WORDS);
+    return cu_try(road->kernel, blocks, road->threads, road->shared, p->words, PRODUCT_WORDS);
 }
 
-void product_run(product *p, const char *kernel, int threads, int64_t shared, int64_t height, int64_t width)
+void product_run(product *p, const product_road *road)
 {
-    const char *error = product_try(p, kernel, threads, shared, height, width);
-    ck_assert_msg(!error, "%s of %s: %s", kernel, p->c.weight->name, error);
+    const char *error = product_try(p, road);
+    ck_assert_msg(!error, "%s of %s: %s", road->kernel, p->c.weight->name, error);
 }
 
 void product_check(const product *p, const char *kernel, double tolerance)
@@ -239,8 +239,7 @@ void product_check(const product *p, const char *kernel, double tolerance)
         ck_assert_msg(((uint8_t *)p->y)[i] == 0xff, "%s: a row of nobody is written", what);
 }
 
-void product_check_alone(product *p, int64_t row, const char *kernel, int threads, int64_t shared, int64_t height,
-                         int64_t width)
+void product_check_alone(product *p, int64_t row, const product_road *road)
 {
     const product_case *c = &p->c;
     int64_t bytes = c->n * p->y_size, x_bytes = c->k * size_of(c->x_elem);
@@ -257,7 +256,21 @@ void product_check_alone(product *p, int64_t row, const char *kernel, int thread
             alone.offsets[e] = p->offsets[e] > row;
         alone.words[WORD_OFFSETS] = at(alone.offsets);
     }
-    product_run(&alone, kernel, threads, shared, height, width);
-    ck_assert_msg(memcmp(alone.y, among, (size_t)bytes) == 0, "%s of %s: row %ld has other bits alone", kernel,
+    product_run(&alone, road);
+    ck_assert_msg(memcmp(alone.y, among, (size_t)bytes) == 0, "%s of %s: row %ld has other bits alone", road->kernel,
                   c->weight->name, (long)row);
+}
+
+void product_check_lies(product *p, const product_road *road)
+{
+    static const int32_t lies[][5] = {{-3, 4, 100, 100, 50},           {9, 4, -1, -1, -1},
+                                      {0, INT32_MAX, INT32_MIN, 3, 9}, {INT32_MIN, INT32_MIN, -7, 2, INT32_MAX},
+                                      {0, 9, 2, 9, 1},                 {12, 11, 10, 9, 8}};
+    ck_assert_int_eq(p->c.experts, 4);
+    for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
+        memcpy(p->offsets, lies[i], sizeof lies[i]);
+        const char *error = product_try(p, road);
+        /* two experts may claim a row */
+        ck_assert_msg(!error || strstr(error, "of another block writes with no barrier between"), "%s", error);
+    }
 }

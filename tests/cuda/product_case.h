@@ -43,19 +43,27 @@ typedef struct product {
     int64_t most_blocks; ///< 0: one for each tile
 } product;
 
+/// A template, its blocks, and the tile of the result that each makes.
+typedef struct product_road {
+    const char *kernel;
+    int threads;
+    int64_t shared, height, width;
+} product_road;
+
 extern const weight_kind weight_kinds[];
 extern const int n_weight_kinds;
 
 product product_of(const product_case *c);
 /// Has w's tensor map among the words: boxes of 64 of k by `width` columns.
 void product_map(product *p, int64_t width);
-/// Runs a kernel whose tiles have `height` rows and `width` columns; y is made anew. What was found, or NULL.
-const char *product_try(product *p, const char *kernel, int threads, int64_t shared, int64_t height, int64_t width);
-void product_run(product *p, const char *kernel, int threads, int64_t shared, int64_t height, int64_t width);
+/// Runs a template; y is made anew. What was found, or NULL.
+const char *product_try(product *p, const product_road *road);
+void product_run(product *p, const product_road *road);
 /// Fails unless y is what is wanted, within `tolerance`, and rows of nobody are not written.
 void product_check(const product *p, const char *kernel, double tolerance);
 /// One row alone, in a launch of its own: fails unless it has the bits it has among others.
-void product_check_alone(product *p, int64_t row, const char *kernel, int threads, int64_t shared, int64_t height,
-                         int64_t width);
+void product_check_alone(product *p, int64_t row, const product_road *road);
+/// Offsets of four experts that lie: whatever comes of it, it is read and written where there is something.
+void product_check_lies(product *p, const product_road *road);
 
 #endif

@@ -169,7 +169,8 @@ START_TEST(a_pipeline_of_two_tiles)
     product_map(&p, CU_WGMMA_COLUMNS);
     p.most_blocks = 1;
     cu_left_out = _i;
-    const char *error = product_try(&p, "pm_cu_product_at_fault", 384, 216048, CU_WGMMA_ROWS, CU_WGMMA_COLUMNS);
+    static const product_road road = {"pm_cu_product_at_fault", 384, 216048, CU_WGMMA_ROWS, CU_WGMMA_COLUMNS};
+    const char *error = product_try(&p, &road);
     if (_i)
         finds(error, words[_i]);
     else

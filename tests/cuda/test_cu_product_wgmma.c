@@ -6,9 +6,7 @@
 #include "codegen/cuda/kernels/cu_product_sizes.h"
 #include "tests/cuda/product_case.h"
 
-enum { THREADS = 384, SHARED = 216048 };
-
-static const char kernel[] = "pm_cu_product_wgmma";
+static const product_road wgmma = {"pm_cu_product_wgmma", 384, 216048, CU_WGMMA_ROWS, CU_WGMMA_COLUMNS};
 
 /// Sums of up to 600 factors in f32.
 static const double tolerance = 4e-5;
@@ -32,10 +30,10 @@ static void run(const product_case *c, int64_t most_blocks)
 {
     product p = made(c);
     p.most_blocks = most_blocks;
-    product_run(&p, kernel, THREADS, SHARED, CU_WGMMA_ROWS, CU_WGMMA_COLUMNS);
-    product_check(&p, kernel, tolerance);
+    product_run(&p, &wgmma);
+    product_check(&p, wgmma.kernel, tolerance);
     for (int64_t row = p.owned - 1; row >= 0; row -= p.owned / 2 + 1)
-        product_check_alone(&p, row, kernel, THREADS, SHARED, CU_WGMMA_ROWS, CU_WGMMA_COLUMNS);
+        product_check_alone(&p, row, &wgmma);
 }
 
 /// Rows, columns, factors (multiples of 8).
@@ -94,7 +92,7 @@ START_TEST(no_number_leaks)
     for (int i = 0; i < 3; i++)
         for (int64_t k = 0; k < c.k; k++)
             ((uint16_t *)p.x)[odd[i] * c.k + k] = to_bf16(i == 1 ? INFINITY : NAN);
-    product_run(&p, kernel, THREADS, SHARED, CU_WGMMA_ROWS, CU_WGMMA_COLUMNS);
+    product_run(&p, &wgmma);
     for (int64_t i = 0; i < p.owned * c.n; i++) {
         bool is_odd = i / c.n == odd[0] || i / c.n == odd[1];
         ck_assert(is_odd ? !isfinite(((float *)p.y)[i])
@@ -103,20 +101,11 @@ START_TEST(no_number_leaks)
 }
 END_TEST
 
-/// Offsets that lie: whatever comes of it, it is read and written where there is something.
 START_TEST(offsets_that_lie)
 {
-    static const int32_t lies[][5] = {{-3, 4, 100, 100, 50},           {9, 4, -1, -1, -1},
-                                      {0, INT32_MAX, INT32_MIN, 3, 9}, {INT32_MIN, INT32_MIN, -7, 2, INT32_MAX},
-                                      {0, 9, 2, 9, 1},                 {12, 11, 10, 9, 8}};
     product_case c = {kind(ELEM_BF16), 11, 9, 64, 4, ELEM_BF16, ELEM_F32, ELEM_F32, EVEN, true, false};
     product p = made(&c);
-    for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
-        memcpy(p.offsets, lies[i], sizeof lies[i]);
-        const char *error = product_try(&p, kernel, THREADS, SHARED, CU_WGMMA_ROWS, CU_WGMMA_COLUMNS);
-        /* two experts may claim a row */
-        ck_assert_msg(!error || strstr(error, "of another block writes with no barrier between"), "%s", error);
-    }
+    product_check_lies(&p, &wgmma);
 }
 END_TEST
 
@@ -137,5 +126,5 @@ static Suite *suite(void)
 int main(void)
 {
     enum { EXIT_SKIP = 77 }; // a chip without wgmma
-    return cu_has(kernel) ? run_suite(suite) : EXIT_SKIP;
+    return cu_has(wgmma.kernel) ? run_suite(suite) : EXIT_SKIP;
 }
