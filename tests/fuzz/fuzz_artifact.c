@@ -254,7 +254,7 @@ static uint8_t *assemble(const uint8_t *manifest, size_t size, uint64_t *out_siz
         (uint64_t)m->sections.n * sizeof(pm_artifact_section) > size - m->sections.offset)
         return payload;
     pm_artifact_section *s = (void *)(payload + SECTIONS + m->sections.offset);
-    for (uint32_t i = 0; i < m->sections.n; i++) {
+    for (uint32_t i = 0, n = m->sections.n; i < n; i++) { // the table may lie over its own number
         if (s[i].offset > SECTIONS || s[i].size > SECTIONS - s[i].offset)
             continue;
         hash = XXH3_128bits(payload + s[i].offset, s[i].size);
